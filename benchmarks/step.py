@@ -1,0 +1,261 @@
+"""How fast the training step is, how much memory it takes, and whether it computes the same.
+
+    python benchmarks/step.py [--quick] [--dims 2|3] [--batch N] [--repeats N] [--device cuda] [--clock cpu]
+    python benchmarks/step.py --agreement 50 [--dims 2|3]
+
+A step is forward, backward, SGD, the teacher's update and the queue's. The baseline is the literal step in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.literal.step import LiteralStep, total
+from benchmarks.table import HEADER, Row, machine, show
+from methods.pcrl import NCE_TERMS, PCRL, RECONSTRUCTION_TERMS, PCRLConfig
+from models.layers import OPERATORS
+from models.pcrl import build_network, published_state
+
+CHANNELS = {2: 3, 3: 1}
+SIZES = {2: (224, 224), 3: (64, 64, 32)}
+BATCH = {2: 8, 3: 4}
+QUICK_BATCH = {2: 4, 3: 1}
+AGREEMENT_SIZES = {2: (64, 64), 3: (32, 32, 16)}
+AGREEMENT_BATCH = 4
+TERMS = NCE_TERMS + RECONSTRUCTION_TERMS
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.02}
+N_DATA = 100
+
+
+class Case(NamedTuple):
+    """One way of doing the step. ``way``: literal or ours; ``precision``: float32 or bfloat16 (autocast).
+
+    ``clock``: wall, or cpu, the processor time over the threads, which other programs on the machine disturb less.
+    """
+
+    way: str
+    precision: str
+    dims: int
+    batch: int
+    size: tuple[int, ...]
+    device: str = "cpu"
+    clock: str = "wall"
+
+
+class Measured(NamedTuple):
+    """``milliseconds`` of a step; ``peak_mb`` of memory until its end, interpreter included; the seven ``losses``."""
+
+    milliseconds: float
+    peak_mb: float
+    losses: list[float]
+
+
+# ---- in a process of its own: one way, a step for each line of input ----
+
+
+def random_batch(case: Case, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Inputs of a step, uniform in [0, 1)."""
+    shape = (case.batch, CHANNELS[case.dims], *case.size)
+    batch = {
+        name: torch.from_numpy(rng.random(shape, dtype=np.float32)).to(case.device)
+        for name in ("input1", "input2", "mask1", "mask2", "gt1", "gt2")
+    }
+    for name in ("aug1", "aug2"):
+        flips, turns = rng.integers(0, 2, (case.batch, case.dims)), rng.integers(0, 4, case.batch)
+        code = np.concatenate([flips, np.eye(4)[turns]], axis=1).astype(np.float32)
+        batch[name] = torch.from_numpy(code).to(case.device)
+    return batch
+
+
+def stepper(case: Case) -> Callable[[], list[float]]:
+    """A function that takes one training step and returns its seven losses."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    channels = CHANNELS[case.dims]
+    network = build_network(case.dims, channels, channels, "bn", "sigmoid" if case.dims == 3 else "none")
+    method = PCRL(network, PCRLConfig(n_data=N_DATA)).train()
+    literal = None
+    if case.way == "literal":
+        state = {name: tensor.to(case.device) for name, tensor in published_state(network).items()}
+        literal = LiteralStep(case.dims, state, method.queue.memory.to(case.device), N_DATA)
+        parameters = [literal.student[name] for name in literal.parameters]
+    else:
+        method.to(case.device).to(memory_format=OPERATORS[case.dims].channels_last)
+        parameters = list(method.trainable())
+    optimizer = torch.optim.SGD(parameters, 1e-3, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> list[float]:
+        batch, draws = random_batch(case, rng), method.draw(case.batch, rng)
+        with torch.autocast(case.device, torch.bfloat16, enabled=case.precision == "bfloat16"):
+            if literal:
+                losses = literal.losses(batch, draws)
+                loss = total(losses)
+            else:
+                output = method(batch, draws)
+                loss, losses = output.loss, [output.terms[name] for name in TERMS]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        literal.update_teacher() if literal else method.commit(output)
+        return [value.item() for value in losses]
+
+    return step
+
+
+def work(case: Case) -> None:
+    """Answer each line of standard input by a step and a line of figures."""
+    step = stepper(case)
+    clock = time.perf_counter if case.clock == "wall" else lambda: time.process_time() / torch.get_num_threads()
+    for _ in sys.stdin:
+        started = clock()
+        losses = step()
+        if case.device == "cpu":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        else:
+            torch.cuda.synchronize()
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        print(json.dumps(Measured((clock() - started) * 1e3, peak, losses)), flush=True)
+
+
+# ---- here: several such processes that take turns ----
+
+
+@contextmanager
+def process(case: Case) -> Iterator[Callable[[], Measured]]:
+    """The case's process; call what is given to have it take a step."""
+    command = [sys.executable, __file__, "--worker", json.dumps(case)]
+    # A thread that waits for the others must not count as one that computes.
+    environment = os.environ | ({"OMP_WAIT_POLICY": "passive"} if case.clock == "cpu" else {})
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen(command, env=environment, **pipes) as worker:
+        asking, answers = cast(TextIO, worker.stdin), cast(TextIO, worker.stdout)
+
+        def step() -> Measured:
+            asking.write("step\n")
+            answer = answers.readline()
+            if not answer:
+                raise RuntimeError(f"{case} died")
+            return Measured(*json.loads(answer))
+
+        yield step
+
+
+def take_turns(cases: list[Case], steps: int) -> Iterator[list[Measured]]:
+    """``steps`` times one step of each case, one after the other."""
+    with ExitStack() as stack:
+        processes = [stack.enter_context(process(case)) for case in cases]
+        for _ in range(steps):
+            yield [step() for step in processes]
+
+
+class StepResult(NamedTuple):
+    """Speed, and peak memory in MB, of the literal step in float32 and of ours."""
+
+    row: Row
+    literal_mb: float
+    ours_mb: float
+
+
+def measure(dims: int, batch: int, repeats: int, device: str = "cpu", clock: str = "wall") -> list[StepResult]:
+    """Ours in float32 and in bf16 against the literal float32 step, after a step each to warm up."""
+    cases = [
+        Case(way, precision, dims, batch, SIZES[dims], device, clock)
+        for way, precision in (("literal", "float32"), ("ours", "float32"), ("ours", "bfloat16"))
+    ]
+    literal, *ours = list(zip(*take_turns(cases, repeats + 1), strict=True))
+    return [
+        StepResult(
+            Row(
+                f"step {dims}D, batch {batch}, {case.precision}",
+                [measured.milliseconds for measured in literal[1:]],
+                [measured.milliseconds for measured in way[1:]],
+            ),
+            literal[-1].peak_mb,
+            way[-1].peak_mb,
+        )
+        for case, way in zip(cases[1:], ours, strict=True)
+    ]
+
+
+def rows(quick: bool) -> list[Row]:
+    """The step in 2D and 3D, in float32 and bf16."""
+    return [result.row for dims in SIZES for result in measure(dims, *_effort(dims, quick))]
+
+
+def _effort(dims: int, quick: bool) -> tuple[int, int]:
+    """Batch size and repeats."""
+    return (QUICK_BATCH[dims], 1 if dims == 3 else 3) if quick else (BATCH[dims], 5)
+
+
+def show_memory(results: list[StepResult]) -> None:
+    print(f"\n{'peak memory':46} {'literal MB':>11} {'ours MB':>9}   ours / literal")
+    for result in results:
+        share = result.ours_mb / result.literal_mb
+        print(f"{result.row.what:46} {result.literal_mb:11.0f} {result.ours_mb:9.0f} {share:16.2f}")
+
+
+def agreement(dims: int, steps: int) -> bool:
+    """Print how far ours is from the literal float32 step, in each loss, over ``steps`` from one seed."""
+    cases = [
+        Case(way, precision, dims, AGREEMENT_BATCH, AGREEMENT_SIZES[dims])
+        for way, precision in (("literal", "float32"), ("ours", "float32"), ("ours", "bfloat16"))
+    ]
+    losses = np.array([[measured.losses for measured in turn] for turn in take_turns(cases, steps)])
+    worst = np.abs(losses[:, 1:] / losses[:, :1] - 1).max(axis=0)
+    good = True
+    for case, errors in zip(cases[1:], worst, strict=True):
+        tolerance = TOLERANCES[case.precision]
+        good = good and bool((errors < tolerance).all())
+        figures = ", ".join(f"{name} {error:.1e}" for name, error in zip(TERMS, errors, strict=True))
+        print(f"{dims}D, {steps} steps, {case.precision} (allowed {tolerance}): {figures}", flush=True)
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--dims", type=int, choices=list(SIZES), help="only these")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for a machine in use")
+    parser.add_argument("--agreement", type=int, metavar="STEPS")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options: Any = parser.parse_args()
+    if options.worker:
+        work(Case(*json.loads(options.worker)))
+        return 0
+    chosen = [options.dims] if options.dims else list(SIZES)
+    if options.agreement:
+        agree = [agreement(dims, options.agreement) for dims in chosen]
+        return 0 if all(agree) else 1
+    print(machine())
+    print(HEADER)
+    results = []
+    for dims in chosen:
+        batch, repeats = _effort(dims, options.quick)
+        found = measure(dims, options.batch or batch, options.repeats or repeats, options.device, options.clock)
+        show([result.row for result in found])
+        results += found
+    show_memory(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

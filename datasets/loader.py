@@ -1,0 +1,188 @@
+"""Batches in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from utils.errors import UserError
+from utils.ranks import ALONE, Ranks
+from utils.seeding import generator
+from utils.signals import ignore_stop_signals
+
+Key = tuple[int, int]  # (epoch, index)
+Batch = dict[str, Tensor]
+
+
+class PairDataset(Protocol):
+    """Samples by (epoch, index): whichever worker makes one, and whenever, it is the same."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> Batch: ...
+
+
+REPLACEMENTS = 20  # other samples tried for one that cannot be made
+TOLERATED = 0.01  # part of an epoch's samples
+
+
+class _Fetched(NamedTuple):
+    """What a worker sends: a sample (None: none could be made), and why others could not be made.
+
+    A named tuple, since the loader pins tensors in tuples and knows no other record.
+    """
+
+    sample: Batch | None
+    faults: tuple[str, ...]
+
+
+class _Fetcher(Dataset[_Fetched]):
+    """Makes samples. A UserError is handed on as a value: an exception comes out of a worker as a traceback."""
+
+    def __init__(self, dataset: PairDataset, seed: int, skip: bool) -> None:
+        self.dataset, self.seed, self.skip = dataset, seed, skip
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> _Fetched:
+        faults: list[str] = []
+        for candidate in self._candidates(key):
+            try:
+                return _Fetched(self.dataset[candidate], tuple(faults))
+            except UserError as error:
+                faults.append(str(error))
+        return _Fetched(None, tuple(faults))
+
+    def _candidates(self, key: Key) -> Iterator[Key]:
+        """The sample itself; if bad samples are skipped, then others, the same ones in whatever worker."""
+        yield key
+        if self.skip:
+            epoch, index = key
+            others = generator(self.seed, "replacement", epoch, index).integers(0, len(self), REPLACEMENTS)
+            yield from ((epoch, int(other)) for other in others)
+
+
+def _collate(fetched: list[_Fetched]) -> _Fetched:
+    faults = tuple(fault for one in fetched for fault in one.faults)
+    samples = [one.sample for one in fetched]
+    return _Fetched(None if None in samples else default_collate(samples), faults)
+
+
+def batch_sizes(samples: int, batch_size: int, ranks: int) -> list[int]:
+    """The sizes of an epoch's batches, over all ranks; the last short one is kept.
+
+    If that has fewer samples than there are ranks, it takes what it lacks from the batch before it, so that no rank
+    is ever without a sample. UserError if there are too few samples for that.
+    """
+    sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
+    lacking = ranks - sizes[-1]
+    if lacking > 0 and len(sizes) > 1:
+        sizes[-2:] = [sizes[-2] - lacking, ranks]
+    if min(sizes) < ranks:
+        raise UserError(
+            f"--b {batch_size}: of {samples} samples, a batch has {min(sizes)} for {ranks} processes; "
+            f"give a --b of {2 * ranks} or more, or use fewer processes"
+        )
+    return sizes
+
+
+class _EpochBatches(Sampler[list[Key]]):
+    """Batches of keys of one epoch: this rank's part of each."""
+
+    def __init__(self, sizes: Sequence[int], seed: int, ranks: Ranks) -> None:
+        self.sizes, self.seed, self.ranks = sizes, seed, ranks
+        self.epoch = 0
+        self.first = 0
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = generator(self.seed, "order", self.epoch).permutation(sum(self.sizes)).tolist()
+        for number in range(self.first, len(self.sizes)):
+            start, size = sum(self.sizes[:number]), self.sizes[number]
+            batch = order[start : start + size]
+            yield [(self.epoch, index) for index in batch[self.ranks.shares(size).own]]
+
+
+class Loader:
+    """Batches of a data set, shuffled anew each epoch, made by ``workers`` processes (0: by this one).
+
+    ``view_shape``: the spatial size of a view. Batches arrive on ``device`` and go through ``finish`` there.
+    ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
+    of an epoch. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part of them.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        device: torch.device,
+        on_bad_sample: str = "stop",
+        finish: Callable[[Batch], Batch] = lambda batch: batch,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._device, self._finish = device, finish
+        self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
+        first = self._fetcher[(0, 0)]  # a first look at the data
+        if first.sample is None:
+            raise UserError(first.faults[0])
+        self.view_shape = tuple(first.sample["gt1"].shape[1:])
+        self._faults: list[str] = []
+        self._replaced = 0
+        self.ranks = ranks
+        self.batch_sizes = batch_sizes(len(dataset), batch_size, ranks.size)
+        self._batches = _EpochBatches(self.batch_sizes, seed, ranks)
+        self._loader = DataLoader(
+            self._fetcher,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # of its own: else each epoch, and each resumption, takes a global draw
+        )
+
+    def __len__(self) -> int:
+        """Batches per epoch, the last short one counted."""
+        return len(self._batches)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from batch ``first`` on; UserError if a sample, or too many, cannot be made.
+
+        Ranks tell each other: what ends one of them ends all, after the same batch.
+        """
+        self._batches.epoch, self._batches.first = epoch, first
+        self._replaced = 0
+        for fetched in self._loader:
+            for impossible, faults in self.ranks.gather_objects((fetched.sample is None, fetched.faults)):
+                if impossible:
+                    raise UserError(faults[0])
+                self._faults += faults
+                self._replaced += len(faults)
+            if self._replaced > TOLERATED * len(self._fetcher):
+                raise UserError(
+                    f"{self._replaced} of {len(self._fetcher)} samples of epoch {epoch + 1} cannot be read, more "
+                    f"than {TOLERATED:.0%}; the last: {self._faults[-1]}"
+                )
+            # Pinned memory is copied in the background.
+            assert fetched.sample is not None
+            batch = {key: value.to(self._device, non_blocking=True) for key, value in fetched.sample.items()}
+            yield self._finish(batch)
+
+    def take_faults(self) -> list[str]:
+        """Why samples of any rank were replaced, since the last call."""
+        faults, self._faults = self._faults, []
+        return faults
+
+
+def _start_worker(worker: int) -> None:
+    ignore_stop_signals()

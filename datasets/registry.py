@@ -1,0 +1,61 @@
+"""The data sets by their ``--n`` names. A new one is a file here, its test, and a line in DATASETS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import chest, luna
+from datasets.chest import ChestPairs, find_chest
+from datasets.chest_files import PROJECT_LIST
+from datasets.loader import Batch, PairDataset
+from datasets.luna import LunaPairs, find_luna
+
+HELD_OUT_SUBSETS = range(7, 10)
+HELD_OUT_LIST = "chest_valid.txt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to find a data set's files and make pairs of views from them.
+
+    ``find``: (folder, training list, ratio) -> paths. ``find_held_out``: folder -> paths.
+    ``pairs``: (files, seed, channels, augmented) -> samples. ``augment``: makes samples of a batch that was
+    fetched with ``augmented=False``, on its device. ``window``: the values of a view that are shown black
+    and white.
+    """
+
+    find: Callable[[Path, str | None, float], Sequence[str]]
+    find_held_out: Callable[[Path], Sequence[str]]
+    pairs: Callable[[Sequence[str], int, int, bool], PairDataset]
+    window: tuple[float, float]
+    augment: Callable[[Batch], Batch]
+
+
+def _find_luna(data: Path, train_list: str | None, ratio: float) -> list[str]:
+    return [str(path) for path in find_luna(data, train_list, ratio)]
+
+
+def _held_out_luna(data: Path) -> list[str]:
+    return [str(path) for path in find_luna(data, "none", 1.0, subsets=HELD_OUT_SUBSETS)]
+
+
+def _held_out_chest(data: Path) -> list[str]:
+    own = data / HELD_OUT_LIST
+    return find_chest(data, str(own if own.exists() else PROJECT_LIST.with_name(HELD_OUT_LIST)))
+
+
+def _chest(files: Sequence[str], seed: int, channels: int, augmented: bool) -> PairDataset:
+    return ChestPairs(files, seed, channels, augmented=augmented)
+
+
+def _luna(files: Sequence[str], seed: int, channels: int, augmented: bool) -> PairDataset:
+    return LunaPairs(files, seed, augmented)
+
+
+DATASETS = {
+    # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
+    "chest": Source(find_chest, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch),
+    "luna": Source(_find_luna, _held_out_luna, _luna, window=(0.0, 1.0), augment=luna.augment_batch),
+}

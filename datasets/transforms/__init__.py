@@ -1,0 +1,1 @@
+"""Augmentations: parameters are sampled from a generator, then applied; nothing else is random."""

@@ -1,0 +1,78 @@
+"""The last steps of the views of X-rays for a whole batch at once, on the device that trains.
+
+From a view's 8-bit pixels to its floats: normalisation, cutout, spatial transform. With the same results as
+``xray.py`` to the bit, since every one of them is a look-up or a copy. Workers that leave these steps to the
+device hand over a sixth of the bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.transforms.spatial import SpatialTransform
+from datasets.transforms.xray import HOLE_SIDE, XRayParams, normalised_values, pixels
+
+
+def parameters(image: np.ndarray, params: XRayParams, channels: int, size: int) -> dict[str, np.ndarray]:
+    """What :func:`finish` needs of one view: arrays of fixed sizes, which stack to a batch.
+
+    ``image``: uint8, (height, width) if grey, (height, width, 3) if RGB.
+    """
+    distorted, cropped = (
+        np.broadcast_to(plane if plane.ndim == 3 else plane[..., None], (size, size, channels)).transpose(2, 0, 1)
+        for plane in pixels(image, params, channels, size)
+    )
+    return {
+        "input": np.array(distorted, order="C"),
+        "gt": np.array(cropped, order="C"),
+        "holes": np.array(params.holes, np.int64),
+        "aug": params.spatial.code,
+    }
+
+
+@torch.no_grad()
+def finish(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stacked :func:`parameters` -> ``input``, ``mask``, ``gt``, float32 (N, channels, size, size), and ``aug``."""
+    distorted = normalise(views["input"])
+    distorted = distorted.masked_fill(_holes(views["holes"], distorted.shape[-1])[:, None], 0)
+    mask = _transform(distorted, views["aug"])
+    return {"input": distorted, "mask": mask, "gt": normalise(views["gt"]), "aug": views["aug"]}
+
+
+def normalise(images: Tensor) -> Tensor:
+    """float32 of uint8 (N, channels, size, size)."""
+    values = torch.from_numpy(normalised_values(images.shape[1])).to(images.device)
+    planes = [of_channel[plane.int()] for of_channel, plane in zip(values, images.unbind(1), strict=True)]
+    return torch.stack(planes, 1)
+
+
+def _holes(centres: Tensor, size: int) -> Tensor:
+    """bool (N, size, size): where the squares around ``centres`` (N, holes, 2) are."""
+    place = torch.arange(size, device=centres.device)
+    first = centres[..., None] - HOLE_SIDE // 2
+    rows, columns = ((place >= first) & (place < first + HOLE_SIDE)).unbind(2)
+    return (rows[..., :, None] & columns[..., None, :]).any(1)
+
+
+def _transform(images: Tensor, codes: Tensor) -> Tensor:
+    """Each image (channels, size, size) by the spatial transform that its code (N, 6) stands for.
+
+    One gather for the whole batch, by a table of where each pixel of each of the 16 transforms comes from.
+    """
+    table = torch.from_numpy(_sources(images.shape[-1])).to(images.device)
+    number = (codes @ codes.new_tensor([8, 4, 0, 1, 2, 3])).long()
+    sources = table[number][:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, sources).view_as(images)
+
+
+@functools.cache
+def _sources(size: int) -> np.ndarray:
+    """int64 (16, size * size): for each transform, the pixel that each pixel comes from."""
+    places = np.arange(size * size).reshape(size, size)
+    flips = [(vertical, horizontal) for vertical in (False, True) for horizontal in (False, True)]
+    return np.stack([SpatialTransform(pair, turns).apply(places).ravel() for pair in flips for turns in range(4)])

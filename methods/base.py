@@ -1,0 +1,69 @@
+"""What the training loop knows of a method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.ranks import Shares
+
+Batch = dict[str, Tensor]
+
+
+@dataclass
+class StepOutput:
+    """What one forward of a method gives.
+
+    ``loss``: the scalar to minimise. ``terms``: its named parts (scalars, detached), for the logs. Both are means
+    over the samples of this rank. ``images``: named pictures of the batch (B, C, ...), detached. ``state``: what
+    :meth:`Method.commit` writes once the step was good, the same on all ranks; until then the method's own state is
+    untouched.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    images: dict[str, Tensor] = field(default_factory=dict)
+    state: Any = None
+
+    def means(self, shares: Shares) -> dict[str, float]:
+        """``loss`` and the terms as means over the samples of all ranks, equal on all. All ranks must call."""
+        named = {"loss": self.loss, **self.terms}
+        values = torch.stack([value.detach().to(self.loss.dtype) for value in named.values()])
+        return dict(zip(named, shares.mean(values).tolist(), strict=True))
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised method: ``forward(batch, draws)`` is the paper's step and returns a StepOutput.
+
+    Random numbers of the step are drawn by :meth:`draw` and passed in, so a step can be repeated exactly. Where several
+    processes train together, ``batch`` is this rank's part and ``draws`` are those of the whole batch.
+    """
+
+    @abstractmethod
+    def draw(self, batch_size: int, rng: np.random.Generator) -> Any:
+        """Draw all random numbers of one step; ``batch_size``: the samples of all ranks."""
+
+    @abstractmethod
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """The parameters that the optimizer updates."""
+
+    @abstractmethod
+    def commit(self, output: StepOutput) -> None:
+        """Called after the optimizer's step: write ``output.state``, update moving averages."""
+
+    @abstractmethod
+    def export(self) -> dict[str, Any]:
+        """The entries of a checkpoint that users load elsewhere, and all that :meth:`restore` needs.
+
+        All ranks must call.
+        """
+
+    @abstractmethod
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Put the method back into the state that :meth:`export` saved."""

@@ -1,0 +1,231 @@
+"""One PCRL training step: three contrast terms and four reconstruction terms.
+
+Zhou et al., "Preservational Learning Improves Self-supervised Medical Image Models by Reconstructing
+Diverse Contexts", ICCV 2021. The numbered comments are the steps of docs/METHOD.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.base import Batch, Method, StepOutput
+from methods.nce import contrast
+from models.ema import make_teacher, teacher_mode, update_teacher
+from models.layers import BATCH_NORMS
+from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, load_published_state, published_state
+from models.queue import KeyQueue
+from models.unet2d import UNet2d
+from utils.ranks import ALONE, Ranks, Shares
+
+NCE_TERMS = ("nce", "nce_mixup", "nce_mixed_key")
+RECONSTRUCTION_TERMS = ("rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
+RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
+
+
+@dataclass(frozen=True)
+class PCRLConfig:
+    """``n_data``: batches per epoch, the last short one counted (the NCE's noise density is 1 / n_data).
+
+    ``shuffle_bn``: the teacher encodes the batch in shuffled order (MoCo's ShuffleBN), so that on several devices no
+    key shares its batch normalisation's statistics with its own query. False: in its own order.
+    """
+
+    n_data: int
+    temperature: float = 0.2
+    queue_size: int = 16384
+    ema_momentum: float = 0.999
+    reconstruction_loss: str = "mse"
+    shuffle_bn: bool = True
+
+
+@dataclass(frozen=True)
+class PCRLDraws:
+    """The random numbers of one step, equal on all ranks.
+
+    ``alpha1``, ``lam``, ``alpha2``: draws of Beta(1, 1), before max(v, 1 - v). ``shuffle``: the teacher's permutation
+    of the batches of all ranks, one after the other. ``index``: the mixup's, which leaves each sample in its rank.
+    """
+
+    alpha1: float
+    lam: float
+    alpha2: float
+    shuffle: Tensor
+    index: Tensor
+
+    @classmethod
+    def sample(cls, shares: Shares, rng: np.random.Generator) -> PCRLDraws:
+        """Draw them all for a batch dealt so."""
+        alpha1, lam, alpha2 = rng.beta(1, 1, size=3).tolist()
+        shuffle = rng.permutation(shares.total)
+        index = np.concatenate([part.start + rng.permutation(part.stop - part.start) for part in shares.slices])
+        return cls(alpha1, lam, alpha2, torch.from_numpy(shuffle), torch.from_numpy(index))
+
+
+def _larger(share: float) -> float:
+    return max(share, 1 - share)
+
+
+class PCRL(Method):
+    """The student, its teacher and the queue. ``forward`` is one training step.
+
+    ``wrap`` makes a network parallel (DataParallel); it is applied for calls only, so names stay clean. ``ranks``: the
+    processes that train together, each with its part of the batch; keys and Z are those of all.
+    """
+
+    def __init__(
+        self,
+        network: PCRLNetwork,
+        config: PCRLConfig,
+        wrap: Callable[[nn.Module], Callable[..., Any]] = lambda module: module,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.student = network
+        self.teacher = make_teacher(network)
+        self.queue = KeyQueue(config.queue_size, EMBEDDING_SIZE)
+        self._wrap = wrap
+        self.ranks = ranks
+        # Between ranks, features of other ranks' images travel: a waste where no norm looks at other samples.
+        sees_batch = any(isinstance(module, BATCH_NORMS) for module in network.modules())
+        self._shuffles = config.shuffle_bn and (sees_batch or ranks.size == 1)
+
+    def train(self, mode: bool = True) -> PCRL:
+        """The student follows ``mode``; the teacher has a mode of its own."""
+        super().train(mode)
+        teacher_mode(self.teacher)
+        return self
+
+    def draw(self, batch_size: int, rng: np.random.Generator) -> PCRLDraws:
+        return PCRLDraws.sample(self.ranks.shares(batch_size), rng)
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        return self.student.parameters()
+
+    @torch.no_grad()
+    def _teach(self, view: Tensor, shuffle: Tensor, shares: Shares) -> tuple[Tensor, list[Tensor]]:
+        """The teacher's key and features of a view, encoded in shuffled order (MoCo's ShuffleBN)."""
+        teacher = self._wrap(self.teacher)
+        if self._shuffles:
+            inverse = torch.argsort(shuffle)
+            key, *features = (shares.take(output, inverse) for output in teacher(shares.take(view, shuffle)))
+        else:
+            key, *features = teacher(view)
+        return key, features
+
+    def forward(self, batch: Batch, draws: PCRLDraws) -> StepOutput:
+        """One step on this rank's ``input1 input2 mask1 mask2 gt1 gt2`` (B, C, ...) and ``aug1 aug2`` (B, 6 or 7).
+
+        The loss is the mean of the three NCE terms plus the mean of the four reconstruction terms.
+        """
+        device = batch["input1"].device
+        alpha1, lam, alpha2 = _larger(draws.alpha1), _larger(draws.lam), _larger(draws.alpha2)
+        shares = self.ranks.shares(len(draws.shuffle))
+        shuffle, index = draws.shuffle, (draws.index[shares.own] - shares.own.start).to(device)
+        student = self._wrap(self.student)
+
+        def reconstruct(output: Tensor, target: Tensor) -> Tensor:
+            return RECONSTRUCTION_LOSSES[self.config.reconstruction_loss](output.to(target.dtype), target)
+
+        def mixup(value: Tensor) -> Tensor:
+            return lam * value + (1 - lam) * value[index]
+
+        # 1. The teacher encodes view 2.
+        key, features = self._teach(batch["input2"], shuffle, shares)
+
+        # 2. The student encodes view 1 and reconstructs, gated, its own target and the mixed one.
+        query, plain, mixed = student(batch["input1"], Context(features, alpha1), batch["aug1"], batch["aug2"])
+        mixed_target = alpha1 * batch["mask1"] + (1 - alpha1) * batch["mask2"]
+        plain_loss = reconstruct(plain, batch["mask1"])
+        mixed_loss = reconstruct(mixed, mixed_target)
+
+        # 3. Mixup of views, keys and uncorrupted crops, all with one share and one permutation.
+        mixup_key = mixup(key)
+        mixup_gt1, mixup_gt2 = mixup(batch["gt1"]), mixup(batch["gt2"])
+
+        # 4. The same on the mixed-up views, without the gate; targets are the uncorrupted crops.
+        key_of_mixup, features = self._teach(mixup(batch["input2"]), shuffle, shares)
+        query_of_mixup, mixup_plain, mixup_mixed = student(mixup(batch["input1"]), Context(features, alpha2))
+        mixup_plain_loss = reconstruct(mixup_plain, mixup_gt1)
+        mixup_mixed_loss = reconstruct(mixup_mixed, alpha2 * mixup_gt1 + (1 - alpha2) * mixup_gt2)
+
+        # 5. Three contrast calls; each pushes its keys, and the next one sees them.
+        state, nce_terms, positives = self.queue.read(), [], []
+        for queries, keys in ((query, key), (query_of_mixup, key_of_mixup), (query_of_mixup, mixup_key)):
+            call = contrast(queries, keys, state, self.config.temperature, self.config.n_data, shares)
+            state = call.state
+            nce_terms.append(call.loss)
+            positives.append(call.positive)
+
+        # 6. The loss.
+        reconstruction_terms = [plain_loss, mixup_plain_loss, mixed_loss, mixup_mixed_loss]
+        contrast_loss = torch.stack(nce_terms).mean()
+        reconstruction_loss = torch.stack(reconstruction_terms).mean()
+        names = NCE_TERMS + RECONSTRUCTION_TERMS
+        terms = dict(zip(names, [*nce_terms, *reconstruction_terms], strict=True))
+        terms |= {"contrast": contrast_loss, "reconstruction": reconstruction_loss, "positive": positives[0]}
+        return StepOutput(
+            loss=contrast_loss + reconstruction_loss,
+            terms={name: value.detach() for name, value in terms.items()},
+            images={
+                "view 1": batch["input1"],
+                "target": batch["mask1"],
+                "reconstruction": plain.detach(),
+                "mixed target": mixed_target,
+                "mixed reconstruction": mixed.detach(),
+                "mixup target": mixup_gt1,
+                "mixup reconstruction": mixup_plain.detach(),
+            },
+            state=state,
+        )
+
+    def commit(self, output: StepOutput) -> None:
+        """7. Write the queue; teacher <- 0.999 teacher + 0.001 student."""
+        self.queue.write(output.state)
+        update_teacher(self.teacher, self.student, self.config.ema_momentum)
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """What each rank has of its own: the running statistics of the batch normalisations, of its own batches."""
+        return {name: buffer for name, buffer in self.named_buffers() if not name.startswith("queue.")}
+
+    def export(self) -> dict[str, Any]:
+        """The published keys, under the published names, and the whole student as ``model``.
+
+        Running statistics are the first rank's, as DataParallel keeps the first device's; where there are more ranks,
+        ``rank_buffers`` has those of each, in rank order.
+        """
+        model = published_state(self.student)
+        weights: dict[str, Any] = {"state_dict": model}
+        if isinstance(self.student.unet, UNet2d):  # in 2D its parts alone, under the names of their own libraries
+            weights = {
+                "state_dict": self.student.unet.encoder.state_dict(),
+                "decoder_state_dict": self.student.unet.decoder.state_dict(),
+            }
+        return weights | {
+            "model": model,
+            "model_ema": published_state(self.teacher),
+            "contrast": self.queue.state_dict(),
+            **self._rank_buffers(),
+        }
+
+    def _rank_buffers(self) -> dict[str, Any]:
+        if self.ranks.size == 1:
+            return {}
+        own = {name: buffer.cpu() for name, buffer in self._statistics().items()}
+        return {"rank_buffers": self.ranks.gather_objects(own)}
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        load_published_state(self.student, checkpoint["model"])
+        load_published_state(self.teacher, checkpoint["model_ema"])
+        self.queue.load_state_dict(checkpoint["contrast"])
+        if self.ranks.size > 1:
+            own = checkpoint["rank_buffers"][self.ranks.rank]
+            for name, buffer in self._statistics().items():
+                buffer.copy_(own[name])

@@ -1,0 +1,112 @@
+"""The PCRL network: one class for 2D and 3D. encode -> features; head; gate; decode.
+
+Paper: Zhou et al., "Preservational Learning Improves Self-supervised Medical Image Models by
+Reconstructing Diverse Contexts", ICCV 2021 (arXiv 2109.04379).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.unet2d import UNet2d
+from models.unet3d import UNet3d
+
+EMBEDDING_SIZE = 128
+GATE_HIDDEN = 256
+FLIPS = {2: 2, 3: 3}
+QUARTER_TURNS = 4
+# Files speak the published names: there the 2D U-Net sits under "model.", the 3D one at the top.
+PUBLISHED_PREFIX = {2: "model.", 3: ""}
+UNET_PREFIX = "unet."
+
+
+class Context(NamedTuple):
+    """What the mixed decoder pass takes from the teacher (the paper's cross-model mixup).
+
+    ``features``: the teacher's, shallow to deep, without gradient. ``alpha``: the student's share.
+    A named tuple, since DataParallel scatters tuples over the devices and knows no other record.
+    """
+
+    features: list[Tensor]
+    alpha: float
+
+
+class PCRLNetwork(nn.Module):
+    """A U-Net with a contrast head and a gate (transformation-conditioned attention).
+
+    ``unet`` has ``encode``, ``decode``, ``dims`` and ``feature_channels``.
+    """
+
+    def __init__(self, unet: UNet2d | UNet3d) -> None:
+        super().__init__()
+        deepest = unet.feature_channels[-1]
+        self.unet: UNet2d | UNet3d = unet
+        self.dims = unet.dims
+        self.fc1 = nn.Linear(deepest, EMBEDDING_SIZE)
+        self.fc2 = nn.Linear(EMBEDDING_SIZE, EMBEDDING_SIZE)
+        self.aug_fc1 = nn.Linear(FLIPS[self.dims] + QUARTER_TURNS, GATE_HIDDEN)
+        self.aug_fc2 = nn.Linear(GATE_HIDDEN, deepest)
+
+    def head(self, deepest: Tensor) -> Tensor:
+        """Deepest feature (B, C, ...) -> embedding (B, 128), not normalised."""
+        return self.fc2(F.relu(self.fc1(deepest.flatten(2).mean(-1))))
+
+    def gate(self, deepest: Tensor, code: Tensor) -> Tensor:
+        """Weigh the channels of (B, C, ...) by the spatial-transform code (B, 6) in 2D, (B, 7) in 3D.
+
+        The paper's outer product is replaced by this channel-wise product, for stability.
+        """
+        weights = torch.sigmoid(self.aug_fc2(F.relu(self.aug_fc1(code))))
+        return deepest * weights.reshape(*weights.shape, *[1] * self.dims)
+
+    def forward(
+        self,
+        images: Tensor,
+        context: Context | None = None,
+        code: Tensor | None = None,
+        context_code: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Teacher's call (no ``context``): images -> (embedding, *features), shallow to deep.
+
+        Student's call: images, the teacher's context, and the codes of both views or none (no gate) ->
+        (embedding, plain reconstruction, mixed reconstruction). All of a student's work on a batch is
+        one forward, since DataParallel splits nothing else.
+        """
+        *skips, deepest = self.unet.encode(images)
+        embedding = self.head(deepest)
+        if context is None:
+            return (embedding, *skips, deepest)
+        *context_skips, context_deepest = context.features
+        if code is not None and context_code is not None:
+            deepest = self.gate(deepest, code)
+            context_deepest = self.gate(context_deepest, context_code)
+
+        own, others = [*skips, deepest], [*context_skips, context_deepest]
+        plain, mixed = self.unet.decode_both(own, others, context.alpha)
+        return embedding, plain, mixed
+
+
+def published_state(network: PCRLNetwork) -> dict[str, Tensor]:
+    """The network's state dict under the published names (`model.encoder...` in 2D, `down_tr64...` in 3D)."""
+    prefix = PUBLISHED_PREFIX[network.dims]
+    return {
+        prefix + name.removeprefix(UNET_PREFIX) if name.startswith(UNET_PREFIX) else name: tensor
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def load_published_state(network: PCRLNetwork, state: dict[str, Tensor]) -> None:
+    """Load, strictly, a state dict under the published names."""
+    inner = dict(zip(published_state(network), network.state_dict(), strict=True))
+    network.load_state_dict({inner.get(name, name): tensor for name, tensor in state.items()})
+
+
+def build_network(dims: int, in_channels: int, out_channels: int, norm: str, final_act: str) -> PCRLNetwork:
+    """The 2D (ResNet-18 U-Net) or 3D (U-Net) PCRL network, with initial values from torch's global generator."""
+    if dims == 2:
+        return PCRLNetwork(UNet2d(in_channels, out_channels, final_act))
+    return PCRLNetwork(UNet3d(in_channels, out_channels, norm, final_act))

@@ -1,0 +1,47 @@
+"""What the 2D and the 3D U-Net have in common: decoding features in one pass or in two that share their work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+from torch import Tensor, nn
+
+from models.upconv import Mixture
+
+
+class UNet(nn.Module, ABC):
+    """``dims``, ``feature_channels`` (shallow to deep), ``size_multiple`` (of the image, per axis) are its data."""
+
+    dims: int
+    feature_channels: tuple[int, ...]
+    size_multiple: tuple[int, ...]
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Image (B, in_channels, ...), sizes multiples of ``size_multiple`` -> features, shallow to deep."""
+
+    @abstractmethod
+    def up_blocks(self) -> Iterable[nn.Module]:
+        """The decoder's blocks, deep to shallow: (maps of the passes, mixture of their skips or None) -> maps."""
+
+    @abstractmethod
+    def output(self, decoded: Tensor) -> Tensor:
+        """The last block's map -> the reconstruction."""
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Features shallow to deep -> (B, out_channels, ...), of the image's size."""
+        (plain,) = self._decode([Mixture(feature) for feature in features])
+        return plain
+
+    def decode_both(self, features: Sequence[Tensor], others: Sequence[Tensor], share: float) -> list[Tensor]:
+        """The decoded ``features``, and the decoded share * features + (1 - share) * others."""
+        return self._decode([Mixture(*pair, share) for pair in zip(features, others, strict=True)])
+
+    def _decode(self, features: Sequence[Mixture]) -> list[Tensor]:
+        *skips, deepest = features
+        passes = deepest.passes()
+        for block, skip in zip_longest(self.up_blocks(), reversed(skips)):
+            passes = block(passes, skip)
+        return [self.output(x) for x in passes]

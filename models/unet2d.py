@@ -1,0 +1,98 @@
+"""The 2D backbone: a U-Net on a torchvision ResNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from models.recompute import lean_convolve
+from models.unet import UNet
+from models.upconv import Mixture, upsample_convolve
+
+DECODER_CHANNELS = (256, 128, 64, 32, 16)
+
+
+class ResNetEncoder(resnet.ResNet):
+    """torchvision's ResNet-18 without its classifier, with the same parameter names and initial values."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(resnet.BasicBlock, [2, 2, 2, 2])
+        del self.fc
+        if in_channels != 3:
+            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Image (B, C, H, W) -> five features, shallow to deep: stem (H/2) to layer4 (H/32)."""
+        features = [self.relu(self.bn1(self.conv1(image)))]
+        deeper = self.maxpool(features[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            deeper = layer(deeper)
+            features.append(deeper)
+        return features
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_uniform_(conv.weight, mode="fan_in", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+class DecoderBlock(nn.Module):
+    """Nearest upsampling by 2, joined with the skip, two conv3x3 + BN + ReLU."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = _conv_norm_relu(in_channels + skip_channels, out_channels)
+        self.conv2 = _conv_norm_relu(out_channels, out_channels)
+
+    def forward(self, passes: list[Tensor], skip: Mixture | None) -> list[Tensor]:
+        """The passes' maps (B, C, h, w) and the mixture of their skips -> (B, out_channels, 2h, 2w) each."""
+        conv, norm, activation = self.conv1
+        next_conv, *rest = self.conv2
+        convolved = upsample_convolve(passes, skip, None, cast(nn.Conv2d, conv))
+        return [nn.Sequential(*rest)(lean_convolve(norm, activation, next_conv, x)) for x in convolved]
+
+
+class Decoder(nn.Module):
+    """The blocks, deep to shallow; the last one has no skip."""
+
+    def __init__(self, encoder_channels: Sequence[int]) -> None:
+        super().__init__()
+        deep_to_shallow = list(reversed(encoder_channels))
+        inputs = [deep_to_shallow[0], *DECODER_CHANNELS[:-1]]
+        skips = [*deep_to_shallow[1:], 0]
+        self.blocks = nn.ModuleList(
+            DecoderBlock(*channels) for channels in zip(inputs, skips, DECODER_CHANNELS, strict=True)
+        )
+
+
+class UNet2d(UNet):
+    """ResNet-18 U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the image's size."""
+
+    dims = 2
+    feature_channels = (64, 64, 128, 256, 512)
+    size_multiple = (32, 32)
+
+    def __init__(self, in_channels: int = 3, out_channels: int = 3, final_act: str = "none") -> None:
+        super().__init__()
+        self.encoder = ResNetEncoder(in_channels)
+        self.decoder = Decoder(self.feature_channels)
+        output = nn.Conv2d(DECODER_CHANNELS[-1], out_channels, 3, padding=1)
+        nn.init.xavier_uniform_(output.weight)
+        nn.init.zeros_(output.bias)  # type: ignore[arg-type]  # there is one
+        self.segmentation_head = nn.Sequential(output)
+        self.final_act = nn.Sigmoid() if final_act == "sigmoid" else nn.Identity()
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Image (B, in_channels, H, W), H and W multiples of 32 -> five features, shallow to deep."""
+        return self.encoder(image)
+
+    def up_blocks(self) -> nn.ModuleList:
+        return self.decoder.blocks
+
+    def output(self, decoded: Tensor) -> Tensor:
+        return self.final_act(self.segmentation_head(decoded))

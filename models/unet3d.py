@@ -1,0 +1,114 @@
+"""The 3D backbone: a U-Net of four levels (as in Models Genesis)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from models.layers import OPERATORS, norm_layer
+from models.recompute import lean_convolve
+from models.unet import UNet
+from models.upconv import Mixture, upsample_convolve
+
+DIMS = 3
+
+
+class ConvNormReLU(nn.Module):
+    """The layers conv3x3x3, norm, ReLU. The norm is called ``bn1`` whatever its kind: files speak these names."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = OPERATORS[DIMS].conv(in_channels, out_channels, kernel_size=3, padding=1)
+        self.bn1 = norm_layer(norm, out_channels, DIMS)
+        self.activation = nn.ReLU(inplace=True)
+
+
+class ConvPair(nn.Sequential):
+    """Two convolutions at one resolution, each with norm and ReLU."""
+
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, norm: str) -> None:
+        super().__init__(ConvNormReLU(in_channels, mid_channels, norm), ConvNormReLU(mid_channels, out_channels, norm))
+
+    def layers(self) -> list[ConvNormReLU]:
+        return cast(list[ConvNormReLU], list(self))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after_first(self.layers()[0].conv1(x))
+
+    def after_first(self, convolved: Tensor) -> Tensor:
+        """All that follows the first convolution."""
+        first, second = self.layers()
+        return second.activation(second.bn1(lean_convolve(first.bn1, first.activation, second.conv1, convolved)))
+
+
+class DownTransition(nn.Module):
+    """Two convolutions at one resolution."""
+
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, norm: str) -> None:
+        super().__init__()
+        self.ops = ConvPair(in_channels, mid_channels, out_channels, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ops(x)
+
+
+class UpTransition(nn.Module):
+    """Transposed conv 2x2x2/2 that keeps its channels, joined with the skip, two convolutions."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: str) -> None:
+        super().__init__()
+        self.up_conv = OPERATORS[DIMS].transposed_conv(in_channels, in_channels, kernel_size=2, stride=2)
+        self.ops = ConvPair(in_channels + skip_channels, out_channels, out_channels, norm)
+
+    def forward(self, passes: list[Tensor], skip: Mixture) -> list[Tensor]:
+        """The passes' maps (B, C, x, y, z) and the mixture of their skips -> (B, out_channels, 2x, 2y, 2z) each."""
+        first, _ = self.ops.layers()
+        return [self.ops.after_first(x) for x in upsample_convolve(passes, skip, self.up_conv, first.conv1)]
+
+
+class OutputTransition(nn.Module):
+    """conv1x1x1 to the output channels, then the final activation."""
+
+    def __init__(self, in_channels: int, out_channels: int, final_act: str) -> None:
+        super().__init__()
+        self.final_conv = OPERATORS[DIMS].conv(in_channels, out_channels, kernel_size=1)
+        self.activation = nn.Sigmoid() if final_act == "sigmoid" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.final_conv(x))
+
+
+class UNet3d(UNet):
+    """3D U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the volume's size."""
+
+    dims = 3
+    feature_channels = (64, 128, 256, 512)
+    size_multiple = (8, 8, 8)
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, norm: str = "bn", final_act: str = "sigmoid"
+    ) -> None:
+        super().__init__()
+        self.pool = OPERATORS[DIMS].max_pool(2)
+        self.down_tr64 = DownTransition(in_channels, 32, 64, norm)
+        self.down_tr128 = DownTransition(64, 64, 128, norm)
+        self.down_tr256 = DownTransition(128, 128, 256, norm)
+        self.down_tr512 = DownTransition(256, 256, 512, norm)
+        self.up_tr256 = UpTransition(512, 256, 256, norm)
+        self.up_tr128 = UpTransition(256, 128, 128, norm)
+        self.up_tr64 = UpTransition(128, 64, 64, norm)
+        self.out_tr = OutputTransition(64, out_channels, final_act)
+
+    def encode(self, volume: Tensor) -> list[Tensor]:
+        """Volume (B, in_channels, X, Y, Z), sizes multiples of 8 -> four features, shallow to deep."""
+        features = [self.down_tr64(volume)]
+        for transition in (self.down_tr128, self.down_tr256, self.down_tr512):
+            features.append(transition(self.pool(features[-1])))
+        return features
+
+    def up_blocks(self) -> tuple[nn.Module, ...]:
+        return self.up_tr256, self.up_tr128, self.up_tr64
+
+    def output(self, decoded: Tensor) -> Tensor:
+        return self.out_tr(decoded)

@@ -1,0 +1,118 @@
+"""Upsampling by 2, joining a skip and convolving, as a U-Net's decoder does, without ever making the joined map.
+
+Three exact identities save the work:
+
+* A convolution is linear in its input channels: conv([a, b]) = conv_a(a) + conv_b(b). Nothing is concatenated.
+* Upsampling is a transposed convolution (kernel 2, stride 2; a nearest one has the identity in every tap), and with
+  a kernel-3 convolution after it the two are one transposed convolution of kernel 4, stride 2, padding 1. Each output
+  reads 2 coarse positions per axis and not 3 fine ones: 3.4 x fewer multiplications in 3D, 2.25 x in 2D.
+* A convolution of a mixture is the mixture of the convolutions, so that two passes over features that differ in a
+  mixture share theirs: what is mixed in is convolved alone, and needs no gradient of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.layers import OPERATORS, Convolution, TransposedConvolution
+
+# Composing costs 216 * channels^2 * out_channels multiplications a step, whatever the batch. Measured on a CPU in 3D
+# (forward and backward, one core): at 256 channels 0.12 s where it saves 0.6 s a sample, at 512 channels 0.8 s where
+# it saves 0.1 s.
+MAX_COMPOSED_CHANNELS = 256
+
+
+class Mixture(NamedTuple):
+    """The inputs of one pass, ``own``, or of two: ``own``, and share * own + (1 - share) * other."""
+
+    own: Tensor
+    other: Tensor | None = None
+    share: float = 1.0
+
+    def map(self, linear: Callable[[Tensor], Tensor]) -> Mixture:
+        """The mixture of what a linear map makes of the parts: the same as its values of the mixture."""
+        return Mixture(linear(self.own), None if self.other is None else linear(self.other), self.share)
+
+    def passes(self) -> list[Tensor]:
+        """The inputs themselves."""
+        if self.other is None:
+            return [self.own]
+        return [self.own, torch.lerp(self.other, self.own, self.share)]
+
+
+# Row u: the taps of a kernel-3 convolution whose sum is tap u, along one axis.
+NEAREST = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+
+
+def nearest_kernel(conv: Tensor) -> Tensor:
+    """Kernel (C, O, 4, ..) that does what nearest upsampling and then ``conv`` (O, C, 3, ..) do."""
+    dims = conv.dim() - 2
+    along_axis = conv.new_tensor(NEAREST)
+    sums = reduce(torch.kron, [along_axis] * dims)  # (4^d, 3^d)
+    return torch.tensordot(conv.flatten(2), sums, dims=([2], [1])).transpose(0, 1).unflatten(2, [4] * dims)
+
+
+def composed_kernel(up: Tensor, conv: Tensor) -> Tensor:
+    """Kernel (C, O, 4, ..) that does what the transposed ``up`` (C, M, 2, ..) and then ``conv`` (O, M, 3, ..) do.
+
+    Tap u of the result is the sum of up[s] @ conv[k] over all s - k + 2 = u.
+    """
+    dims, in_channels, out_channels = up.dim() - 2, len(up), len(conv)
+    by_tap = conv.flatten(2).permute(1, 2, 0).flatten(1)  # (M, 3^d O)
+    kernel = up.new_zeros(in_channels, 4**dims, out_channels)
+    taps = torch.arange(4**dims, device=up.device).view([4] * dims)
+    for s, weight in zip(itertools.product(range(2), repeat=dims), up.flatten(2).unbind(2), strict=True):
+        window = taps[tuple(slice(start, start + 3) for start in s)].flip(list(range(dims)))
+        products = (weight @ by_tap).view(in_channels, -1, out_channels)
+        kernel = kernel.index_add(1, window.flatten(), products)
+    return kernel.transpose(1, 2).unflatten(2, [4] * dims)
+
+
+def bias_map(bias: Tensor, conv: Tensor, size: torch.Size) -> Tensor:
+    """What ``conv`` (O, M, 3, ..) makes of a map of constant ``bias`` (M) and fine ``size``: (1, O, *size).
+
+    Constant but at the border, where the convolution reads the zeros outside; so three positions per axis tell all.
+    """
+    dims = len(size)
+    constant = bias.view(1, -1, *[1] * dims).expand(-1, -1, *[3] * dims)
+    response = OPERATORS[dims].convolve(constant, conv, padding=1)
+    for axis, length in enumerate(size, start=2):
+        first, inner, last = response.split(1, dim=axis)
+        repeats = [length - 2 if a == axis else -1 for a in range(dims + 2)]
+        response = torch.cat([first, inner.expand(repeats), last], dim=axis)
+    return response
+
+
+def upsample_convolve(
+    passes: list[Tensor], skip: Mixture | None, up: TransposedConvolution | None, conv: Convolution
+) -> list[Tensor]:
+    """conv([upsample(x), skip]) for each x of ``passes`` with its own input of ``skip``.
+
+    ``passes``: maps (B, C, h, w[, d]). ``skip``: theirs, of twice the size. ``up``: a transposed convolution with
+    kernel 2 and stride 2; None: nearest upsampling. ``conv``: kernel 3, padding 1. -> (B, O, 2h, 2w[, 2d]) each.
+    """
+    operators = OPERATORS[passes[0].dim() - 2]
+    channels = passes[0].shape[1]
+    weight, skip_weight = conv.weight.split([channels, conv.in_channels - channels], dim=1)
+
+    if up is not None and channels > MAX_COMPOSED_CHANNELS:
+        outputs = [operators.convolve(up(x), weight, conv.bias, padding=1) for x in passes]
+    else:
+        with torch.autocast(weight.device.type, enabled=False):  # a kernel is rounded once, when it is complete
+            kernel = nearest_kernel(weight) if up is None else composed_kernel(up.weight, weight)
+            if conv.weight.is_contiguous():  # else channels-last, as the kernel comes; the output's format follows it
+                kernel = kernel.contiguous()
+        outputs = [operators.convolve_transposed(x, kernel, conv.bias, stride=2, padding=1) for x in passes]
+        if up is not None and up.bias is not None:
+            constant = bias_map(up.bias, weight, outputs[0].shape[2:])
+            outputs = [output.add_(constant) for output in outputs]
+    if skip is not None:
+        parts = skip.map(lambda x: operators.convolve(x, skip_weight, padding=1)).passes()
+        outputs = [output.add_(part) for output, part in zip(outputs, parts, strict=True)]
+    return outputs

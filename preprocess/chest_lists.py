@@ -1,0 +1,116 @@
+"""Make the lists of ChestX-ray14: ``python preprocess/chest_lists.py [--table FILE] [--save FOLDER] [--seed N]``.
+
+The 112,120 images of NIH's table are split by patient, 70 % for training, 10 % for validation, 20 % for
+testing: ``chest_train.txt``, ``chest_valid.txt``, ``chest_test.txt``. The patients are permuted with a fixed
+seed and the lines of one patient stay together, so that a ``--ratio`` of a list cuts at most one patient.
+
+The table, ``Data_Entry_2017_v2020.csv.gz``, comes from NIH or, without ``--table``, out of the wheel of the
+package torchxrayvision, which ships it; the wheel is only downloaded and read, never installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from datasets.lists import CHEST14_LABELS
+from utils.cli import Parser
+from utils.errors import UserError, run_cli
+from utils.files import write_text
+from utils.seeding import generator
+
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = "torchxrayvision"
+TABLE = "Data_Entry_2017_v2020.csv.gz"
+SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, help=f"NIH's {TABLE} (default: from the wheel of {PACKAGE})")
+    parser.add_argument("--save", type=Path, default=PROJECT / "train_val_txt", help="folder for the lists")
+    parser.add_argument("--seed", type=int, default=0, help="of the permutation of the patients")
+    return parser.parse(argv)
+
+
+def download_table() -> bytes:
+    """The table out of the package's wheel, which is fetched into a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        result = subprocess.run([*command, "--dest", folder, PACKAGE], capture_output=True, text=True)
+        wheels = list(Path(folder).glob("*.whl"))
+        if result.returncode or not wheels:
+            reason = (result.stderr.strip().splitlines() or ["no wheel"])[-1]
+            raise UserError(f"pip could not download {PACKAGE} ({reason}); give NIH's {TABLE} by --table")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return wheel.read(f"{PACKAGE}/data/{TABLE}")
+
+
+def read_table(data: bytes, name: str) -> dict[str, list[str]]:
+    """The list lines of each patient, from the table's bytes (plain or gzip). ``name`` is for messages."""
+    patients: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    try:
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        for row in csv.DictReader(io.StringIO(text)):
+            image, findings = row["Image Index"], row["Finding Labels"].split("|")
+            unknown = set(findings) - {*CHEST14_LABELS, "No Finding"}
+            if unknown or image in seen:
+                problem = f"has the unknown finding {unknown.pop()!r}" if unknown else "is there twice"
+                raise UserError(f"{name}: the image {image} {problem}")
+            seen.add(image)
+            labels = " ".join(str(int(label in findings)) for label in CHEST14_LABELS)
+            patients.setdefault(row["Patient ID"], []).append(f"{image} {labels}")
+    except KeyError as error:
+        raise UserError(f"{name}: there is no column {error}; is it NIH's {TABLE}?") from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, AttributeError) as error:
+        raise UserError(f"{name} cannot be read as NIH's {TABLE}: {error}") from error
+    if len(patients) < len(SHARES):
+        raise UserError(f"{name}: {len(patients)} patients cannot be split into {len(SHARES)} lists")
+    return patients
+
+
+def split(patients: dict[str, list[str]], seed: int) -> dict[str, list[str]]:
+    """The lines of each list: the patients permuted, then cut at 70 % and 80 % of them; a patient's sorted."""
+    names = sorted(patients)
+    order = generator(seed, "chest lists").permutation(len(names))
+    lists: dict[str, list[str]] = {}
+    begin, share = 0, 0.0
+    for name, part in SHARES.items():
+        share += part
+        end = round(share * len(names))
+        lists[name] = [line for i in order[begin:end] for line in sorted(patients[names[i]])]
+        begin = end
+    return lists
+
+
+def main() -> None:
+    options = parse_args()
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed} is negative")
+    try:
+        data = options.table.read_bytes() if options.table else download_table()
+        lists = split(read_table(data, str(options.table or TABLE)), options.seed)
+        options.save.mkdir(parents=True, exist_ok=True)
+        for name, lines in lists.items():
+            path = options.save / f"chest_{name}.txt"
+            write_text(path, "\n".join(lines) + "\n")
+            patients = len({line.partition("_")[0] for line in lines})
+            print(f"{path}: {len(lines)} images of {patients} patients")
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,193 @@
+"""Decode X-rays once, into a store that training reads instead of the image files.
+
+    python preprocess/chest_store.py --data chest14_data_path --save store_path [--size 512] [--workers N]
+    python main.py --data store_path --n chest --d 2 ...
+
+All images below ``--data`` go into it (or those of ``--train_list``), at full size or with their shorter side
+reduced to ``--size``: 118 GB for the 112,120 of ChestX-ray14, a quarter of it with ``--size 512``. At full
+size the samples are the same as from the files, to the bit. Interrupted, the command goes on where it was.
+
+Exit status: 0; 1 if an image could not be read; 2 if the options are wrong or there is too little room.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.chest_files import ALL_IMAGES, LISTS_IN_DATA, Images, find_chest
+from datasets.images import read_image
+from datasets.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
+from preprocess.parallel import available_cores, run_parallel
+from utils.cli import Parser
+from utils.console import say
+from utils.errors import UserError, run_cli
+from utils.files import atomic_path, write_text
+from utils.locks import exclusive
+
+SMALLEST = 224  # of --size: the side of a view
+SAMPLED = 16  # images that are read to say how large the store will be
+KILLED = "a process was killed, most likely for want of memory: start again, with fewer --workers"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a process does at a time: decode ``files`` into the shard of this number."""
+
+    folder: Path
+    number: int
+    files: tuple[str, ...]
+    size: int | None
+
+    def is_done(self) -> bool:
+        """Whether it is there, with all its images."""
+        index = read_index(self.folder, self.number, len(self.files))
+        return index is not None and bool(index[:, 3].all())
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the flags; UserError if they are wrong."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of images, as for main.py")
+    add("--save", type=Path, required=True, help="folder for the store")
+    add("--train_list", default=ALL_IMAGES, help="list of the images to take (none: all there are)")
+    add("--size", type=int, help="reduce images so that their shorter side is this long (as they are)")
+    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
+    flags = parser.parse(argv)
+    if flags.size is not None and flags.size < SMALLEST:
+        raise UserError(f"--size {flags.size}: it must be at least {SMALLEST}, the side of a view")
+    if flags.workers < 1:
+        raise UserError(f"--workers {flags.workers}: it must be at least 1")
+    if is_store(flags.data):
+        raise UserError(f"--data {flags.data} is a store already; give the folder of the image files")
+    if flags.save.resolve() in (flags.data.resolve(), *flags.data.resolve().parents):
+        raise UserError(f"--save {flags.save} holds the images themselves; give another folder")
+    return flags
+
+
+def describe(flags: argparse.Namespace, files: list[str]) -> str:
+    """What ``store.json`` says of these images; UserError if ``--save`` has another store."""
+    names = {file: path for path, file in Images(flags.data).files.items()}
+    description = json.dumps({"format": FORMAT, "size": flags.size, "names": [names[file] for file in files]})
+    if is_store(flags.save) and (flags.save / DESCRIPTION).read_text(encoding="utf-8") != description:
+        raise UserError(f"--save {flags.save}: a store of other images or of another --size; give another folder")
+    return description
+
+
+def begin(flags: argparse.Namespace, description: str) -> None:
+    """Make the folder. The lists that ``main.py`` finds in ``--data`` go along if all images do."""
+    flags.save.mkdir(parents=True, exist_ok=True)
+    for name in LISTS_IN_DATA:
+        if flags.train_list == ALL_IMAGES and (flags.data / name).is_file():
+            shutil.copyfile(flags.data / name, flags.save / name)
+    write_text(flags.save / DESCRIPTION, description)
+
+
+def announce(files: list[str], remaining: int, flags: argparse.Namespace) -> None:
+    """Say how large the store will be, from a sample of the images; UserError if there is no room for it."""
+    sample = [read_or_none(file, flags.size) for file in files[:: -(-len(files) // SAMPLED)]]
+    sizes = [pixels.nbytes for pixels in sample if pixels is not None]
+    if not sizes:
+        raise UserError(f"--data {flags.data}: none of {len(sample)} images that were tried can be read")
+    there = next(folder for folder in (flags.save, *flags.save.absolute().parents) if folder.exists())
+    each, free = sum(sizes) / len(sizes), shutil.disk_usage(there).free
+    say(
+        f"{len(files)} images: a store of about {size_text(len(files) * each)}; "
+        f"{size_text(remaining * each)} to be written, {size_text(free)} free in {flags.save}"
+    )
+    if remaining * each > free:
+        raise UserError(f"--save {flags.save} has too little room; reduce the images with --size, or free some")
+
+
+def size_text(count: float) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.3g} GB" if count > 1e8 else f"{count / 1e6:.3g} MB"
+
+
+def read_or_none(file: str, size: int | None) -> np.ndarray | None:
+    """The image, reduced; None if it cannot be read."""
+    try:
+        return reduce(read_image(file), size)
+    except UserError:
+        return None
+
+
+def reduce(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """The image with its shorter side reduced to ``size``, bilinearly with anti-aliasing; never enlarged."""
+    height, width = pixels.shape[:2]
+    if size is None or min(height, width) <= size:
+        return pixels
+    scale = size / min(height, width)
+    shape = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR))
+
+
+def write_shard(shard: Shard) -> list[str]:
+    """Decode a shard's images and write it; returns what is wrong with those that cannot be read."""
+    pixels_path, index_path = shard_paths(shard.folder, shard.number)
+    index = np.zeros((len(shard.files), 4), np.int64)
+    problems = []
+    with atomic_path(pixels_path) as temporary, open(temporary, "wb") as file:
+        for entry, path in zip(index, shard.files, strict=True):
+            entry[0] = file.tell()
+            try:
+                pixels = reduce(read_image(path), shard.size)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            entry[1:] = *pixels.shape[:2], 1 if pixels.ndim == 2 else 3
+            file.write(pixels.tobytes())
+    with atomic_path(index_path) as temporary, open(temporary, "wb") as file:
+        np.save(file, index)
+    return problems
+
+
+def fill(shards: list[Shard], workers: int) -> list[str]:
+    """Write the shards, in ``workers`` processes; returns what is wrong with images that are left out."""
+    problems: list[str] = []
+    with tqdm(total=sum(len(shard.files) for shard in shards), unit="image", disable=None) as bar:
+        for shard, result in run_parallel(write_shard, shards, min(workers, len(shards))):
+            if result is None:
+                raise UserError(KILLED)
+            problems += result
+            bar.update(len(shard.files))
+    return problems
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    flags = parse(argv)
+    files = find_chest(flags.data, flags.train_list)
+    parts = [tuple(files[start : start + IMAGES_PER_SHARD]) for start in range(0, len(files), IMAGES_PER_SHARD)]
+    shards = [Shard(flags.save, number, part, flags.size) for number, part in enumerate(parts)]
+    try:
+        description = describe(flags, files)
+        begun = is_store(flags.save)  # else what lies there is not of this store
+        remaining = [shard for shard in shards if not (begun and shard.is_done())]
+        announce(files, sum(len(shard.files) for shard in remaining), flags)
+        begin(flags, description)
+        with exclusive(flags.save):
+            problems = fill(remaining, flags.workers)
+    except OSError as error:
+        raise UserError(f"--save {flags.save}: {error.strerror or error}") from error
+    for problem in problems:
+        say(f"left out: {problem}")
+    say(f"{len(files) - len(problems)} images are in {flags.save}: python main.py --data {flags.save} --n chest --d 2")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,189 @@
+"""Make the pairs of crops that 3D pre-training reads, from LUNA16 or from anyone's CT or MR.
+
+    python preprocess/luna_pre.py --input_rows 64 --input_cols 64 --input_deps 32 \
+        --data LUNA_dataset_path --save processedLUNA_save_path
+
+Every scan is resampled to 1 mm and gives up to ``--scale`` pairs of overlapping boxes, cut, resized to
+``--input_rows`` x ``--input_cols`` x ``--input_deps`` voxels (x, y, z) and scaled to [0, 1]:
+``<save>/subset<k>/<uid>_img_<j>.npy``, each of shape (2, rows, cols, deps). ``luna_train.txt`` beside the
+subset folders names the scans of subsets 0-6. Started again, a run goes on where it was interrupted.
+
+A worker takes 0.3 GB and the scan as it is stored in memory: 0.6 GB for 512 x 512 x 600 voxels of 16 bits.
+Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tqdm import tqdm
+
+from preprocess.luna_job import (
+    LIST_NAME,
+    TISSUE_HU,
+    Job,
+    Outcome,
+    PairOptions,
+    make_pairs,
+    write_training_list,
+)
+from preprocess.parallel import available_cores, run_parallel
+from preprocess.scans import find_scans
+from utils.cli import Parser
+from utils.console import say, warn
+from utils.errors import UserError, run_cli
+
+SMALLEST = (32, 32, 16)
+HU_RANGE = (-32768, 32767)
+KILLED = "its process was killed, most likely for want of memory: fewer --workers leave more to each"
+
+
+def build_parser() -> Parser:
+    """The command's flags."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, help="LUNA16 (subset0..9), or a folder of .mhd .mha .nrrd .nii .nii.gz or DICOM scans")
+    add("--save", type=Path, help="folder for the pairs")
+    add("--input_rows", type=int, default=64, help="voxels of a crop in x (64)")
+    add("--input_cols", type=int, default=64, help="voxels of a crop in y (64)")
+    add("--input_deps", type=int, default=32, help="voxels of a crop in z (32)")
+    add("--crop_rows", type=int, help="mm in x of the box that is 64 as published; the others scale (--input_rows)")
+    add("--crop_cols", type=int, help="the same in y (--input_cols)")
+    add("--scale", type=int, default=16, help="pairs a scan (16)")
+    add("--seed", type=int, default=0, help="all randomness, together with a scan's uid (0)")
+    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
+    add("--fold", type=int, help="this subset alone")
+    add("--hu_min", type=int, help="what becomes 0, in Hounsfield units (-1000)")
+    add("--hu_max", type=int, help="what becomes 1, in Hounsfield units (1000)")
+    add(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="for MR, e.g. 0.5 99.5: what becomes 0 and 1, as percentiles of each scan; no limit on tissue then",
+    )
+    add("--dtype", choices=("float32", "float16"), default="float32", help="numbers in the files (float32)")
+    return parser
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the flags.
+
+    Raises:
+        UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
+    """
+    flags = build_parser().parse(argv)
+    for name in ("data", "save"):
+        if getattr(flags, name) is None:
+            raise UserError(f"--{name} is missing: it names a folder")
+    for name, smallest in zip(("input_rows", "input_cols", "input_deps"), SMALLEST, strict=True):
+        _at_least(flags, name, smallest)
+    for name, smallest in {"crop_rows": SMALLEST[0], "crop_cols": SMALLEST[1], "scale": 1, "workers": 1}.items():
+        _at_least(flags, name, smallest)
+    _at_least(flags, "seed", 0)
+    if flags.fold is not None and flags.fold not in range(10):
+        raise UserError(f"--fold {flags.fold}: the subsets are 0 to 9")
+    _check_window(flags)
+    return flags
+
+
+def _at_least(flags: argparse.Namespace, name: str, smallest: int) -> None:
+    value = getattr(flags, name)
+    if value is not None and value < smallest:
+        raise UserError(f"--{name} {value}: it must be at least {smallest}")
+
+
+def _check_window(flags: argparse.Namespace) -> None:
+    if flags.percentiles:
+        if flags.hu_min is not None or flags.hu_max is not None:
+            raise UserError("--percentiles takes the place of --hu_min and --hu_max: give either")
+        low, high = flags.percentiles
+        if not 0 <= low < high <= 100:
+            raise UserError(f"--percentiles {low:g} {high:g}: they must rise and lie in 0..100")
+    flags.hu_min = -1000 if flags.hu_min is None else flags.hu_min
+    flags.hu_max = 1000 if flags.hu_max is None else flags.hu_max
+    if not HU_RANGE[0] <= flags.hu_min < flags.hu_max <= HU_RANGE[1]:
+        raise UserError(f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: they must rise and fit into 16 bits")
+
+
+def pair_options(flags: argparse.Namespace) -> PairOptions:
+    """What decides on the pairs, from the flags; warns of what may surprise."""
+    shape = (flags.input_rows, flags.input_cols, flags.input_deps)
+    nominal = (flags.crop_rows or shape[0], flags.crop_cols or shape[1], shape[2])
+    percentiles = tuple(flags.percentiles) if flags.percentiles else None
+    options = PairOptions(shape, nominal, flags.scale, flags.seed, flags.hu_min, flags.hu_max, percentiles, flags.dtype)
+    if any(side % 8 for side in shape):
+        warn("the 3D network halves a crop three times: crops whose sides are no multiples of 8 do not train")
+    if not percentiles and not options.has_tissue_rule:
+        warn(f"the window leaves out {TISSUE_HU} HU: there is no limit on the tissue in a crop")
+    return options
+
+
+def check_writable(save: Path) -> None:
+    """Raise a UserError unless files can be made in ``save`` or, while it is not there, above it."""
+    there = save.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--save {save}: cannot write in {there}")
+
+
+def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float) -> str:
+    """The report of a run: what was written, skipped and not possible, one line a scan that fell short."""
+    made = [outcome for outcome in outcomes if outcome.pairs and not outcome.done_before]
+    done = [outcome for outcome in outcomes if outcome.done_before]
+    size = " x ".join(map(str, options.shape))
+    lines = [f"{_pairs_of(made)} of {size} voxels written to {save} in {seconds:.1f} s"]
+    if done:
+        lines.append(f"{_pairs_of(done)} were there before")
+    for outcome in outcomes:
+        if outcome.problem:
+            lines.append(f"broken: {outcome.name}: {outcome.problem}")
+        elif not outcome.pairs:
+            lines.append(f"no pairs: {outcome.name}: {outcome.shortage}")
+        elif outcome.shortage:
+            lines.append(f"fewer pairs: {outcome.name}: {outcome.pairs} of {options.pairs}; {outcome.shortage}")
+    return "\n".join(lines)
+
+
+def _pairs_of(outcomes: list[Outcome]) -> str:
+    pairs, scans = sum(outcome.pairs for outcome in outcomes), len(outcomes)
+    return f"{pairs} pairs from {scans} scan{'s' * (scans != 1)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    started = time.monotonic()
+    flags = parse(argv)
+    check_writable(flags.save)
+    options = pair_options(flags)
+    scans = find_scans(flags.data, flags.fold)
+    jobs = [Job(scan, options, flags.save) for scan in scans]
+    outcomes = []
+    with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
+        for job, outcome in run_parallel(make_pairs, jobs, min(flags.workers, len(jobs))):
+            outcomes.append(outcome or Outcome(job.scan.name, problem=KILLED))
+            bar.update()
+    outcomes.sort(key=lambda outcome: outcome.name)
+    listed = write_training_list(flags.save)
+    broken = [outcome for outcome in outcomes if outcome.problem]
+    if len(broken) == len(outcomes) == 1:
+        raise UserError(f"{broken[0].name}: {broken[0].problem}")
+    say(summary(outcomes, options, flags.save, time.monotonic() - started))
+    if len(broken) == len(outcomes):
+        raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
+    if listed:
+        say(f"{flags.save / LIST_NAME} names {listed} scan{'s' * (listed != 1)}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,258 @@
+"""Make CT scans and X-rays of thorax phantoms, laid out as LUNA16 and ChestX-ray14 are.
+
+    python preprocess/phantoms.py --save FOLDER [--scans 4] [--patients 12] [--xrays_per_patient 2] [--size 512]
+
+``FOLDER/LUNA16`` gets ``subset<k>/<series uid>.mhd`` and ``.raw``, ``annotations.csv`` (the nodules, in world
+coordinates) and ``candidates_V2.csv`` (the nodules, and places without one). ``FOLDER/Chest14`` gets
+``images/<patient>_<index>.png`` and ``chest_{train,valid,test}.txt``, whose labels are true: they say what was
+put into the phantom. Patient 1 of the X-rays is the patient of scan 1, and so on. Nothing is downloaded, and
+the same seed makes the same bytes, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.lists import CHEST14_LABELS
+from preprocess.parallel import available_cores, run_parallel
+from preprocess.phantom_anatomy import Phantom, paint
+from preprocess.phantom_patient import LARGEST_NODULE_MM, Patient, sample_patient
+from preprocess.phantom_xray import project, sample_view, upright_phantom
+from utils.cli import Parser
+from utils.console import say, warn
+from utils.errors import UserError, run_cli
+from utils.files import atomic_path, write_text
+from utils.seeding import generator
+
+UID_ROOT = "1.3.6.1.4.1.32473"  # RFC 5612: the enterprise number for examples, so no real scan has such a uid
+# The subset of scan 1, 2, ...: training (0-6) and validation (7-9) both get some from the third scan on, and
+# a later run with more scans puts none of them elsewhere.
+SUBSETS = (0, 0, 7, 1, 2, 8, 3, 4, 9, 5, 6)
+RGBA_SHARE = 0.1  # a few of NIH's files have four channels
+LIMITS = {"scans": (0, 9999), "patients": (0, 9999), "xrays_per_patient": (1, 999), "size": (64, 4096)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan, or the X-rays of one patient; ``number`` counts patients from 1."""
+
+    kind: str  # "scan" or "xrays"
+    number: int
+    seed: int
+    save: Path
+    xrays: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a job has to tell the tables and lists: their lines, and the names of its files."""
+
+    files: list[str]
+    annotations: list[str]
+    candidates: list[str]
+    labels: list[str]
+
+
+def series_uid(seed: int, number: int) -> str:
+    """A uid of LUNA16's look: digits that depend on the seed and the scan's number alone."""
+    digits = generator(seed, "phantom uid", number).integers(1, 10, size=30)
+    return f"{UID_ROOT}.{''.join(map(str, digits))}"
+
+
+def subset(number: int) -> int:
+    """The subset, 0..9, that scan ``number`` (from 1) belongs to."""
+    return SUBSETS[(number - 1) % len(SUBSETS)]
+
+
+def patient(seed: int, number: int) -> Patient:
+    """The patient of this number: the same person in the scan and in the X-rays."""
+    return sample_patient(generator(seed, "phantom", number))
+
+
+def make(job: Job) -> Made:
+    """Do one job; runs in a worker."""
+    return make_scan(job) if job.kind == "scan" else make_xrays(job)
+
+
+def make_scan(job: Job) -> Made:
+    """Write one scan as LUNA16 does."""
+    rng = generator(job.seed, "phantom", job.number, "scan")
+    in_plane, slices = round(rng.uniform(1.25, 1.4), 6), float(rng.choice((2.0, 2.5)))
+    phantom = paint(patient(job.seed, job.number), rng, (in_plane, in_plane, slices))
+    shift = np.round(rng.uniform((-12, -190, -320), (12, 30, -60)), 2)  # where the scanner has its zero
+    uid = series_uid(job.seed, job.number)
+    path = job.save / "LUNA16" / f"subset{subset(job.number)}" / f"{uid}.mhd"
+    write_scan(path, phantom, shift, turned=bool(rng.random() < 0.2))
+    nodules = [
+        (*(nodule.center_mm + shift), nodule.diameter_mm)
+        for nodule in phantom.nodules
+        if nodule.diameter_mm <= LARGEST_NODULE_MM
+    ]
+    places = [(*nodule[:3], 1) for nodule in nodules] + [(*place, 0) for place in phantom.empty_places_mm + shift]
+    return Made(
+        files=[path.name],
+        annotations=[f"{uid},{x:.6f},{y:.6f},{z:.6f},{diameter:.6f}" for x, y, z, diameter in nodules],
+        candidates=[f"{uid},{x:.2f},{y:.2f},{z:.2f},{kind}" for x, y, z, kind in places],
+        labels=[],
+    )
+
+
+def write_scan(path: Path, phantom: Phantom, shift_mm: np.ndarray, turned: bool = False) -> None:
+    """Write ``path`` (.mhd) and the .raw beside it; ``shift_mm`` leads from the phantom's frame to the world's.
+
+    ``turned``: x and y are stored from the patient's left and back on, which the direction matrix says;
+    some of LUNA16's scans are so.
+    """
+    hu = phantom.hu[::-1, ::-1] if turned else phantom.hu
+    offset = np.array(phantom.origin_mm) + shift_mm
+    if turned:
+        offset[:2] += (np.array(hu.shape[:2]) - 1) * phantom.spacing_mm[:2]
+    sign = -1 if turned else 1
+    header = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": True,
+        "BinaryDataByteOrderMSB": False,
+        "CompressedData": False,
+        "TransformMatrix": f"{sign} 0 0 0 {sign} 0 0 0 1",
+        "Offset": " ".join(f"{value:.6f}" for value in offset),
+        "CenterOfRotation": "0 0 0",
+        "AnatomicalOrientation": "RAI",
+        "ElementSpacing": " ".join(f"{value:.6f}" for value in phantom.spacing_mm),
+        "DimSize": " ".join(map(str, hu.shape)),
+        "ElementType": "MET_SHORT",
+        "ElementDataFile": f"{path.stem}.raw",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path.with_suffix(".raw")) as temporary:
+        np.ascontiguousarray(hu.transpose(2, 1, 0), dtype="<i2").tofile(temporary)
+    write_text(path, "".join(f"{key} = {value}\n" for key, value in header.items()))
+
+
+def make_xrays(job: Job) -> Made:
+    """Write the X-rays of one patient as ChestX-ray14 has them."""
+    rng = generator(job.seed, "phantom", job.number, "xrays")
+    phantom = upright_phantom(patient(job.seed, job.number), rng)
+    labels = " ".join(str(int(label in phantom.labels)) for label in CHEST14_LABELS)
+    names = [f"{job.number:08d}_{index:03d}.png" for index in range(job.xrays)]
+    folder = job.save / "Chest14" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        image = Image.fromarray(project(phantom, sample_view(rng), job.size))
+        with atomic_path(folder / name) as temporary:
+            (image.convert("RGBA") if rng.random() < RGBA_SHARE else image).save(temporary, format="PNG")
+    return Made(files=names, annotations=[], candidates=[], labels=[f"{name} {labels}" for name in names])
+
+
+def split(seed: int, patients: int) -> dict[str, list[int]]:
+    """The patients' numbers of each list: 70, 10 and 20 %, permuted; all for training if less than three."""
+    order = generator(seed, "phantom lists").permutation(patients) + 1
+    train, both = round(0.7 * patients), round(0.8 * patients)
+    if patients < 3:
+        train = both = patients
+    else:
+        train = min(train, patients - 2)
+        both = min(max(both, train + 1), patients - 1)
+    parts = {"train": order[:train], "valid": order[train:both], "test": order[both:]}
+    return {name: sorted(int(number) for number in numbers) for name, numbers in parts.items()}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read and check the flags.
+
+    Raises:
+        UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
+    """
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--save", type=Path, required=True, help="folder for LUNA16/ and Chest14/")
+    add("--scans", type=int, default=4, help="CT scans (4)")
+    add("--patients", type=int, default=12, help="patients with X-rays (12)")
+    add("--xrays_per_patient", type=int, default=2, help="X-rays of each of them (2)")
+    add("--size", type=int, default=512, help="sides of an X-ray in pixels (512; NIH's have 1024)")
+    add("--seed", type=int, default=0, help="all randomness (0)")
+    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
+    flags = parser.parse(argv)
+    for name, (low, high) in LIMITS.items():
+        if not low <= getattr(flags, name) <= high:
+            raise UserError(f"--{name} {getattr(flags, name)}: it must be in {low}..{high}")
+    if flags.scans + flags.patients == 0:
+        raise UserError("--scans 0 --patients 0: there is nothing to make")
+    if flags.seed < 0:
+        raise UserError(f"--seed {flags.seed}: it must be at least 0")
+    if flags.workers < 1:
+        raise UserError(f"--workers {flags.workers}: it must be at least 1")
+    return flags
+
+
+def write_tables(flags: argparse.Namespace, made: dict[tuple[str, int], Made]) -> None:
+    """Write the scans' tables and the X-rays' lists, in the order of the patients' numbers."""
+    scans = [made["scan", number] for number in range(1, flags.scans + 1)]
+    if scans:
+        folder = flags.save / "LUNA16"
+        rows = ["seriesuid,coordX,coordY,coordZ,diameter_mm", *(row for scan in scans for row in scan.annotations)]
+        write_text(folder / "annotations.csv", "\n".join(rows) + "\n")
+        rows = ["seriesuid,coordX,coordY,coordZ,class", *(row for scan in scans for row in scan.candidates)]
+        write_text(folder / "candidates_V2.csv", "\n".join(rows) + "\n")
+    if flags.patients:
+        for name, numbers in split(flags.seed, flags.patients).items():
+            lines = [f"{line}\n" for number in numbers for line in made["xrays", number].labels]
+            write_text(flags.save / "Chest14" / f"chest_{name}.txt", "".join(lines))
+
+
+def warn_of_others(save: Path, made: dict[tuple[str, int], Made]) -> None:
+    """Say if the folders hold scans or X-rays of other runs: what reads whole folders will take them, too."""
+    ours = {file for each in made.values() for file in each.files}
+    for found in ("LUNA16/subset*/*.mhd", "Chest14/images/*.png"):
+        others = sum(path.name not in ours for path in save.glob(found))
+        if others:
+            warn(f"{save / found} holds {others} files that this run did not make; the lists do not name them")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    started = time.monotonic()
+    flags = parse(argv)
+    jobs = [Job("scan", number, flags.seed, flags.save) for number in range(1, flags.scans + 1)]
+    jobs += [
+        Job("xrays", number, flags.seed, flags.save, flags.xrays_per_patient, flags.size)
+        for number in range(1, flags.patients + 1)
+    ]
+    made: dict[tuple[str, int], Made] = {}
+    try:
+        flags.save.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=len(jobs), unit="patient", disable=None) as bar:  # None: not where nobody watches
+            for job, result in run_parallel(make, jobs, min(flags.workers, len(jobs))):
+                if result is None:
+                    raise UserError(
+                        f"a worker was killed, most likely for want of memory: try --workers 1, not {flags.workers}"
+                    )
+                made[job.kind, job.number] = result
+                bar.update()
+        write_tables(flags, made)
+    except OSError as error:
+        raise UserError(f"--save {flags.save}: cannot write {error.filename or ''}: {error.strerror}") from error
+    warn_of_others(flags.save, made)
+    nodules = sum(len(each.annotations) for each in made.values())
+    say(
+        f"{flags.scans} scans with {nodules} nodules and {flags.patients * flags.xrays_per_patient} X-rays of "
+        f"{flags.patients} patients written to {flags.save} in {time.monotonic() - started:.1f} s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

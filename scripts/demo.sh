@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The whole way on an embedded sample: phantoms -> preprocessing -> 3D and 2D pre-training -> pictures.
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
+out=${1:-demo_output}
+rm -rf "$out/luna" "$out/chest"  # of an earlier demo
+step() { printf '\n== %s\n' "$1"; }
+
+step "1/4 phantoms of thoraces: CT scans as LUNA16 has them, X-rays as ChestX-ray14 has them"
+python preprocess/phantoms.py --save "$out/phantoms" --scans 4 --patients 12 --xrays_per_patient 2
+
+step "2/4 pairs of overlapping crops from the CT scans"
+python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
+    --input_rows 32 --input_cols 32 --input_deps 16
+
+step "3/4 pre-training in 3D (a few minutes of what takes days: it shows the way, not the result)"
+python main.py --data "$out/pairs" --output "$out/luna" --n luna --d 3 --b 4 --epochs 4 --ratio 1.0 \
+    --lr 1e-2 --log_every 1 --workers 1
+
+step "4/4 pre-training in 2D"
+python main.py --data "$out/phantoms/Chest14" --output "$out/chest" --n chest --d 2 --b 8 --epochs 4 --ratio 1.0 \
+    --lr 1e-2 --log_every 1 --workers 1
+
+printf '\nThe demo is done. In %s:\n' "$out"
+printf '  %-34s %s\n' \
+    "phantoms/" "the sample: scans, X-rays, labels" \
+    "pairs/" "what 3D training reads" \
+    "luna/, chest/" "a run each: checkpoint (.pt), run.json, metrics.jsonl, tensorboard/" \
+    "*/reconstructions/" "pictures of views, targets and reconstructions"
+find "$out/luna" "$out/chest" \( -name '*.pt' -o -name '*.png' \) | sort

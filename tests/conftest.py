@@ -1,0 +1,62 @@
+"""Small data sets and processes that the tests of the command line share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """``python main.py ...`` as a user starts it, from any folder."""
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
+
+
+def rows(output: Path) -> list[dict]:
+    """The rows of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def write_pairs(folder: Path, scans: int = 3, pairs: int = 2, shape: tuple[int, ...] = (16, 16, 16)) -> Path:
+    """Smooth pairs of overlapping crops, as luna_pre.py leaves them."""
+    rng = np.random.default_rng(0)
+    for scan in range(scans):
+        subset = folder / f"subset{scan % 7}"
+        subset.mkdir(parents=True, exist_ok=True)
+        for k in range(pairs):
+            coarse = rng.random((2, 4, 4, 4))
+            pair = coarse.repeat(shape[0] // 4, 1).repeat(shape[1] // 4, 2).repeat(shape[2] // 4, 3)
+            np.save(subset / f"1.2.{scan}_img_{k}.npy", pair.astype(np.float32))
+    return folder
+
+
+def write_xrays(folder: Path, count: int = 2, size: int = 96) -> Path:
+    """Smooth grey images with NIH names, and their list."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"{i + 1:08d}_000.png" for i in range(count)]
+    for name in names:
+        coarse = (rng.random((6, 6)) * 255).astype(np.uint8)
+        Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC).save(folder / "images" / name)
+    (folder / "chest_train.txt").write_text("".join(f"{name} {' '.join(['0'] * 14)}\n" for name in names))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def xrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_xrays(tmp_path_factory.mktemp("xrays"))

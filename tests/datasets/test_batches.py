@@ -1,0 +1,63 @@
+"""Which samples make a batch, and which rank gets them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.loader import Loader, batch_sizes
+from utils.errors import UserError
+from utils.ranks import Ranks
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "ranks", "expected"),
+    [
+        (10, 4, 1, [4, 4, 2]),
+        (9, 4, 1, [4, 4, 1]),
+        (8, 4, 2, [4, 4]),
+        (11, 4, 2, [4, 4, 3]),
+        (9, 4, 2, [4, 3, 2]),  # the last batch takes one from the one before, so that each rank has a sample
+        (17, 8, 4, [8, 5, 4]),
+        (3, 4, 3, [3]),
+    ],
+)
+def test_sizes(samples: int, batch_size: int, ranks: int, expected: list[int]) -> None:
+    assert batch_sizes(samples, batch_size, ranks) == expected
+
+
+@pytest.mark.parametrize(("samples", "batch_size", "ranks"), [(8, 1, 2), (3, 2, 2), (1, 4, 2), (9, 4, 4)])
+def test_a_rank_without_a_sample_is_refused(samples: int, batch_size: int, ranks: int) -> None:
+    with pytest.raises(UserError, match=f"--b {batch_size}.*for {ranks} processes; give a --b of {2 * ranks}"):
+        batch_sizes(samples, batch_size, ranks)
+
+
+class Numbers:
+    """Samples that say which they are."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        return {"gt1": torch.tensor(key).reshape(2, 1)}
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_ranks_together_see_what_one_process_sees(epoch: int) -> None:
+    def batches(ranks: Ranks, first: int = 0) -> list[list[int]]:
+        loader = Loader(Numbers(), 4, 0, 0, torch.device("cpu"))
+        loader._batches.ranks, loader._batches.sizes = ranks, batch_sizes(9, 4, ranks.size)
+        return [[index for _, index in batch] for batch in _keys(loader, epoch, first)]
+
+    alone = [index for batch in batches(Ranks()) for index in batch]
+    assert sorted(alone) == list(range(9))
+    parts = [batches(Ranks(rank, 2)) for rank in range(2)]
+    assert [[len(a), len(b)] for a, b in zip(*parts, strict=True)] == [[2, 2], [2, 1], [1, 1]]
+    assert [index for pair in zip(*parts, strict=True) for batch in pair for index in batch] == alone
+    assert batches(Ranks(1, 2), first=2) == parts[1][2:]
+
+
+def _keys(loader: Loader, epoch: int, first: int) -> list[list[tuple[int, int]]]:
+    loader._batches.epoch, loader._batches.first = epoch, first
+    return list(loader._batches)

@@ -1,0 +1,194 @@
+"""The published commands, as processes on files: what they leave behind, and how they answer bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from tests.conftest import ROOT, rows, run_main, write_pairs, write_xrays
+
+TERMS = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
+# The commands of the README but for paths, batch and epochs.
+COMMON = "--phase pretask --model pcrl --lr 1e-3 --optimizer sgd --gpus 0,1,2,3 --ratio 1.0"
+CHEST = f"{COMMON} --outchannel 3 --n chest --d 2 --inchannel 3"
+LUNA = f"{COMMON} --outchannel 1 --n luna --d 3 --inchannel 1"
+
+
+def assert_run(output: Path, name: str, steps: int) -> dict:
+    """What every finished run leaves in its folder; -> the checkpoint."""
+    checkpoint = torch.load(output / name, weights_only=True)
+    assert isinstance(checkpoint["opt"], dict)
+    assert {"state_dict", "contrast", "optimizer", "epoch", "model_ema", "opt", "model"} <= set(checkpoint)
+    table = rows(output)
+    assert [row["step"] for row in table][-1] == steps
+    for row in table:
+        assert all(np.isfinite(row[term]) for term in TERMS)
+        nce, rec = [row[t] for t in TERMS[:3]], [row[t] for t in TERMS[3:]]
+        assert row["loss"] == pytest.approx(sum(nce) / 3 + sum(rec) / 4, rel=1e-5)
+    record = json.loads((output / "run.json").read_text())
+    assert record["options"] == checkpoint["opt"]
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert list((output / "tensorboard").glob("events*"))
+    assert list((output / "reconstructions").glob("epoch_*.png"))
+    assert not list(output.rglob(".*.tmp"))
+    return checkpoint
+
+
+def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> None:
+    run = run_main(
+        "--data", pairs, "--b", 5, "--epochs", 2, "--output", "out", "--workers", 1, *LUNA.split(), cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    assert "device: CPU" in run.stdout
+    assert run.stderr.count("warning") == 1, run.stderr
+    assert "no GPU 0, 1, 2, 3" in run.stderr
+    assert "\x1b" not in run.stdout + run.stderr
+    assert "\r" not in run.stdout + run.stderr
+    checkpoint = assert_run(tmp_path / "out", "pcrl_luna_pretask_1.0_2.pt", steps=4)
+    assert checkpoint["epoch"] == 2
+    assert len(checkpoint["state_dict"]) == 114
+    assert checkpoint["contrast"]["pointer"] == 2 * 6 * 3
+    assert checkpoint["optimizer"]["param_groups"][0]["lr"] == pytest.approx(5e-4)
+
+
+def test_chest_command(xrays: Path, tmp_path: Path) -> None:
+    run = run_main(
+        "--data", xrays, "--b", 2, "--epochs", 1, "--output", tmp_path / "out", "--workers", 0, *CHEST.split()
+    )
+    assert run.returncode == 0, run.stderr
+    checkpoint = assert_run(tmp_path / "out", "pcrl_chest_pretask_1.0_1.pt", steps=1)
+    result = torchvision.models.resnet18().load_state_dict(checkpoint["state_dict"], strict=False)
+    assert result.unexpected_keys == []
+    assert set(result.missing_keys) == {"fc.weight", "fc.bias"}
+    assert "blocks.0.conv1.0.weight" in checkpoint["decoder_state_dict"]
+    # and on from it, with one grey channel instead of three: all but the first and the last layer fits
+    weight = tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt"
+    grey = [
+        "--n",
+        "chest",
+        "--inchannel",
+        "1",
+        "--b",
+        "2",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--ratio",
+        "1.0",
+        "--amp",
+        "native",
+    ]
+    again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey)
+    assert again.returncode == 0, again.stderr
+    assert "187 tensors used; 3 missing (model.encoder.conv1.weight, " in again.stdout
+    assert "bfloat16" in again.stdout
+
+
+def test_same_seed_same_weights_whatever_the_workers(pairs: Path, tmp_path: Path) -> None:
+    states = []
+    for name, workers, seed in (("a", 0, 3), ("b", 2, 3), ("c", 0, 4)):
+        run = run_main(
+            "--data",
+            pairs,
+            "--b",
+            4,
+            "--epochs",
+            1,
+            "--output",
+            tmp_path / name,
+            "--workers",
+            workers,
+            "--seed",
+            seed,
+            "--ratio",
+            "1.0",
+        )
+        assert run.returncode == 0, run.stderr
+        states.append(torch.load(tmp_path / name / "pcrl_luna_pretask_1.0_1.pt", weights_only=True)["model"])
+    same = [torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True)]
+    other = [torch.equal(a, b) for a, b in zip(states[0].values(), states[2].values(), strict=True)]
+    assert all(same)
+    assert not all(other)
+
+
+def assert_refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert run.returncode == 2, run.stdout + run.stderr
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+def test_bad_data_is_refused_before_anything_is_written(pairs: Path, xrays: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert_refused(run_main("--data", tmp_path / "nowhere", "--output", out), "nowhere")
+    assert_refused(run_main("--data", empty, "--output", out), "empty")
+    assert_refused(run_main("--data", empty, "--n", "chest", "--output", out), "empty")
+    assert_refused(run_main("--data", pairs, "--b", 7, "--ratio", 1, "--output", out), "--b 7", "6 training samples")
+    names = [f"{i:08d}_000.png" for i in range(1, 8)]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    run = run_main(
+        "--data", xrays, "--n", "chest", "--train_list", tmp_path / "list.txt", "--ratio", 1, "--output", out
+    )
+    assert_refused(run, "5 of the 7", *names[2:5], "--train_list")
+    assert not out.exists()
+
+
+def test_damaged_samples_are_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chest = write_xrays(tmp_path / "chest", count=3)
+    image = chest / "images" / "00000002_000.png"
+    image.write_bytes(image.read_bytes()[:200])
+    run = run_main(
+        "--data", chest, "--n", "chest", "--b", 3, "--ratio", 1, "--output", out, "--workers", 1, "--epochs", 1
+    )
+    assert_refused(run, "00000002_000.png")
+    luna = write_pairs(tmp_path / "luna")
+    np.save(luna / "subset1" / "1.2.1_img_0.npy", np.zeros((2, 16, 16, 8), np.float32))
+    run = run_main("--data", luna, "--b", 6, "--ratio", 1, "--output", out, "--workers", 1, "--epochs", 1)
+    assert_refused(run, "1.2.1_img_0.npy", "(2, 16, 16, 8)")
+    assert not list(out.glob("*.pt"))
+
+
+def test_output_that_cannot_be_written_is_refused(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run = run_main("--data", pairs, "--b", 2, "--output", tmp_path / "file" / "out")
+    assert_refused(run, "--output", "file")
+    if Path("/proc").exists():  # a folder that even root cannot write to
+        assert_refused(run_main("--data", pairs, "--b", 2, "--output", "/proc/out"), "--output /proc/out")
+
+
+def test_help_is_grouped_and_fits_a_terminal() -> None:
+    run = run_main("--help")
+    assert run.returncode == 0
+    assert max(map(len, run.stdout.splitlines())) <= 100
+    for flag in ("--data", "--gpus", "--moco_t", "--train_list"):
+        assert flag in run.stdout
+
+
+def test_project_never_needs_its_own_location(pairs: Path, tmp_path: Path) -> None:
+    """A copy elsewhere, without tests and data beside it, runs: nothing points back here."""
+    copy = tmp_path / "copy"
+    ignore = shutil.ignore_patterns(".venv", ".git", "tests", "__pycache__", "*_output")
+    shutil.copytree(ROOT, copy, ignore=ignore)
+    run = subprocess.run(
+        [sys.executable, str(copy / "main.py"), "--data", str(pairs), "--b", "6", "--epochs", "1", "--ratio", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "pcrl_output" / "pcrl_luna_pretask_1.0_1.pt").exists()

@@ -1,0 +1,88 @@
+"""The command line: every flag of the published code, and one clear line for bad input."""
+
+from __future__ import annotations
+
+import pytest
+
+from options import NO_EFFECT, parse_options
+from utils.errors import UserError
+
+CHEST = (
+    "--data chest --phase pretask --model pcrl --b 64 --epochs 240 --lr 1e-3 --output save --optimizer sgd "
+    "--outchannel 3 --n chest --d 2 --gpus 0,1,2,3 --inchannel 3 --ratio 1.0"
+)
+LUNA = (
+    "--data luna --phase pretask --model pcrl --b 16 --epochs 240 --lr 1e-3 --output save --optimizer sgd "
+    "--outchannel 1 --n luna --d 3 --gpus 0,1,2,3 --inchannel 1 --ratio 1.0"
+)
+
+
+@pytest.mark.parametrize(("command", "dims", "batch"), [(CHEST, 2, 64), (LUNA, 3, 16)])
+def test_published_commands(command: str, dims: int, batch: int) -> None:
+    options, warnings = parse_options(command.split())
+    assert (options.d, options.b, options.ratio, options.epochs) == (dims, batch, 1.0, 240)
+    assert warnings == []
+
+
+def test_defaults_are_the_published_ones() -> None:
+    options, _ = parse_options(["--data", "x"])
+    got = (options.n, options.d, options.b, options.epochs, options.lr, options.workers, options.ratio)
+    assert got == ("luna", 3, 16, 100, 1e-3, 4, 0.8)
+    assert (options.output, options.optimizer, options.momentum, options.weight_decay) == (
+        "./pcrl_output",
+        "sgd",
+        0.9,
+        1e-4,
+    )
+    assert (options.norm, options.final_act, options.loss, options.moco_t) == ("bn", "sigmoid", "mse", 0.2)
+    assert (options.inchannel, options.outchannel, options.seed, options.gpus) == (1, 1, 0, None)
+    chest, _ = parse_options(["--data", "x", "--n", "chest"])
+    assert (chest.d, chest.inchannel, chest.outchannel, chest.final_act) == (2, 3, 3, "none")
+
+
+def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
+    argv = ["--data", "x"] + [word for name in NO_EFFECT for word in (f"--{name}", "3")]
+    _, warnings = parse_options(argv)
+    assert len(warnings) == len(NO_EFFECT)
+    for name, warning in zip(NO_EFFECT, warnings, strict=True):
+        assert f"--{name} " in warning
+        assert "no effect" in warning
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--n chest --d 3", "--d 3 with --n chest"),
+        ("--n luna --d 2", "--d 2 with --n luna"),
+        ("--b 0", "--b 0"),
+        ("--b 1.5", "--b.*1.5"),
+        ("--ratio 0", "--ratio 0.0"),
+        ("--ratio 1.01", "--ratio 1.01"),
+        ("--ratio nan", "--ratio nan"),
+        ("--lr nan", "--lr nan"),
+        ("--lr -1", "--lr -1"),
+        ("--epochs 0", "--epochs 0"),
+        ("--workers -1", "--workers -1"),
+        ("--batch_sise 3", "unknown argument --batch_sise"),
+        ("--epoch 3", "did you mean --epochs"),
+        ("--outputs 3", "did you mean --output"),
+        ("--phase finetune", "finetune is not known"),
+        ("--loss bce", "bce is not known; choose from mse, l1"),
+        ("--n chest --norm gn", "--norm gn: in 2D"),
+        ("--inchannel 3", "--inchannel 3: a 3D network"),
+        ("--n chest --inchannel 3 --outchannel 1", "--outchannel 1"),
+        ("--model simclr", "simclr is not known; choose from pcrl"),
+        ("--optimizer lamb", "lamb is not known"),
+        ("--amp fp8", "fp8 is not known"),
+        ("--moco_t 0", "--moco_t 0"),
+    ],
+)
+def test_bad_values_are_named(argv: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        parse_options(["--data", "x", *argv.split()])
+    assert "\n" not in str(error.value)
+
+
+def test_data_is_needed() -> None:
+    with pytest.raises(UserError, match="--data is needed"):
+        parse_options([])

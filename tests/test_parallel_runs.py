@@ -1,0 +1,225 @@
+"""Several processes that train together, as a user starts them: what they compute, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from main import build_loader, build_method, build_student
+from options import parse_options
+from tests.conftest import ROOT, rows, run_main, write_pairs
+from training.devices import Devices
+from training.distributed import LAUNCHER, ranks_of_environment
+from training.schedule import build_optimizer
+from utils.ranks import ALONE, Ranks
+from utils.seeding import generator
+
+ENDS_WITHIN_S = 20  # 5 seconds of grace, and a loaded machine
+# The two dashes end torchrun's own flags: else it takes --n and --d for abbreviations of those, and refuses them.
+TORCHRUN = (
+    sys.executable,
+    *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"],
+    str(ROOT / "main.py"),
+)
+DDP = (sys.executable, str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
+COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "")
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def start(launcher: tuple[str, ...], *argv: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*launcher, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def finish(launcher: tuple[str, ...], *argv: object) -> subprocess.CompletedProcess[str]:
+    command = [*launcher, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment())
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def logged(output: Path) -> int:
+    path = output / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """The process ids of a launcher's ranks, in rank order."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    by_rank = {}
+    for child in children:
+        words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        by_rank |= {int(word.removeprefix(b"RANK=")): int(child) for word in words if word.startswith(b"RANK=")}
+    assert sorted(by_rank) == [0, 1]
+    return [by_rank[0], by_rank[1]]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def literal_rows(argv: list[str], ranks: int) -> list[dict[str, float]]:
+    """The losses of the same run in one process, which draws as so many ranks do."""
+    options, _ = parse_options(argv)
+    device = torch.device("cpu")
+    loader, _ = build_loader(options, device, ALONE)
+    network = build_student(options, loader.view_shape)
+    method = build_method(options, network, len(loader), Devices(""), ALONE).train()
+    optimizer = build_optimizer("sgd", method.trainable(), options.lr, options.momentum, options.weight_decay)
+    draws = type(method.draw(2, generator(0)))
+    losses = []
+    for number, batch in enumerate(loader.epoch(0)):
+        shares = Ranks(0, ranks).shares(len(batch["gt1"]))
+        output = method(batch, draws.sample(shares, generator(options.seed, "step", number)))
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        method.commit(output)
+        losses.append({"loss": output.loss.item(), **{name: value.item() for name, value in output.terms.items()}})
+    return losses
+
+
+def test_torchrun_in_3d_gives_the_losses_of_one_process(pairs: Path, tmp_path: Path) -> None:
+    """Two batches of three samples, two on one rank and one on the other."""
+    argv = ["--data", pairs, *COMMON, "--epochs", 1, "--norm", "gn", "--output", tmp_path / "out"]
+    run = finish(TORCHRUN, *argv)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("device: CPU") == 1, "one rank speaks"
+    assert run.stdout.count("saved ") == 1
+    expected = literal_rows([str(word) for word in argv], ranks=2)
+    actual = rows(tmp_path / "out")
+    assert len(actual) == len(expected) == 2
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-5)
+    assert '"world_size": 2' in (tmp_path / "out" / "run.json").read_text()
+    assert '"backend": "gloo"' in (tmp_path / "out" / "run.json").read_text()
+
+
+def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
+    argv = ("--data", xrays, "--n", "chest", *COMMON[2:], "--b", 2, "--epochs", 1, "--output", tmp_path / "out")
+    run = finish(TORCHRUN, *argv, "--amp", "native")
+    assert run.returncode == 0, run.stderr
+    assert "bfloat16" in run.stdout
+    checkpoint = torch.load(tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt", weights_only=True)
+    assert checkpoint["contrast"]["pointer"] == 2 * 3, "three pushes of the keys of both ranks"
+    first, second = checkpoint["rank_buffers"]
+    name = "student.unet.encoder.bn1.running_mean"
+    assert torch.equal(first[name], checkpoint["model"]["model.encoder.bn1.running_mean"])
+    assert not torch.equal(first[name], second[name]), "each rank normalises its own batches"
+
+
+def test_stopped_by_a_signal_and_resumed_is_as_if_never_stopped(pairs: Path, tmp_path: Path) -> None:
+    argv = ("--data", pairs, *COMMON, "--epochs", 2)
+    whole = finish(DDP, *argv, "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+
+    output = tmp_path / "out"
+    process = start(TORCHRUN, *argv, "--output", output)
+    wait_for(lambda: logged(output) >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    text, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "saved" in text, errors
+    assert "stopped by SIGTERM" in text
+    former = (output / "last.pt").read_bytes()
+
+    alone = run_main(*argv, "--output", output, "--resume", "auto")
+    assert alone.returncode == 2
+    assert "that run had 2 process(es), not 1" in alone.stderr
+    assert (output / "last.pt").read_bytes() == former
+
+    rest = finish(DDP, *argv, "--output", output, "--resume", "auto")
+    assert rest.returncode == 0, rest.stderr
+    assert rest.stdout.count("going on after epoch") == 1
+    ours, theirs = (
+        torch.load(folder / "pcrl_luna_pretask_1.0_2.pt", weights_only=True) for folder in (output, tmp_path / "whole")
+    )
+    for part in ("model", "model_ema", "contrast"):
+        for name, value in theirs[part].items():
+            assert torch.equal(ours[part][name], value), f"{part} {name}"
+    for mine, yours in zip(ours["rank_buffers"], theirs["rank_buffers"], strict=True):
+        assert all(torch.equal(mine[name], value) for name, value in yours.items())
+    losses = [[(row["step"], row["loss"]) for row in rows(folder)] for folder in (output, tmp_path / "whole")]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("launcher", "victim"), [(TORCHRUN, 0), (DDP, 1)], ids=["torchrun", "ddp"])
+def test_a_killed_rank_ends_the_run_with_the_reason(
+    launcher: tuple[str, ...], victim: int, pairs: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 50, "--output", output)
+    wait_for(lambda: logged(output) >= 1, process)
+    ranks = ranks_of(process)
+    os.kill(ranks[victim], signal.SIGKILL)
+    killed = time.monotonic()
+    _, errors = process.communicate(timeout=120)
+    assert time.monotonic() - killed < ENDS_WITHIN_S
+    assert process.returncode != 0
+    assert "SIGKILL" in errors
+    if launcher is DDP:
+        assert process.returncode == 128 + signal.SIGKILL
+        assert f"error: rank {victim} was ended by SIGKILL" in errors
+        assert "Traceback" not in errors
+    assert not any(map(alive, ranks))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends children with their parent")
+@pytest.mark.parametrize("launcher", [TORCHRUN, DDP], ids=["torchrun", "ddp"])
+def test_ranks_end_with_a_killed_launcher(launcher: tuple[str, ...], pairs: Path, tmp_path: Path) -> None:
+    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 50, "--output", tmp_path / "out")
+    wait_for(lambda: logged(tmp_path / "out") >= 1, process)
+    ranks = ranks_of(process)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while any(map(alive, ranks)):
+        assert time.monotonic() < deadline, "a rank outlives its launcher"
+        time.sleep(0.1)
+
+
+def test_what_one_rank_cannot_read_ends_all_with_one_line(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs")
+    broken = data / "subset1" / "1.2.1_img_0.npy"
+    np.save(broken, np.zeros((2, 16, 16, 8), np.float32))
+    run = finish(DDP, "--data", data, *COMMON, "--epochs", 1, "--output", tmp_path / "out")
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.count("error: ") == 1
+    assert broken.name in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_batches_that_leave_a_rank_empty_are_refused_once(pairs: Path, tmp_path: Path) -> None:
+    run = finish(DDP, "--data", pairs, "--b", 1, "--ratio", 1, "--output", tmp_path / "out", "--gpus", "")
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.count("error: ") == 1
+    assert "give a --b of 4 or more" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_alone_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", LAUNCHER):
+        monkeypatch.delenv(name, raising=False)
+    assert ranks_of_environment() == ALONE

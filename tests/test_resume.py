@@ -1,0 +1,180 @@
+"""A run that was stopped in whatever way and resumed gives, bit for bit, what one that never stopped gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, rows, run_main
+
+FINAL = "pcrl_luna_pretask_1.0_3.pt"
+OPTIONS = ("--b", 2, "--epochs", 3, "--ratio", "1.0", "--workers", 1, "--log_every", 1, "--save_minutes", 0)
+
+
+def start(pairs: Path, output: Path, *more: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "main.py"), "--data", pairs, "--output", output, *OPTIONS, *more]
+    return subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def steps_logged(output: Path) -> int:
+    try:
+        return (output / "metrics.jsonl").read_text().count("\n")
+    except FileNotFoundError:
+        return 0
+
+
+def assert_equal(a: Any, b: Any, where: str = "") -> None:
+    """Nested containers of tensors and numbers are the same, bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def assert_same_run(output: Path, reference: Path) -> None:
+    ours, expected = (torch.load(folder / FINAL, weights_only=True) for folder in (output, reference))
+    for part in ("model", "model_ema", "contrast", "optimizer", "epoch", "step", "torch_rng"):
+        assert_equal(ours[part], expected[part], part)
+    timings = ("samples_per_s", "data_wait")
+    ours_rows, expected_rows = (
+        [{k: v for k, v in row.items() if k not in timings} for row in rows(folder)] for folder in (output, reference)
+    )
+    assert ours_rows == expected_rows
+
+
+@pytest.fixture(scope="module")
+def reference(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that never stopped."""
+    output = tmp_path_factory.mktemp("reference") / "out"
+    run = run_main("--data", pairs, "--output", output, *OPTIONS)
+    assert run.returncode == 0, run.stderr
+    return output
+
+
+def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(pairs, output, "--resume", "auto")  # before the first save
+    wait_for(lambda: (output / "run.json").exists(), process)
+    process.kill()
+    process.wait()
+    for seen in (2, 5):  # inside the write of a checkpoint: its temporary file is there
+        process = start(pairs, output, "--resume", "auto")
+        wait_for(lambda seen=seen: steps_logged(output) >= seen and any(output.glob(".last.pt.*")), process)  # type: ignore[misc]
+        process.kill()
+        process.wait()
+        for name in ("last.pt", "previous.pt"):
+            if (output / name).exists():
+                torch.load(output / name, weights_only=True)
+    run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+    assert run.returncode == 0, run.stderr
+    assert "going on after epoch" in run.stdout
+    assert_same_run(output, reference)
+    assert not list(output.rglob(".*.tmp")), "what a killed run left is swept"
+
+
+def test_signal_saves_and_says_so(pairs: Path, reference: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(pairs, output, "--save_minutes", 60)
+    wait_for(lambda: steps_logged(output) >= 4, process)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "--resume auto" in text
+    assert "stopped by SIGTERM" in text
+    assert "Traceback" not in text
+    stopped_at = torch.load(output / "last.pt", weights_only=True)
+    assert (stopped_at["epoch"], stopped_at["step"]) != (0, 0)
+    run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", output / "last.pt")
+    assert run.returncode == 0, run.stderr
+    assert_same_run(output, reference)
+
+
+def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(pairs, output)
+    wait_for(lambda: steps_logged(output) >= 4, process)
+    second = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+    assert second.returncode == 2
+    assert "in use by process" in second.stderr
+    process.kill()
+    process.wait()
+    content = (output / "last.pt").read_bytes()
+    (output / "last.pt").write_bytes(content[: len(content) // 2])
+    unasked = run_main("--data", pairs, "--output", output, *OPTIONS)
+    assert unasked.returncode == 2
+    assert "--resume auto goes on with it" in unasked.stderr
+    other = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto", "--seed", 5)
+    assert other.returncode == 2
+    assert "that run had --seed 0, not 5" in other.stderr
+    run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+    assert run.returncode == 0, run.stderr
+    assert "taking previous.pt" in run.stderr
+    assert_same_run(output, reference)
+
+
+def test_children_end_with_a_killed_run(pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(pairs, output)
+    wait_for(lambda: steps_logged(output) >= 1, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{child}") for child in children):
+        assert time.monotonic() < deadline, "a loader process outlives its run"
+        time.sleep(0.2)
+
+
+def test_full_disk_keeps_the_former_checkpoint(pairs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start(pairs, output)
+    wait_for(lambda: steps_logged(output) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    former = (output / "last.pt").read_bytes()
+    limit = 100 * 2**20  # bytes a file may have: a checkpoint has more
+    limited = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.path.insert(0, "
+        f"{str(ROOT)!r}); import main; from utils.errors import run_cli; run_cli(main.main)"
+    )
+    argv = ["--data", pairs, "--output", output, *OPTIONS, "--resume", "auto"]
+    run = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, argv)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "no checkpoint could be written" in run.stderr
+    assert "training goes on" in run.stderr
+    assert "make room and resume" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert (output / "last.pt").read_bytes() == former
+    assert rows(output)[-1]["step"] == 9, "it trained to the end"
+    assert not list(output.rglob(".*.tmp"))

@@ -1,0 +1,151 @@
+"""One checkpoint format (docs/CHECKPOINTS.md lists every key), and files that survive a kill.
+
+``last.pt`` is the newest state, ``previous.pt`` the one before; numbered files are kept for good.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.base import Method
+from options import Options
+from training.precision import Precision
+from utils import torch_file
+from utils.console import warn
+from utils.errors import UserError
+from utils.files import atomic_path
+from utils.ranks import ALONE, Ranks
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+# What may differ between a run and its continuation: where things are, who computes, what is reported.
+MAY_CHANGE = frozenset(
+    {"data", "train_list", "output", "workers", "gpus", "resume", "save_every", "save_minutes", "log_every", "epochs"}
+    | {"image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every"}
+    | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
+)
+
+
+@dataclass
+class Position:
+    """Where a run stands: epochs completed, and steps done in the epoch under way."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while a run goes on, but its logs."""
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    position: Position
+    ranks: Ranks = ALONE
+    best: float = math.inf  # the lowest loss on held-out data
+
+    def snapshot(self, options: Options, list_sha256: str, report: dict[str, Any]) -> dict[str, Any]:
+        """All that a checkpoint holds, as tensors and plain containers. All ranks must call."""
+        return {
+            **self.method.export(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.position.epoch,
+            "step": self.position.step,
+            "precision": self.precision.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "report": report,
+            "best": self.best,
+            "list_sha256": list_sha256,
+            "world_size": self.ranks.size,
+            "opt": options.plain(),
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Put everything back."""
+        self.method.restore(checkpoint)
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.precision.load_state_dict(checkpoint["precision"])
+        self.position.epoch, self.position.step = checkpoint["epoch"], checkpoint["step"]
+        self.best = checkpoint["best"]
+        torch.set_rng_state(checkpoint["torch_rng"])
+        if len(checkpoint["cuda_rng"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+
+
+def checkpoint_name(options: Options, epoch: int) -> str:
+    """``<model>_<n>_<phase>_<ratio>_<epoch>.pt``; ``epoch``: epochs completed."""
+    return f"{options.model}_{options.n}_{options.phase}_{options.ratio}_{epoch}.pt"
+
+
+def save_last(output: Path, payload: dict[str, Any]) -> Path:
+    """Write ``last.pt``; the former one becomes ``previous.pt``, only after the new one was read back whole."""
+    last = output / LAST
+    with atomic_path(last) as temporary:
+        torch.save(payload, temporary)
+        torch_file.check(temporary)
+        if last.exists():
+            os.replace(last, output / PREVIOUS)
+    return last
+
+
+def keep(last: Path, name: str) -> Path:
+    """Keep the state of ``last`` under another name: by a second link where the file system has them."""
+    path = last.with_name(name)
+    with atomic_path(path) as temporary:
+        try:
+            os.link(last, temporary)
+        except OSError:
+            shutil.copyfile(last, temporary)
+    return path
+
+
+def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
+    """The checkpoint to go on from: a path, ``auto`` (the newest whole one in ``output``, if any) or ``none``.
+
+    An empty ``resume`` means nobody said what to do: UserError if ``output`` already holds a run.
+    """
+    there = [output / name for name in (LAST, PREVIOUS) if (output / name).exists()]
+    if not resume and there:
+        raise UserError(f"--output {output} holds a run: --resume auto goes on with it, --resume none starts anew")
+    if resume in ("", "none"):
+        return None
+    if resume != "auto":
+        there = [Path(resume)]
+    for path in there:
+        try:
+            torch_file.check(path)
+            return torch_file.load(path)
+        except UserError as error:
+            if path == there[-1]:
+                raise UserError(f"--resume {resume}: {error}") from None
+            warn(f"{error}; taking {there[-1].name}, the one before")
+    return None
+
+
+def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: Ranks) -> None:
+    """UserError if ``checkpoint`` belongs to another run: an option that matters, the data or the number of processes.
+
+    With another number of processes a run would go on, but not as it began: each has batch statistics of its own, and
+    mixes samples up within its own part of a batch.
+    """
+    if "model" not in checkpoint or "torch_rng" not in checkpoint:
+        raise UserError("--resume: this file cannot be resumed, only started from (--weight)")
+    saved, world_size = checkpoint["opt"], checkpoint.get("world_size", 1)
+    if world_size != ranks.size:
+        raise UserError(
+            f"--resume: that run had {world_size} process(es), not {ranks.size}; a run goes on as it began "
+            f"(--weight starts a new one from its weights)"
+        )
+    for name, value in options.plain().items():
+        if name not in MAY_CHANGE and name in saved and saved[name] != value:
+            raise UserError(f"--resume: that run had --{name} {saved[name]}, not {value}; a run goes on as it began")
+    if checkpoint["list_sha256"] != list_sha256:
+        raise UserError("--resume: the training samples are others than that run had; give the same --data")

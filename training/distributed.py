@@ -1,0 +1,194 @@
+"""Several processes, called ranks, that train one network together: torch's DistributedDataParallel.
+
+``--parallel ddp`` starts them on this machine; ``torchrun --nproc_per_node N main.py ...`` starts them on one machine
+or many. How a run ends when one of them does:
+
+* A rank that dies (killed, out of memory, a bug) ends its machine's ranks within ``GRACE_S`` seconds under
+  ``--parallel ddp``, and within torchrun's own 30 under torchrun; ranks on other machines notice when a connection
+  breaks, at the latest after ``TIMEOUT``. Exit statuses are not zero, and the reason is said.
+* Ranks of a launcher that was killed end with it (Linux).
+* What one rank finds wrong with the data ends all with status 2 and one line (torchrun itself then exits with 1).
+* Signals that ask to stop, sent to the launcher or to any rank, stop all ranks after the same step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from methods.base import Batch, Method, StepOutput
+from utils.console import mute, say
+from utils.errors import UserError, complain
+from utils.ranks import ALONE, Ranks
+from utils.signals import STOPPING, Stopped
+
+TIMEOUT = timedelta(minutes=10)  # of a collective call: the longest that one rank may keep the others waiting
+GRACE_S = 5.0  # for the other ranks to end by themselves once one has failed
+LOST_CONTACT = 3  # exit status of a rank that failed because another one did
+LAUNCHER = "PCRL_LAUNCHER_PID"  # set by launch() for its ranks
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def ranks_of_environment() -> Ranks:
+    """This process among those that :func:`launch` or torchrun started; alone if neither did."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return ALONE
+    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    if not ranks.first:
+        mute()
+    return ranks
+
+
+def local_rank() -> int | None:
+    """The number of this rank on its machine; None outside a launcher."""
+    return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
+
+
+def local_size() -> int:
+    """The number of ranks on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def distributed(method: Method, ranks: Ranks) -> Callable[[Batch, Any], StepOutput]:
+    """The method's forward, after whose backward the gradient is the mean over the ranks'.
+
+    Starts all ranks with the first one's values. Buffers are not sent again: batch normalisation is per rank, and the
+    method keeps equal what must be equal.
+    """
+    if ranks.size == 1:
+        return method
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames the argument; older ones know this name
+        return DistributedDataParallel(method, broadcast_buffers=False)
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel kill this process when its launcher ends, however that ends. Linux only."""
+    if sys.platform == "linux" and (LAUNCHER in os.environ or "TORCHELASTIC_RUN_ID" in os.environ):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):
+            sys.exit(LOST_CONTACT)  # it has ended already
+
+
+def backend_name(device: torch.device) -> str:
+    """What carries tensors between ranks; small Python objects always travel by gloo."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
+@contextmanager
+def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Be connected with the other ranks. Once the connection breaks, this process ends, with one line."""
+    if ranks.size == 1:
+        yield
+        return
+    _end_with_launcher()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store = None
+        if LAUNCHER in os.environ:
+            store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=TIMEOUT)
+        dist.init_process_group(
+            backend_name(device), timeout=TIMEOUT, world_size=ranks.size, rank=ranks.rank, store=store
+        )
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo/" in str(error)):
+            raise
+        if ranks.first:
+            reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # no C++ file and line
+            complain(f"lost contact with the other ranks ({reason}): one has ended, or waits; --resume auto goes on")
+        os._exit(LOST_CONTACT)  # an orderly exit could wait for the lost rank
+    dist.destroy_process_group()
+
+
+def end_alike(ranks: Ranks, work: Callable[[], None]) -> int:
+    """Do the ``work``; what ends it ends it on all ranks alike, and the first one says it. -> the exit status."""
+    status = 0
+    try:
+        work()
+    except Stopped as stopped:
+        say(str(stopped))
+        status = stopped.status
+    except UserError as error:
+        if ranks.first:
+            complain(str(error))
+        status = 2
+    ranks.gather_objects(None)  # nobody leaves before it is said: launchers end the others once one has failed
+    return status
+
+
+def launch(size: int) -> int:
+    """Run this same command as ``size`` ranks on this machine; -> the exit status of the first that failed, or 0.
+
+    Signals that ask to stop are passed on; a second one kills.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+        for process in processes:
+            process.send_signal(signum if len(asked) == 1 else signal.SIGKILL)
+
+    for signum in STOPPING:
+        signal.signal(signum, pass_on)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        LAUNCHER: str(os.getpid()),
+    }
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // size)))
+    try:
+        for rank in range(size):
+            own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            # A session of its own: Ctrl-C in a terminal signals the launcher alone, which passes it on once.
+            command = [sys.executable, *sys.orig_argv[1:]]
+            processes.append(subprocess.Popen(command, env=own, start_new_session=True))
+        for former in asked:  # before all had started
+            for process in processes:
+                process.send_signal(former)
+        return _wait(processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for the ranks to end; once one failed, no longer than GRACE_S. -> the exit status, its reason said."""
+    failed: dict[int, int] = {}  # rank -> status, in the order of failing
+    deadline = math.inf
+    while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+        time.sleep(0.05)
+        for rank, process in enumerate(processes):
+            if process.poll() and rank not in failed:
+                failed[rank] = process.returncode
+                deadline = min(deadline, time.monotonic() + GRACE_S)
+    # A rank that lost contact failed because another one did.
+    rank, status = min(failed.items(), key=lambda item: item[1] == LOST_CONTACT, default=(0, 0))
+    if status < 0:
+        complain(f"rank {rank} was ended by {signal.Signals(-status).name}, and the run with it; --resume auto goes on")
+        return 128 - status
+    if status == 1:
+        complain(f"rank {rank} failed, as it says above, and the run with it")
+    return status

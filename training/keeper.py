@@ -1,0 +1,99 @@
+"""When a run saves itself, and how it stops."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from options import Options
+from training.checkpoint import BEST, TrainingState, checkpoint_name, keep, save_last
+from training.report import Reporter, Silence
+from utils.console import say, warn
+from utils.errors import UserError
+from utils.signals import Stopped, StopRequest
+
+
+class Keeper:
+    """Saves every ``--save_minutes``, every ``--save_every`` epochs, at the end, and when asked to stop.
+
+    The first rank writes; the others do the same things at the same time, and wait for it.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        reporter: Reporter | Silence,
+        options: Options,
+        output: Path,
+        list_sha256: str,
+        request: StopRequest,
+    ) -> None:
+        self.state, self.reporter, self.options, self.output = state, reporter, options, output
+        self.list_sha256, self.request, self.ranks = list_sha256, request, state.ranks
+        self._saved_at = time.monotonic()
+
+    def _save(self) -> Path | None:
+        """Write ``last.pt``; a full disk is said, and the former file stays."""
+        self._saved_at = time.monotonic()
+        payload = self.state.snapshot(self.options, self.list_sha256, self.reporter.state())
+        return self.ranks.from_first(self._write(payload) if self.ranks.first else None)
+
+    def _write(self, payload: dict[str, Any]) -> Path | None:
+        try:
+            return save_last(self.output, payload)
+        except (OSError, RuntimeError, UserError) as error:  # torch's writer reports a full disk as RuntimeError
+            reason = str(error).splitlines()[0]
+            warn(
+                f"no checkpoint could be written to {self.output} ({reason}); the former one is whole, training goes on"
+            )
+            return None
+
+    def _stop_if_asked(self, signum: int | None, saved: bool) -> None:
+        if signum is None:
+            return
+        if saved or self._save():
+            say(f"saved {self.output}; go on with --resume auto")
+        raise Stopped(signum)
+
+    def _wishes(self) -> tuple[int | None, bool]:
+        """The signal that asked any rank to stop, and whether it is time to save: what all ranks then do."""
+        due = time.monotonic() - self._saved_at > 60 * self.options.save_minutes
+        wishes = self.ranks.gather_objects((self.request.signum, due))
+        return next((signum for signum, _ in wishes if signum is not None), None), wishes[0][1]
+
+    def after_step(self) -> None:
+        """Called after each step; raises Stopped if a signal asked for it."""
+        signum, due = self._wishes()
+        self._stop_if_asked(signum, saved=False)
+        if due:
+            self._save()
+
+    def after_epoch(self, validation: float | None) -> None:
+        """Called after each epoch, with its end as the position; UserError if the last one can't be saved.
+
+        ``validation``: the loss on held-out data, if it was computed; the lowest so far is kept as ``best.pt``.
+        """
+        epoch, last_epoch = self.state.position.epoch, self.state.position.epoch == self.options.epochs
+        numbered = epoch % self.options.save_every == 0 or last_epoch
+        best = validation is not None and validation < self.state.best
+        if validation is not None:
+            self.state.best = min(validation, self.state.best)
+        saved = None
+        if numbered:
+            self.reporter.picture(epoch - 1)
+        if numbered or best:
+            saved = self._save()
+        if best and saved and self.ranks.first:
+            keep(saved, BEST)
+        if numbered:
+            if saved:
+                if self.ranks.first:
+                    keep(saved, checkpoint_name(self.options, epoch))
+                say(f"saved {saved.with_name(checkpoint_name(self.options, epoch))}")
+            elif last_epoch:
+                raise UserError(
+                    f"--output {self.output}: the last checkpoint could not be written; make room and resume"
+                )
+        if not last_epoch:
+            self._stop_if_asked(self._wishes()[0], saved=saved is not None)

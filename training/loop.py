@@ -1,0 +1,141 @@
+"""The training loop: it has never heard of queues, teachers, 2D or 3D."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datasets.loader import Loader
+from methods.base import Batch, Method
+from training.checkpoint import Position
+from training.distributed import distributed
+from training.keeper import Keeper
+from training.precision import Precision
+from training.report import Reporter, Silence, StepReport
+from training.schedule import cosine_lr, set_lr
+from training.validate import HeldOut, validate
+from utils.errors import UserError
+from utils.ranks import ALONE, Ranks
+from utils.seeding import generator
+
+
+@dataclass
+class StepResult:
+    """``loss``, ``terms``: means over the batch of all ranks. ``good``: the update took place."""
+
+    loss: float
+    terms: dict[str, float]
+    good: bool
+    images: dict[str, Tensor]
+
+
+class Trainer:
+    """Steps of a method. A step whose loss or gradient is not finite leaves no trace but a count.
+
+    All ranks agree on what is finite: the loss that is looked at is the mean over all, and so is the gradient.
+    Make it before the method's state is restored: all ranks then start with the first one's values.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        seed: int,
+        max_bad_steps: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.method, self.optimizer, self.precision = method, optimizer, precision
+        self.seed, self.max_bad_steps = seed, max_bad_steps
+        self.ranks, self._forward = ranks, distributed(method, ranks)
+        self.bad_in_a_row = 0
+
+    def step(self, batch: Batch, number: int, batch_size: int) -> StepResult:
+        """Forward, backward and update with this rank's ``batch`` of ``batch_size`` samples over all ranks.
+
+        The step's random numbers depend on the seed and its ``number`` alone. UserError after
+        ``max_bad_steps`` bad steps in a row.
+        """
+        shares = self.ranks.shares(batch_size)
+        draws = self.method.draw(batch_size, generator(self.seed, "step", number))
+        buffers = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
+        with self.precision.autocast():
+            output = self._forward(batch, draws)
+        terms = output.means(shares)
+        loss = terms.pop("loss")
+        good = math.isfinite(loss) and self.precision.step(output.loss * shares.weight, self.optimizer)
+        if good:
+            self.method.commit(output)
+            self.bad_in_a_row = 0
+        else:
+            with torch.no_grad():
+                for buffer, former in buffers:  # a batch norm that saw an overflow would never forget it
+                    buffer.copy_(former)
+            self._count_bad(terms, number)
+        return StepResult(loss, terms, good, output.images)
+
+    def _count_bad(self, terms: dict[str, float], number: int) -> None:
+        self.bad_in_a_row += 1
+        if self.bad_in_a_row < self.max_bad_steps:
+            return
+        values = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        raise UserError(
+            f"{self.bad_in_a_row} steps in a row up to step {number + 1} had a loss or gradient that is not finite "
+            f"({values}; precision {self.precision.name}); the last checkpoint is from before. "
+            f"Try a smaller --lr, --amp off, and look at the data"
+        )
+
+
+def train(
+    trainer: Trainer,
+    loader: Loader,
+    reporter: Reporter | Silence,
+    keeper: Keeper,
+    *,
+    lr: float,
+    epochs: int,
+    position: Position,
+    held_out: HeldOut | None = None,
+) -> None:
+    """Train from ``position`` to the end; ``position`` moves along, and ``keeper`` saves what it says."""
+    trainer.method.train()
+    while position.epoch < epochs:
+        epoch = position.epoch
+        epoch_lr = cosine_lr(lr, epoch, epochs)
+        set_lr(trainer.optimizer, epoch_lr)
+        started = time.perf_counter()
+        for batch in loader.epoch(epoch, position.step):
+            fetched = time.perf_counter()
+            batch_size = loader.batch_sizes[position.step]
+            result = trainer.step(batch, epoch * len(loader) + position.step, batch_size)
+            finished = time.perf_counter()
+            position.step += 1
+            reporter.step(
+                StepReport(
+                    epoch=epoch,
+                    step=position.step,
+                    lr=epoch_lr,
+                    loss=result.loss,
+                    terms=result.terms,
+                    good=result.good,
+                    images=result.images,
+                    faults=loader.take_faults(),
+                    samples=batch_size,
+                    seconds=finished - started,
+                    data_seconds=fetched - started,
+                )
+            )
+            keeper.after_step()
+            started = finished
+        position.epoch, position.step = epoch + 1, 0
+        reporter.epoch_end(epoch)
+        validation = None
+        if held_out and held_out.due(position.epoch):
+            losses = validate(trainer.method, held_out.loader, trainer.precision, held_out.seed)
+            reporter.validation(epoch, losses)
+            validation = losses["loss"]
+        keeper.after_epoch(validation)

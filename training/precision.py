@@ -1,0 +1,105 @@
+"""Mixed precision: none, torch's own, or NVIDIA apex where it is installed."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+
+
+class Precision(Protocol):
+    """How a step is computed and its gradients applied."""
+
+    name: str
+
+    def autocast(self) -> AbstractContextManager[Any]: ...
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+        """Backward and the optimizer's step; False, and nothing changed, if the gradient was not finite."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def _finite_gradient(optimizer: torch.optim.Optimizer) -> bool:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return math.isfinite(torch.nn.utils.get_total_norm(gradients).item())
+
+
+class Native:
+    """torch autocast: bf16 on the CPU and on GPUs that compute it, else fp16 with a gradient scaler."""
+
+    def __init__(self, device: torch.device, enabled: bool) -> None:
+        fp16 = enabled and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        self.device, self.enabled = device, enabled
+        self.dtype = torch.float16 if fp16 else torch.bfloat16
+        self.name = str(self.dtype).removeprefix("torch.") if enabled else "float32"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if not self.enabled:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        finite = _finite_gradient(optimizer)
+        if finite or self.scaler.is_enabled():  # an enabled scaler skips the step itself, and lowers its scale
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        return finite
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scaler.load_state_dict(state)
+
+
+class Apex:
+    """apex O1, as the published code trains. Needs NVIDIA's apex with its ``amp`` (new releases drop it)."""
+
+    name = "apex O1"
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        try:
+            from apex import amp
+        except ImportError:
+            raise UserError("--amp apex: NVIDIA's apex with its amp is not installed; use --amp native") from None
+        self.amp = amp
+        amp.initialize(module, optimizer, opt_level="O1", verbosity=0)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # O1 patches torch's functions themselves
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+        optimizer.zero_grad(set_to_none=True)
+        with self.amp.scale_loss(loss, optimizer) as scaled:
+            scaled.backward()
+        finite = _finite_gradient(optimizer)
+        optimizer.step()  # apex has patched it to skip a step that overflowed
+        return finite
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.amp.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.amp.load_state_dict(state)
+
+
+def build_precision(amp: str, device: torch.device, module: nn.Module, optimizer: torch.optim.Optimizer) -> Precision:
+    """``off``, ``native``, ``apex`` or ``auto``: native on CUDA (the published code trains in O1), off on the CPU."""
+    if amp == "apex":
+        if device.type != "cuda":
+            raise UserError("--amp apex needs a GPU; use --amp native (bf16) or --amp off on the CPU")
+        return Apex(module, optimizer)
+    enabled = amp == "native" or (amp == "auto" and device.type == "cuda")
+    return Native(device, enabled)

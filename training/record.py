@@ -1,0 +1,78 @@
+"""``run.json``: what a run was started with, so that it can be explained and repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from options import Options
+from utils.files import write_text
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "SimpleITK",
+    "pillow",
+    "isal",
+    "tensorboardX",
+)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def list_hash(names: Sequence[str]) -> str:
+    """SHA-256 of the names of the training samples, in order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def write_run_record(output: Path, options: Options, data: dict[str, Any], run: dict[str, Any]) -> None:
+    """Write ``run.json``: command, options, data found, versions, commit and machine."""
+    record = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "options": options.plain(),
+        "data": data,
+        **run,
+        "versions": _versions(),
+        "commit": _git_commit(),
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "cpu_count": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        },
+    }
+    write_text(output / "run.json", json.dumps(record, indent=2) + "\n")

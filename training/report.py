@@ -1,0 +1,236 @@
+"""What a run tells: a progress line, ``metrics.jsonl``, TensorBoard, and pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboardX import SummaryWriter
+from torch import Tensor
+from tqdm import tqdm
+
+from training.pictures import draw_reconstructions
+from utils.console import say, warn
+from utils.files import write_text
+
+METRICS = "metrics.jsonl"
+PLAIN_INTERVAL_S = 30.0  # between lines where there is no terminal
+
+
+@dataclass
+class StepReport:
+    """One training step: its numbers, its pictures, and where its time went."""
+
+    epoch: int  # from 0
+    step: int  # steps of the epoch done, this one counted
+    lr: float
+    loss: float
+    terms: Mapping[str, float]
+    good: bool  # false: loss or gradient were not finite, and nothing was updated
+    images: Mapping[str, Tensor]
+    faults: Sequence[str]  # why samples were replaced by others
+    samples: int
+    seconds: float
+    data_seconds: float  # of them, waiting for the batch
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the steps of an epoch; of the loss terms, over the good ones."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    good: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, report: StepReport) -> None:
+        """Take in one step."""
+        self.steps += 1
+        self.samples += report.samples
+        self.seconds += report.seconds
+        self.data_seconds += report.data_seconds
+        self.faults += report.faults
+        if report.good:
+            self.good += 1
+            for name, value in {"loss": report.loss, **report.terms}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
+
+def _cut_rows(path: Path, done: int) -> None:
+    """Keep the rows of the first ``done`` steps: later ones belong to work that was lost, or to another run."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] > done:
+                break
+        except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half a line
+            break
+        kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def _memory_gb(device: torch.device) -> float:
+    """Peak memory: the GPU's, or this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+
+
+class Silence:
+    """The reporter of all ranks but the first."""
+
+    def step(self, report: StepReport) -> None: ...
+
+    def epoch_end(self, epoch: int) -> None: ...
+
+    def validation(self, epoch: int, losses: Mapping[str, float]) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def picture(self, epoch: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reporter:
+    """Collects the steps of a run in ``output``. Rows are written every ``log_every`` steps."""
+
+    def __init__(
+        self,
+        output: Path,
+        epochs: int,
+        steps_per_epoch: int,
+        log_every: int,
+        window: tuple[float, float],
+        device: torch.device,
+        state: Mapping[str, Any] | None = None,
+        done: int = 0,
+    ) -> None:
+        """``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut."""
+        self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
+        self.log_every, self.window, self.device = log_every, window, device
+        _cut_rows(output / METRICS, done)
+        self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
+        self._bar = tqdm(total=steps_per_epoch, unit="step", leave=False, dynamic_ncols=True, disable=None)
+        self._last_line = time.monotonic()
+        self._images: Mapping[str, Tensor] = {}
+        self._totals = EpochTotals(**state) if state else EpochTotals()
+
+    def step(self, report: StepReport) -> None:
+        """Take in one step."""
+        self._images = report.images
+        self._totals.add(report)
+        if report.step % self.log_every == 0 or report.step == self.steps_per_epoch or not report.good:
+            self._write_row(report)
+        self._progress(report)
+
+    def _write_row(self, report: StepReport) -> None:
+        step = report.epoch * self.steps_per_epoch + report.step
+        row = {
+            "epoch": report.epoch + 1,
+            "step": step,
+            "lr": report.lr,
+            "loss": report.loss,
+            **report.terms,
+            "samples_per_s": round(report.samples / report.seconds, 3),
+            "data_wait": round(report.data_seconds / report.seconds, 4),
+        }
+        if not report.good:
+            row["skipped"] = True
+        if self._totals.faults:
+            row["replaced"] = len(self._totals.faults)
+        self._append(row)
+        for name, value in row.items():
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, step)
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        try:
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            warn(f"no row could be written to {self.output / METRICS} ({error.strerror}); training goes on")
+
+    def _progress(self, report: StepReport) -> None:
+        done = report.epoch * self.steps_per_epoch + report.step
+        totals = self._totals
+        left = (self.epochs * self.steps_per_epoch - done) * totals.seconds / totals.steps
+        numbers = (
+            f"loss {report.loss:.3f} (contrast {report.terms.get('contrast', 0):.3f}, "
+            f"reconstruction {report.terms.get('reconstruction', 0):.4f}), lr {report.lr:.2e}, "
+            f"{totals.samples / totals.seconds:.1f} samples/s, {_memory_gb(self.device):.1f} GB, "
+            f"{timedelta(seconds=round(left))} left"
+        )
+        if not self._bar.disable:
+            self._bar.set_description_str(f"epoch {report.epoch + 1}/{self.epochs}", refresh=False)
+            self._bar.set_postfix_str(numbers, refresh=False)
+            self._bar.update(report.step - self._bar.n)
+        elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
+            self._last_line = time.monotonic()
+            say(f"epoch {report.epoch + 1}/{self.epochs}, step {report.step}/{self.steps_per_epoch}: {numbers}")
+
+    def epoch_end(self, epoch: int) -> None:
+        """Say the epoch's means and the samples that were replaced, and start the next one afresh."""
+        totals = self._totals
+        means = {name: value / max(1, totals.good) for name, value in totals.sums.items()}
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "positive")
+        say(
+            f"epoch {epoch + 1}/{self.epochs}: {terms}; {totals.samples / totals.seconds:.1f} samples/s, "
+            f"{timedelta(seconds=round(totals.seconds))}, {100 * totals.data_seconds / totals.seconds:.0f} % of it "
+            f"waiting for data"
+        )
+        if totals.good < totals.steps:
+            warn(f"{totals.steps - totals.good} of {totals.steps} steps were skipped: loss or gradient not finite")
+        if totals.faults:
+            warn(f"{len(totals.faults)} samples were replaced by others, the first: {totals.faults[0]}")
+        for name, value in means.items():
+            self._board.add_scalar(f"epoch/{name}", value, epoch + 1)
+        self._totals = EpochTotals()
+        self._last_line = time.monotonic()
+        if not self._bar.disable:
+            self._bar.reset()
+
+    def validation(self, epoch: int, losses: Mapping[str, float]) -> None:
+        """Say and log the losses on held-out data."""
+        step = (epoch + 1) * self.steps_per_epoch
+        row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
+        self._append(row)
+        for name, value in losses.items():
+            self._board.add_scalar(f"validation/{name}", value, step)
+        terms = ", ".join(f"{name} {losses[name]:.4g}" for name in ("loss", "contrast", "reconstruction"))
+        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {terms}")
+
+    def state(self) -> dict[str, Any]:
+        """The sums of the epoch under way, for a checkpoint."""
+        return asdict(self._totals)
+
+    def picture(self, epoch: int) -> Path:
+        """Draw the last step's images as ``reconstructions/epoch_<n>.png``."""
+        folder = self.output / "reconstructions"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"epoch_{epoch + 1:04d}.png"
+        draw_reconstructions(self._images, self.window, f"after epoch {epoch + 1} of {self.epochs}", path)
+        return path
+
+    def close(self) -> None:
+        """Close the files."""
+        self._bar.close()
+        self._board.close()
+        self._metrics.close()

@@ -1,0 +1,34 @@
+"""The learning rate and the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def cosine_lr(base: float, epoch: int, epochs: int) -> float:
+    """base * (1 + cos(pi * epoch / epochs)) / 2, for epoch = 0 .. epochs - 1."""
+    return base * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def build_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """``sgd``, ``adam`` or ``adamw``; weight decay covers all parameters. ValueError for another name."""
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr, momentum=momentum, weight_decay=weight_decay)
+    betas = (momentum, 0.999)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr, betas=betas, weight_decay=weight_decay)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr, betas=betas, weight_decay=weight_decay)
+    raise ValueError(f"unknown optimizer {name!r}; known: sgd, adam, adamw")

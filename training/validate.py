@@ -1,0 +1,49 @@
+"""The training losses on held-out data, with the same random numbers every time, and no trace left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from datasets.loader import Loader
+from methods.base import Method
+from training.precision import Precision
+from utils.seeding import generator
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Data that is not trained on, and after how many epochs the losses on it are computed."""
+
+    loader: Loader
+    every: int
+    seed: int
+
+    def due(self, epoch: int) -> bool:
+        """Whether it is time, ``epoch`` epochs being completed."""
+        return epoch % self.every == 0
+
+
+@torch.no_grad()
+def validate(method: Method, loader: Loader, precision: Precision, seed: int) -> dict[str, float]:
+    """Means of the loss and of its terms over ``loader``'s samples, as the method trains now.
+
+    Each batch is a training step without its end: batch normalisation uses the batch, as in training, and
+    keys are pushed into a copy of the queue that is dropped. Views and draws are the same at every call.
+    Every parameter and buffer has the same bits afterwards.
+    """
+    former = [(buffer, buffer.clone()) for buffer in method.buffers()]
+    sums: dict[str, float] = {}
+    samples = 0
+    for number, batch in enumerate(loader.epoch(0)):
+        size = loader.batch_sizes[number]
+        draws = method.draw(size, generator(seed, "validation", number))
+        with precision.autocast():
+            output = method(batch, draws)
+        for name, value in output.means(loader.ranks.shares(size)).items():
+            sums[name] = sums.get(name, 0.0) + size * value
+        samples += size
+    for buffer, value in former:
+        buffer.copy_(value)
+    return {name: value / samples for name, value in sums.items()}

@@ -1,0 +1,32 @@
+"""Lines for the person at the terminal (or the log file): one way to say and to warn."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from tqdm import tqdm
+
+_muted = False
+
+
+def mute() -> None:
+    """From now on this process says nothing: of several that train together, one speaks."""
+    global _muted
+    _muted = True
+
+
+def say(message: str) -> None:
+    """One line on standard output, above a progress bar if there is one."""
+    _write(message, sys.stdout)
+
+
+def warn(message: str) -> None:
+    """One line on standard error, marked as a warning."""
+    _write(f"warning: {message}", sys.stderr)
+
+
+def _write(message: str, file: TextIO) -> None:
+    if not _muted:
+        tqdm.write(message, file=file)
+        file.flush()

@@ -1,0 +1,32 @@
+"""The one exception that means "the user can mend this"."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what is wrong, where, and what to do about it."""
+
+
+def complain(message: str) -> None:
+    """One line on standard error that says why a program ends."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def run_cli(main: Callable[[], int | None] | Callable[[], None]) -> None:
+    """Run a command-line entry point and leave the process with its exit status.
+
+    A :class:`UserError` becomes one line on standard error and status 2, without a traceback;
+    ``main`` returns its own status (None means 0).
+    """
+    try:
+        status = main() or 0
+    except UserError as error:
+        complain(str(error))
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped by the keyboard", file=sys.stderr, flush=True)
+        status = 130
+    sys.exit(status)

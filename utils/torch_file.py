@@ -1,0 +1,52 @@
+"""Files of tensors: written atomically, read without running any code that they may hold."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+from utils.files import atomic_path
+
+
+def save(path: str | Path, payload: dict[str, Any]) -> None:
+    """``torch.save`` to a temporary file, then a rename."""
+    with atomic_path(path) as temporary:
+        torch.save(payload, temporary)
+
+
+def check(path: str | Path) -> None:
+    """Read every byte of the file and compare its checksums; UserError if it is not whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, it is damaged or no checkpoint ({error})") from None
+    if broken is not None:
+        raise UserError(f"{path}: damaged, the checksum of its part {broken} is wrong")
+
+
+def load(path: str | Path) -> Any:
+    """``torch.load`` on the CPU with ``weights_only=True``; UserError if there is no such file or it won't do.
+
+    Of all classes only ``argparse.Namespace`` is let in beside tensors and plain containers: the
+    published code keeps its options in one.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: refused, it is not a file of plain tensors ({reason})") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read, it is damaged or no checkpoint ({reason})") from None
