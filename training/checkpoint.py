@@ -86,18 +86,21 @@ def checkpoint_name(options: Options, epoch: int) -> str:
 
 
 def save_last(output: Path, payload: dict[str, Any]) -> Path:
-    """Write ``last.pt``; the former one becomes ``previous.pt``, only after the new one was read back whole."""
+    """Write ``last.pt``; the former one becomes ``previous.pt``, only after the new one was read back whole.
+
+    From the first save on there is a ``last.pt`` at every moment.
+    """
     last = output / LAST
     with atomic_path(last) as temporary:
         torch.save(payload, temporary)
         torch_file.check(temporary)
         if last.exists():
-            os.replace(last, output / PREVIOUS)
+            keep(last, PREVIOUS)
     return last
 
 
 def keep(last: Path, name: str) -> Path:
-    """Keep the state of ``last`` under another name: by a second link where the file system has them."""
+    """Keep the state of ``last`` under another name as well: by a second link where the file system has them."""
     path = last.with_name(name)
     with atomic_path(path) as temporary:
         try:
