@@ -15,9 +15,10 @@ from utils.cli import Parser
 from utils.errors import UserError
 
 GROUPS = ("what to run", "data", "network", "optimisation", "machine", "output")
+PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
 DIMS = {"luna": 3, "chest": 2}
 CHANNELS = {2: (1, 3), 3: (1,)}
-NO_EFFECT = ("patience", "root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
+NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
 def _flag(default: Any, group: str, text: str, **argument: Any) -> Any:
@@ -81,6 +82,14 @@ class Options:
     momentum: float = _flag(0.9, "optimisation", "of sgd; the first beta of adam and adamw")
     weight_decay: float = _flag(1e-4, "optimisation", "weight decay, on all parameters")
     loss: str = _flag("mse", "optimisation", "reconstruction loss", choices=["mse", "l1"])
+    without: str = _flag(
+        "",
+        "optimisation",
+        "leave out parts of the method, comma-separated, for ablations: contrast, reconstruction, mixup, gate",
+    )
+    patience: int = _flag(
+        0, "optimisation", "epochs without a better result on held-out data (--val_every) after which it stops; 0: none"
+    )
     max_bad_steps: int = _flag(10, "optimisation", "steps in a row without a finite loss and gradient before it stops")
     moco_t: float = _flag(0.2, "optimisation", "temperature T of the contrast")
 
@@ -169,7 +178,7 @@ class Options:
         for name in ("b", "epochs", "save_every", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        for name in ("workers", "seed", "weight_decay", "lr", "save_minutes", "val_every", "processes"):
+        for name in ("workers", "seed", "weight_decay", "lr", "save_minutes", "val_every", "processes", "patience"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must not be negative")
         if not 0 < self.ratio <= 1:
@@ -178,6 +187,17 @@ class Options:
             raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
         if not self.moco_t > 0:
             raise UserError(f"--moco_t {self.moco_t}: must be above 0")
+
+        unknown = self.left_out - PARTS
+        if unknown:
+            raise UserError(f"--without {min(unknown)} is not known; choose from {', '.join(sorted(PARTS))}")
+        if {"contrast", "reconstruction"} <= self.left_out:
+            raise UserError("--without contrast,reconstruction: nothing is left to learn")
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The parts of the method that ``--without`` names."""
+        return frozenset(name.strip() for name in self.without.split(",") if name.strip())
 
     @property
     def dims(self) -> int:

@@ -113,7 +113,7 @@ class _EpochBatches(Sampler[list[Key]]):
 class Loader:
     """Batches of a data set, shuffled anew each epoch, made by ``workers`` processes (0: by this one).
 
-    ``view_shape``: the spatial size of a view. Batches arrive on ``device`` and go through ``finish`` there.
+    ``first_sample``: as it comes out of the data set. Batches arrive on ``device`` and go through ``finish`` there.
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
     of an epoch. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part of them.
     """
@@ -134,7 +134,7 @@ class Loader:
         first = self._fetcher[(0, 0)]  # a first look at the data
         if first.sample is None:
             raise UserError(first.faults[0])
-        self.view_shape = tuple(first.sample["gt1"].shape[1:])
+        self.first_sample = first.sample
         self._faults: list[str] = []
         self._replaced = 0
         self.ranks = ranks

@@ -39,11 +39,15 @@ class StepOutput:
 
 
 class Method(nn.Module, ABC):
-    """A self-supervised method: ``forward(batch, draws)`` is the paper's step and returns a StepOutput.
+    """What is trained and how: ``forward(batch, draws)`` is a training step (the paper's) and returns a StepOutput.
+
+    ``headline``: the terms, and results on held-out data, that are shown beside the loss while it trains.
 
     Random numbers of the step are drawn by :meth:`draw` and passed in, so a step can be repeated exactly. Where several
     processes train together, ``batch`` is this rank's part and ``draws`` are those of the whole batch.
     """
+
+    headline: tuple[str, ...] = ()
 
     @abstractmethod
     def draw(self, batch_size: int, rng: np.random.Generator) -> Any:

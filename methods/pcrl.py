@@ -6,7 +6,7 @@ Diverse Contexts", ICCV 2021. The numbered comments are the steps of docs/METHOD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,7 @@ from models.queue import KeyQueue
 from models.unet2d import UNet2d
 from utils.ranks import ALONE, Ranks, Shares
 
-NCE_TERMS = ("nce", "nce_mixup", "nce_mixed_key")
-RECONSTRUCTION_TERMS = ("rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
+PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
@@ -35,6 +34,8 @@ class PCRLConfig:
 
     ``shuffle_bn``: the teacher encodes the batch in shuffled order (MoCo's ShuffleBN), so that on several devices no
     key shares its batch normalisation's statistics with its own query. False: in its own order.
+    ``without``: those of PARTS that are left out, for ablations. "contrast": the NCE terms, "reconstruction": the
+    MSE terms, "mixup": steps 3 and 4 and all their terms, "gate": the transformation-conditioned attention.
     """
 
     n_data: int
@@ -43,6 +44,7 @@ class PCRLConfig:
     ema_momentum: float = 0.999
     reconstruction_loss: str = "mse"
     shuffle_bn: bool = True
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class PCRL(Method):
     processes that train together, each with its part of the batch; keys and Z are those of all.
     """
 
+    headline = ("contrast", "reconstruction")
+
     def __init__(
         self,
         network: PCRLNetwork,
@@ -93,9 +97,22 @@ class PCRL(Method):
         self.queue = KeyQueue(config.queue_size, EMBEDDING_SIZE)
         self._wrap = wrap
         self.ranks = ranks
+        self.parts = PARTS - config.without
+        for parameter in self._idle():  # DistributedDataParallel waits for the gradient of each that wants one
+            parameter.requires_grad_(False)
         # Between ranks, features of other ranks' images travel: a waste where no norm looks at other samples.
         sees_batch = any(isinstance(module, BATCH_NORMS) for module in network.modules())
         self._shuffles = config.shuffle_bn and (sees_batch or ranks.size == 1)
+
+    def _idle(self) -> Iterator[nn.Parameter]:
+        """The student's parameters that no part uses."""
+        student = self.student
+        if "contrast" not in self.parts:
+            yield from (*student.fc1.parameters(), *student.fc2.parameters())
+        if "reconstruction" not in self.parts:
+            yield from student.unet.decoder_parameters()
+        if not {"reconstruction", "gate"} <= self.parts:
+            yield from (*student.aug_fc1.parameters(), *student.aug_fc2.parameters())
 
     def train(self, mode: bool = True) -> PCRL:
         """The student follows ``mode``; the teacher has a mode of its own."""
@@ -107,7 +124,7 @@ class PCRL(Method):
         return PCRLDraws.sample(self.ranks.shares(batch_size), rng)
 
     def trainable(self) -> Iterable[nn.Parameter]:
-        return self.student.parameters()
+        return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
 
     @torch.no_grad()
     def _teach(self, view: Tensor, shuffle: Tensor, shares: Shares) -> tuple[Tensor, list[Tensor]]:
@@ -130,9 +147,14 @@ class PCRL(Method):
         shares = self.ranks.shares(len(draws.shuffle))
         shuffle, index = draws.shuffle, (draws.index[shares.own] - shares.own.start).to(device)
         student = self._wrap(self.student)
+        pairs: list[tuple[str, Tensor, Tensor]] = []  # name of the term, queries, keys
+        outputs: list[tuple[str, str, Tensor, Tensor]] = []  # name of the term, of the picture, output, target
 
-        def reconstruct(output: Tensor, target: Tensor) -> Tensor:
-            return RECONSTRUCTION_LOSSES[self.config.reconstruction_loss](output.to(target.dtype), target)
+        def see(view: Tensor, features: list[Tensor], alpha: float, *codes: Tensor) -> tuple[Tensor, ...]:
+            """The embedding of a view, and its plain and mixed reconstruction."""
+            context = Context(features, alpha) if "reconstruction" in self.parts else None
+            embedding, *reconstructions = student(view, context, *codes)
+            return (embedding, *reconstructions) if context else (embedding,)
 
         def mixup(value: Tensor) -> Tensor:
             return lam * value + (1 - lam) * value[index]
@@ -141,48 +163,49 @@ class PCRL(Method):
         key, features = self._teach(batch["input2"], shuffle, shares)
 
         # 2. The student encodes view 1 and reconstructs, gated, its own target and the mixed one.
-        query, plain, mixed = student(batch["input1"], Context(features, alpha1), batch["aug1"], batch["aug2"])
-        mixed_target = alpha1 * batch["mask1"] + (1 - alpha1) * batch["mask2"]
-        plain_loss = reconstruct(plain, batch["mask1"])
-        mixed_loss = reconstruct(mixed, mixed_target)
+        codes = (batch["aug1"], batch["aug2"]) if "gate" in self.parts else ()
+        query, *reconstructions = see(batch["input1"], features, alpha1, *codes)
+        pairs.append(("nce", query, key))
+        if reconstructions:
+            plain, mixed = reconstructions
+            outputs.append(("rec", "", plain, batch["mask1"]))
+            mixed_target = alpha1 * batch["mask1"] + (1 - alpha1) * batch["mask2"]
+            outputs.append(("rec_mixed", "mixed ", mixed, mixed_target))
 
-        # 3. Mixup of views, keys and uncorrupted crops, all with one share and one permutation.
-        mixup_key = mixup(key)
-        mixup_gt1, mixup_gt2 = mixup(batch["gt1"]), mixup(batch["gt2"])
+        if "mixup" in self.parts:
+            # 3. Mixup of views, keys and uncorrupted crops, all with one share and one permutation.
+            mixup_key, mixup_gt1, mixup_gt2 = mixup(key), mixup(batch["gt1"]), mixup(batch["gt2"])
 
-        # 4. The same on the mixed-up views, without the gate; targets are the uncorrupted crops.
-        key_of_mixup, features = self._teach(mixup(batch["input2"]), shuffle, shares)
-        query_of_mixup, mixup_plain, mixup_mixed = student(mixup(batch["input1"]), Context(features, alpha2))
-        mixup_plain_loss = reconstruct(mixup_plain, mixup_gt1)
-        mixup_mixed_loss = reconstruct(mixup_mixed, alpha2 * mixup_gt1 + (1 - alpha2) * mixup_gt2)
+            # 4. The same on the mixed-up views, without the gate; targets are the uncorrupted crops.
+            key_of_mixup, features = self._teach(mixup(batch["input2"]), shuffle, shares)
+            query_of_mixup, *reconstructions = see(mixup(batch["input1"]), features, alpha2)
+            pairs.append(("nce_mixup", query_of_mixup, key_of_mixup))
+            pairs.append(("nce_mixed_key", query_of_mixup, mixup_key))
+            if reconstructions:
+                plain, mixed = reconstructions
+                outputs.append(("rec_mixup", "mixup ", plain, mixup_gt1))
+                mixed_target = alpha2 * mixup_gt1 + (1 - alpha2) * mixup_gt2
+                outputs.append(("rec_mixup_mixed", "mixed mixup ", mixed, mixed_target))
 
-        # 5. Three contrast calls; each pushes its keys, and the next one sees them.
-        state, nce_terms, positives = self.queue.read(), [], []
-        for queries, keys in ((query, key), (query_of_mixup, key_of_mixup), (query_of_mixup, mixup_key)):
+        # 5. The contrast calls; each pushes its keys, and the next one sees them.
+        state, nce, positives = self.queue.read(), {}, {}
+        for name, queries, keys in pairs if "contrast" in self.parts else []:
             call = contrast(queries, keys, state, self.config.temperature, self.config.n_data, shares)
-            state = call.state
-            nce_terms.append(call.loss)
-            positives.append(call.positive)
+            state, nce[name], positives[name] = call.state, call.loss, call.positive
 
-        # 6. The loss.
-        reconstruction_terms = [plain_loss, mixup_plain_loss, mixed_loss, mixup_mixed_loss]
-        contrast_loss = torch.stack(nce_terms).mean()
-        reconstruction_loss = torch.stack(reconstruction_terms).mean()
-        names = NCE_TERMS + RECONSTRUCTION_TERMS
-        terms = dict(zip(names, [*nce_terms, *reconstruction_terms], strict=True))
-        terms |= {"contrast": contrast_loss, "reconstruction": reconstruction_loss, "positive": positives[0]}
+        # 6. The loss: the mean of the three NCE terms plus the mean of the four reconstruction terms.
+        distance = RECONSTRUCTION_LOSSES[self.config.reconstruction_loss]
+        reconstruction = {name: distance(output.to(target.dtype), target) for name, _, output, target in outputs}
+        kinds = {"contrast": nce, "reconstruction": reconstruction}
+        means = {kind: torch.stack(list(terms.values())).mean() for kind, terms in kinds.items() if terms}
+        terms = nce | reconstruction | means | ({"positive": positives["nce"]} if positives else {})
+        images = {"view 1": batch["input1"]}
+        for _, picture, output, target in outputs:
+            images |= {f"{picture}target": target, f"{picture}reconstruction": output.detach()}
         return StepOutput(
-            loss=contrast_loss + reconstruction_loss,
+            loss=torch.stack(list(means.values())).sum(),
             terms={name: value.detach() for name, value in terms.items()},
-            images={
-                "view 1": batch["input1"],
-                "target": batch["mask1"],
-                "reconstruction": plain.detach(),
-                "mixed target": mixed_target,
-                "mixed reconstruction": mixed.detach(),
-                "mixup target": mixup_gt1,
-                "mixup reconstruction": mixup_plain.detach(),
-            },
+            images=images,
             state=state,
         )
 

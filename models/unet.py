@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from torch import Tensor, nn
@@ -27,8 +27,13 @@ class UNet(nn.Module, ABC):
         """The decoder's blocks, deep to shallow: (maps of the passes, mixture of their skips or None) -> maps."""
 
     @abstractmethod
-    def output(self, decoded: Tensor) -> Tensor:
-        """The last block's map -> the reconstruction."""
+    def output_layer(self) -> nn.Module:
+        """The layer that makes the reconstruction of the last block's map."""
+
+    def decoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the blocks and of the output layer."""
+        for module in (*self.up_blocks(), self.output_layer()):
+            yield from module.parameters()
 
     def decode(self, features: Sequence[Tensor]) -> Tensor:
         """Features shallow to deep -> (B, out_channels, ...), of the image's size."""
@@ -44,4 +49,4 @@ class UNet(nn.Module, ABC):
         passes = deepest.passes()
         for block, skip in zip_longest(self.up_blocks(), reversed(skips)):
             passes = block(passes, skip)
-        return [self.output(x) for x in passes]
+        return [self.output_layer()(x) for x in passes]

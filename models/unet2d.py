@@ -84,8 +84,7 @@ class UNet2d(UNet):
         output = nn.Conv2d(DECODER_CHANNELS[-1], out_channels, 3, padding=1)
         nn.init.xavier_uniform_(output.weight)
         nn.init.zeros_(output.bias)  # type: ignore[arg-type]  # there is one
-        self.segmentation_head = nn.Sequential(output)
-        self.final_act = nn.Sigmoid() if final_act == "sigmoid" else nn.Identity()
+        self.segmentation_head = nn.Sequential(output, *([nn.Sigmoid()] if final_act == "sigmoid" else []))
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, in_channels, H, W), H and W multiples of 32 -> five features, shallow to deep."""
@@ -94,5 +93,5 @@ class UNet2d(UNet):
     def up_blocks(self) -> nn.ModuleList:
         return self.decoder.blocks
 
-    def output(self, decoded: Tensor) -> Tensor:
-        return self.final_act(self.segmentation_head(decoded))
+    def output_layer(self) -> nn.Module:
+        return self.segmentation_head

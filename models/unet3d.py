@@ -110,5 +110,5 @@ class UNet3d(UNet):
     def up_blocks(self) -> tuple[nn.Module, ...]:
         return self.up_tr256, self.up_tr128, self.up_tr64
 
-    def output(self, decoded: Tensor) -> Tensor:
-        return self.out_tr(decoded)
+    def output_layer(self) -> nn.Module:
+        return self.out_tr

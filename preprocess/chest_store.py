@@ -30,9 +30,10 @@ from tqdm import tqdm
 from datasets.chest_files import ALL_IMAGES, LISTS_IN_DATA, Images, find_chest
 from datasets.images import read_image
 from datasets.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
-from preprocess.parallel import available_cores, run_parallel
+from preprocess.parallel import run_parallel
 from utils.cli import Parser
 from utils.console import say
+from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive

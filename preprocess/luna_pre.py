@@ -35,10 +35,11 @@ from preprocess.luna_job import (
     make_pairs,
     write_training_list,
 )
-from preprocess.parallel import available_cores, run_parallel
+from preprocess.parallel import run_parallel
 from preprocess.scans import find_scans
 from utils.cli import Parser
 from utils.console import say, warn
+from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 
 SMALLEST = (32, 32, 16)

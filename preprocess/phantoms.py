@@ -26,12 +26,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.lists import CHEST14_LABELS
-from preprocess.parallel import available_cores, run_parallel
+from preprocess.parallel import run_parallel
 from preprocess.phantom_anatomy import Phantom, paint
 from preprocess.phantom_patient import LARGEST_NODULE_MM, Patient, sample_patient
 from preprocess.phantom_xray import project, sample_view, upright_phantom
 from utils.cli import Parser
 from utils.console import say, warn
+from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.files import atomic_path, write_text
 from utils.seeding import generator

@@ -1,4 +1,4 @@
-"""Imports go one way: models <- methods <- training <- main; data knows neither; utils know nobody."""
+"""Imports go one way: models <- methods <- training <- phases <- main; data knows neither; utils know nobody."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = {"main", "options", "models", "methods", "datasets", "training", "preprocess", "utils"}
+OWN = {"main", "options", "phases", "models", "methods", "datasets", "training", "preprocess", "utils"}
 ALLOWED = {
     "utils": {"utils"},
     "models": {"models", "utils"},
@@ -16,6 +16,7 @@ ALLOWED = {
     "datasets": {"datasets", "utils"},
     "preprocess": {"preprocess", "datasets", "utils"},
     "training": {"training", "methods", "datasets", "options", "utils"},
+    "phases": {"phases", "training", "methods", "models", "datasets", "options", "utils"},
 }
 
 

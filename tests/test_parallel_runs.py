@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from main import build_loader, build_method, build_student
 from options import parse_options
+from phases.pretask import build_loader, build_method, build_student, view_shape
 from tests.conftest import ROOT, rows, run_main, write_pairs
 from training.devices import Devices
 from training.distributed import LAUNCHER, ranks_of_environment
@@ -85,7 +85,7 @@ def literal_rows(argv: list[str], ranks: int) -> list[dict[str, float]]:
     options, _ = parse_options(argv)
     device = torch.device("cpu")
     loader, _ = build_loader(options, device, ALONE)
-    network = build_student(options, loader.view_shape)
+    network = build_student(options, view_shape(loader))
     method = build_method(options, network, len(loader), Devices(""), ALONE).train()
     optimizer = build_optimizer("sgd", method.trainable(), options.lr, options.momentum, options.weight_decay)
     draws = type(method.draw(2, generator(0)))

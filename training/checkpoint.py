@@ -27,7 +27,7 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 # What may differ between a run and its continuation: where things are, who computes, what is reported.
 MAY_CHANGE = frozenset(
     {"data", "train_list", "output", "workers", "gpus", "resume", "save_every", "save_minutes", "log_every", "epochs"}
-    | {"image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every"}
+    | {"image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience"}
     | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
 )
 
@@ -49,7 +49,8 @@ class TrainingState:
     precision: Precision
     position: Position
     ranks: Ranks = ALONE
-    best: float = math.inf  # the lowest loss on held-out data
+    best: float = math.inf  # the lowest score on held-out data
+    best_epoch: int = 0  # epochs completed when it was reached
 
     def snapshot(self, options: Options, list_sha256: str, report: dict[str, Any]) -> dict[str, Any]:
         """All that a checkpoint holds, as tensors and plain containers. All ranks must call."""
@@ -63,6 +64,7 @@ class TrainingState:
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "report": report,
             "best": self.best,
+            "best_epoch": self.best_epoch,
             "list_sha256": list_sha256,
             "world_size": self.ranks.size,
             "opt": options.plain(),
@@ -74,7 +76,7 @@ class TrainingState:
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.precision.load_state_dict(checkpoint["precision"])
         self.position.epoch, self.position.step = checkpoint["epoch"], checkpoint["step"]
-        self.best = checkpoint["best"]
+        self.best, self.best_epoch = checkpoint["best"], checkpoint["best_epoch"]
         torch.set_rng_state(checkpoint["torch_rng"])
         if len(checkpoint["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])

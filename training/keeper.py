@@ -69,16 +69,22 @@ class Keeper:
         if due:
             self._save()
 
-    def after_epoch(self, validation: float | None) -> None:
+    def out_of_patience(self) -> bool:
+        """Whether the score has not become better for ``--patience`` epochs."""
+        waited = self.state.position.epoch - self.state.best_epoch
+        return 0 < self.options.patience <= waited
+
+    def after_epoch(self, score: float | None) -> None:
         """Called after each epoch, with its end as the position; UserError if the last one can't be saved.
 
-        ``validation``: the loss on held-out data, if it was computed; the lowest so far is kept as ``best.pt``.
+        ``score``: on held-out data, if it was computed; the state with the lowest so far is kept as ``best.pt``.
         """
-        epoch, last_epoch = self.state.position.epoch, self.state.position.epoch == self.options.epochs
+        epoch = self.state.position.epoch
+        best = score is not None and score < self.state.best
+        if score is not None and best:
+            self.state.best, self.state.best_epoch = score, epoch
+        last_epoch = epoch == self.options.epochs or self.out_of_patience()
         numbered = epoch % self.options.save_every == 0 or last_epoch
-        best = validation is not None and validation < self.state.best
-        if validation is not None:
-            self.state.best = min(validation, self.state.best)
         saved = None
         if numbered:
             self.reporter.picture(epoch - 1)

@@ -17,7 +17,7 @@ from training.keeper import Keeper
 from training.precision import Precision
 from training.report import Reporter, Silence, StepReport
 from training.schedule import cosine_lr, set_lr
-from training.validate import HeldOut, validate
+from training.validate import Evaluation
 from utils.errors import UserError
 from utils.ranks import ALONE, Ranks
 from utils.seeding import generator
@@ -99,11 +99,11 @@ def train(
     lr: float,
     epochs: int,
     position: Position,
-    held_out: HeldOut | None = None,
+    evaluation: Evaluation | None = None,
 ) -> None:
     """Train from ``position`` to the end; ``position`` moves along, and ``keeper`` saves what it says."""
     trainer.method.train()
-    while position.epoch < epochs:
+    while position.epoch < epochs and not keeper.out_of_patience():
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs)
         set_lr(trainer.optimizer, epoch_lr)
@@ -133,9 +133,8 @@ def train(
             started = finished
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
-        validation = None
-        if held_out and held_out.due(position.epoch):
-            losses = validate(trainer.method, held_out.loader, trainer.precision, held_out.seed)
-            reporter.validation(epoch, losses)
-            validation = losses["loss"]
-        keeper.after_epoch(validation)
+        score = None
+        if evaluation and evaluation.due(position.epoch):
+            score, values = evaluation(trainer.method, trainer.precision)
+            reporter.validation(epoch, values)
+        keeper.after_epoch(score)

@@ -119,12 +119,13 @@ class Reporter:
         log_every: int,
         window: tuple[float, float],
         device: torch.device,
+        headline: Sequence[str],
         state: Mapping[str, Any] | None = None,
         done: int = 0,
     ) -> None:
         """``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut."""
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
-        self.log_every, self.window, self.device = log_every, window, device
+        self.log_every, self.window, self.device, self.headline = log_every, window, device, headline
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
@@ -173,8 +174,7 @@ class Reporter:
         totals = self._totals
         left = (self.epochs * self.steps_per_epoch - done) * totals.seconds / totals.steps
         numbers = (
-            f"loss {report.loss:.3f} (contrast {report.terms.get('contrast', 0):.3f}, "
-            f"reconstruction {report.terms.get('reconstruction', 0):.4f}), lr {report.lr:.2e}, "
+            f"{self._shown({'loss': report.loss, **report.terms})}, lr {report.lr:.2e}, "
             f"{totals.samples / totals.seconds:.1f} samples/s, {_memory_gb(self.device):.1f} GB, "
             f"{timedelta(seconds=round(left))} left"
         )
@@ -214,20 +214,23 @@ class Reporter:
         self._append(row)
         for name, value in losses.items():
             self._board.add_scalar(f"validation/{name}", value, step)
-        terms = ", ".join(f"{name} {losses[name]:.4g}" for name in ("loss", "contrast", "reconstruction"))
-        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {terms}")
+        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {self._shown(losses)}")
+
+    def _shown(self, values: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", *self.headline) if name in values)
 
     def state(self) -> dict[str, Any]:
         """The sums of the epoch under way, for a checkpoint."""
         return asdict(self._totals)
 
-    def picture(self, epoch: int) -> Path:
-        """Draw the last step's images as ``reconstructions/epoch_<n>.png``."""
+    def picture(self, epoch: int) -> None:
+        """Draw the last step's images, if the method gives any, as ``reconstructions/epoch_<n>.png``."""
+        if not self._images:
+            return
         folder = self.output / "reconstructions"
         folder.mkdir(exist_ok=True)
         path = folder / f"epoch_{epoch + 1:04d}.png"
         draw_reconstructions(self._images, self.window, f"after epoch {epoch + 1} of {self.epochs}", path)
-        return path
 
     def close(self) -> None:
         """Close the files."""

@@ -1,8 +1,9 @@
-"""The training losses on held-out data, with the same random numbers every time, and no trace left."""
+"""Judging a method between epochs: by its training losses on held-out data, or as a phase says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -12,17 +13,36 @@ from training.precision import Precision
 from utils.seeding import generator
 
 
+class Judgement(NamedTuple):
+    """``score``: the lower the better; the state with the lowest is kept. ``values``: all figures, for the logs."""
+
+    score: float
+    values: dict[str, float]
+
+
+class Evaluation(Protocol):
+    """How a method is judged between epochs. It leaves every parameter and buffer as it was."""
+
+    def due(self, epoch: int) -> bool:
+        """Whether it is time, ``epoch`` epochs being completed."""
+
+    def __call__(self, method: Method, precision: Precision) -> Judgement: ...
+
+
 @dataclass(frozen=True)
 class HeldOut:
-    """Data that is not trained on, and after how many epochs the losses on it are computed."""
+    """By the losses on data that is not trained on, every so many epochs."""
 
     loader: Loader
     every: int
     seed: int
 
     def due(self, epoch: int) -> bool:
-        """Whether it is time, ``epoch`` epochs being completed."""
         return epoch % self.every == 0
+
+    def __call__(self, method: Method, precision: Precision) -> Judgement:
+        losses = validate(method, self.loader, precision, self.seed)
+        return Judgement(losses["loss"], losses)
 
 
 @torch.no_grad()

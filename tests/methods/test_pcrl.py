@@ -134,3 +134,34 @@ def test_export_and_restore_bring_everything_back() -> None:
     other.restore(copy.deepcopy(method.export()))
     for (name, value), (_, expected) in zip(other.state_dict().items(), method.state_dict().items(), strict=True):
         assert torch.equal(value, expected), name
+
+
+NCE = {"nce", "nce_mixup", "nce_mixed_key"}
+REC = {"rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed"}
+LEFT = {  # by the part left out: the terms that remain as they were
+    "contrast": REC,
+    "reconstruction": NCE,
+    "mixup": {"nce", "rec", "rec_mixed"},
+    "gate": NCE | {"rec_mixup", "rec_mixup_mixed"},
+}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("part", LEFT)
+def test_a_part_left_out_leaves_the_others_as_they_were(dims: int, part: str) -> None:
+    batch = make_batch(dims, 4)
+    full = run(make_method(dims), batch, draws(4)).terms
+    method = make_method(dims, without=frozenset({part}))
+    output = run(method, batch, draws(4))
+    expected = (NCE | REC if part == "gate" else LEFT[part]) | (set() if part == "contrast" else {"positive"})
+    assert output.terms.keys() - {"contrast", "reconstruction"} == expected
+    for name in LEFT[part]:
+        torch.testing.assert_close(output.terms[name], full[name], rtol=1e-12, atol=0)
+    if part == "gate":
+        assert not torch.isclose(output.terms["rec"], full["rec"])
+    kinds = [output.terms[kind] for kind in ("contrast", "reconstruction") if kind in output.terms]
+    torch.testing.assert_close(output.loss.detach(), torch.stack(kinds).sum())
+    output.loss.backward()
+    wanting = [parameter for parameter in method.student.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in wanting), "each parameter that is trained has a gradient"
+    assert len(wanting) == len(list(method.trainable()))

@@ -1,0 +1,95 @@
+"""``--phase pretask``: self-supervised pre-training from the first epoch, or from where ``--resume`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from datasets.loader import Loader
+from datasets.registry import DATASETS
+from methods import METHODS
+from methods.base import Method
+from methods.pcrl import PCRLConfig
+from models.pcrl import PCRLNetwork, build_network
+from models.weights import load_weights
+from options import Options
+from training.devices import Devices
+from training.run import Job, execute, workers_here
+from training.validate import HeldOut
+from utils.console import say
+from utils.errors import UserError
+from utils.ranks import Ranks
+
+
+def build_loader(options: Options, device: torch.device, ranks: Ranks) -> tuple[Loader, Sequence[str]]:
+    """The training data, checked for what the first sample shows, and its files."""
+    files = DATASETS[options.n].find(Path(options.data), options.train_list or None, options.ratio)
+    if options.b > len(files):
+        raise UserError(f"--b {options.b}: {options.data} has only {len(files)} training samples; use a smaller batch")
+    return make_loader(options, files, device, ranks), files
+
+
+def build_held_out(options: Options, device: torch.device, ranks: Ranks) -> HeldOut | None:
+    """The data for ``--val_every``, if it is asked for."""
+    if not options.val_every:
+        return None
+    files = DATASETS[options.n].find_held_out(Path(options.data))
+    if len(files) < ranks.size:
+        raise UserError(
+            f"--val_every: {options.data} has only {len(files)} held-out samples for {ranks.size} processes"
+        )
+    say(f"held-out data: {len(files)} samples")
+    return HeldOut(make_loader(options, files, device, ranks), options.val_every, options.seed)
+
+
+def make_loader(options: Options, files: Sequence[str], device: torch.device, ranks: Ranks) -> Loader:
+    """Batches of these files."""
+    source = DATASETS[options.n]
+    on_device = options.augment == "device"
+    dataset = source.pairs(files, options.seed, options.inchannel, not on_device)
+    finish = source.augment if on_device else lambda batch: batch
+    return Loader(dataset, options.b, options.seed, workers_here(options), device, options.on_bad_sample, finish, ranks)
+
+
+def view_shape(loader: Loader) -> tuple[int, ...]:
+    """The spatial size of a view."""
+    return tuple(loader.first_sample["gt1"].shape[1:])
+
+
+def build_student(options: Options, shape: tuple[int, ...]) -> PCRLNetwork:
+    """The network, from random values or from ``--weight``; ``shape``: spatial size of a view."""
+    torch.manual_seed(options.seed)
+    network = build_network(options.dims, options.inchannel, options.outchannel, options.norm, options.final_act)
+    multiples = network.unet.size_multiple
+    if any(size % multiple for size, multiple in zip(shape, multiples, strict=True)):
+        raise UserError(f"{options.data}: views of {shape} voxels; the network needs multiples of {multiples}")
+    if options.weight:
+        say(f"weights of {options.weight}: {load_weights(network, options.weight)}")
+    return network
+
+
+def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: Devices, ranks: Ranks) -> Method:
+    """The self-supervised method around the network."""
+    config = PCRLConfig(
+        n_data=n_data,
+        temperature=options.moco_t,
+        reconstruction_loss=options.loss,
+        shuffle_bn=options.shuffle_bn == "full",
+        without=options.left_out,
+    )
+    return METHODS[options.model](network, config, devices.wrap, ranks).to(devices.main)
+
+
+def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
+    """Pre-train to the last epoch."""
+
+    def build() -> Job:
+        loader, files = build_loader(options, devices.main, ranks)
+        held_out = build_held_out(options, devices.main, ranks)
+        network = build_student(options, view_shape(loader))
+        method = build_method(options, network, len(loader), devices, ranks)
+        return Job(method, loader, files, DATASETS[options.n].window, held_out)
+
+    execute(options, devices, ranks, build)

@@ -1,0 +1,134 @@
+"""Runs a phase's training in ``--output``: its lock, resumption, logs and checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.loader import Loader
+from methods.base import Method
+from options import Options
+from training.checkpoint import Position, TrainingState, check_same_run, find_resume
+from training.devices import Devices
+from training.distributed import backend_name, local_size
+from training.keeper import Keeper
+from training.loop import Trainer, train
+from training.precision import build_precision
+from training.record import list_hash, write_run_record
+from training.report import Reporter, Silence
+from training.schedule import build_optimizer
+from training.validate import Evaluation
+from utils.console import say
+from utils.cores import available_cores
+from utils.errors import UserError
+from utils.locks import exclusive
+from utils.ranks import Ranks
+from utils.signals import StopRequest
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a phase trains.
+
+    ``files``: of the training samples. ``window``: the values that pictures show black and white. ``evaluation``: how
+    the method is judged between epochs. ``finish``: called with the output folder once the training is over.
+    """
+
+    method: Method
+    loader: Loader
+    files: Sequence[str]
+    window: tuple[float, float]
+    evaluation: Evaluation | None = None
+    finish: Callable[[Path], None] = lambda output: None
+
+
+def workers_here(options: Options) -> int:
+    """The processes that load data for this one: ``--workers``, but no more than its share of the cores."""
+    workers = min(options.workers, max(1, available_cores() // local_size()))
+    if workers < options.workers:
+        say(f"workers: {workers}, one a core, not {options.workers}")
+    return workers
+
+
+def prepare_output(path: str) -> Path:
+    """Make the output folder; UserError if nothing can be written there."""
+    output = Path(path)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK):
+            raise PermissionError("not writable")
+    except OSError as error:
+        raise UserError(f"--output {path}: {error.strerror or error}; give a folder that can be written to") from None
+    return output
+
+
+@contextmanager
+def run_folder(options: Options, ranks: Ranks) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """``--output``, held for this run, and the checkpoint to go on from, if any. Only the first rank looks there."""
+    output, checkpoint = Path(options.output), None
+    with ExitStack() as stack:
+        with ranks.together():
+            if ranks.first:
+                prepare_output(options.output)
+                stack.enter_context(exclusive(output))
+                checkpoint = find_resume(options.resume, output)
+        yield output, ranks.from_first(checkpoint)
+
+
+def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[], Job]) -> None:
+    """Train what ``build`` makes, from the first epoch or from where ``--resume`` says, to the last."""
+    with ranks.together():
+        job = build()
+        method, loader = job.method, job.loader
+        optimizer = build_optimizer(
+            options.optimizer, method.trainable(), options.lr, options.momentum, options.weight_decay
+        )
+        precision = build_precision(options.amp, devices.main, method, optimizer)
+    list_sha256 = list_hash([os.path.basename(file) for file in job.files])
+    if len(set(ranks.gather_objects(list_sha256))) > 1:
+        raise UserError(f"--data {options.data}: holds other training samples on one machine than on another")
+    trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks)
+    state = TrainingState(method, optimizer, precision, Position(), ranks)
+    with StopRequest(once=ranks.size > 1) as request, run_folder(options, ranks) as (output, checkpoint):
+        if checkpoint:
+            check_same_run(checkpoint, options, list_sha256, ranks)
+            state.restore(checkpoint)
+            say(f"going on after epoch {state.position.epoch}, step {state.position.step}")
+        say(
+            f"data: {len(job.files)} samples in {options.data}, {len(loader)} steps an epoch; "
+            f"precision: {precision.name}; output: {output}"
+        )
+        reporter: Reporter | Silence = Silence()
+        if ranks.first:
+            data = {"samples": len(job.files), "list_sha256": list_sha256}
+            machine = {"device": devices.note, "precision": precision.name, "world_size": ranks.size}
+            if ranks.size > 1:
+                machine["backend"] = backend_name(devices.main)
+            write_run_record(output, options, data, machine)
+            reporter = Reporter(
+                output,
+                options.epochs,
+                len(loader),
+                options.log_every,
+                job.window,
+                devices.main,
+                method.headline,
+                checkpoint["report"] if checkpoint else None,
+                state.position.epoch * len(loader) + state.position.step,
+            )
+        with closing(reporter):
+            train(
+                trainer,
+                loader,
+                reporter,
+                Keeper(state, reporter, options, output, list_sha256, request),
+                lr=options.lr,
+                epochs=options.epochs,
+                position=state.position,
+                evaluation=job.evaluation,
+            )
+            job.finish(output)

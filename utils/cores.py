@@ -1,0 +1,12 @@
+"""How many cores there are to use."""
+
+from __future__ import annotations
+
+import os
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
