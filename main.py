@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from options import parse_options
-from phases import PHASES
-from training.devices import Devices, processes_wanted
-from training.distributed import end_alike, joined, launch, local_rank, ranks_of_environment
 from utils.console import say, warn
 from utils.errors import run_cli
 
 
 def main() -> int:
     """Parse the command line and run; -> the exit status."""
-    ranks, rank_here = ranks_of_environment(), local_rank()
     options, warnings = parse_options()
+    # Late, since torch takes seconds to import: --help and wrong flags are answered at once.
+    from training.devices import Devices, processes_wanted
+    from training.distributed import end_alike, joined, launch, local_rank, ranks_of_environment
+
+    ranks, rank_here = ranks_of_environment(), local_rank()
     processes = processes_wanted(options.parallel, options.processes, options.gpus)
     if rank_here is None and processes > 1:
         return launch(processes)
+    # later still: whoever launches others needs no phase
+    from phases import PHASES
+    from phases.preview import preview
+
     devices = Devices(options.gpus, rank_here)
     for message in warnings + devices.warnings:
         warn(message)
     say(devices.note)
     with joined(ranks, devices.main):
-        return end_alike(ranks, lambda: PHASES[options.phase](options, devices, ranks))
+        work = preview if options.preview else PHASES[options.phase]
+        return end_alike(ranks, lambda: work(options, devices, ranks))
 
 
 if __name__ == "__main__":

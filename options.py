@@ -7,17 +7,43 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from utils.cli import Parser
 from utils.errors import UserError
 
-GROUPS = ("what to run", "data", "network", "optimisation", "machine", "output")
+GROUPS = ("what to run", "data", "segmentation", "network", "optimisation", "machine", "output")
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
-DIMS = {"luna": 3, "chest": 2}
+DIMS = {"luna": 3, "chest": 2, "msd": 3, "nodules": 3}  # of each --n
+PHASES = {  # and the --n that each can do
+    "pretask": ("luna", "chest"),
+    "finetune": ("chest", "nodules", "msd"),
+    "linear": ("chest", "nodules", "msd"),
+    "knn": ("chest", "nodules"),
+    "embed": ("luna", "chest"),
+}
+PRETRAINING, SUPERVISED = ("pretask",), ("finetune", "linear")
+TRAINING = PRETRAINING + SUPERVISED
+ONLY_IN = {  # phases -> the flags that have a meaning in them alone
+    PRETRAINING: ("augment", "outchannel", "final_act", "loss", "without", "moco_t", "shuffle_bn"),
+    TRAINING: (
+        *("model", "on_bad_sample", "epochs", "lr", "optimizer", "momentum", "weight_decay", "patience"),
+        *("max_bad_steps", "amp", "resume", "val_every", "save_every", "save_minutes", "log_every"),
+    ),
+    (*TRAINING, "knn"): ("ratio",),
+}
+SEGMENTATION = "msd"
+ONLY_SEGMENTATION = (  # the flags that have a meaning with it alone, and those that have none with it
+    *("folds", "fold", "split", "train_cases", "patch", "patches", "spacing_mm"),
+    *("modality", "hu_min", "hu_max", "mirror", "cache"),
+)
+NOT_SEGMENTATION = ("ratio", "train_list", "inchannel")
 CHANNELS = {2: (1, 3), 3: (1,)}
+AS_PHASE = -1  # a default that depends on the phase
+BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
+METAVARS = {int: "N", float: "X", str: "NAME"}
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
@@ -36,14 +62,27 @@ class Options:
     """Everything a run depends on. Constructing one validates it and raises UserError."""
 
     model: str = _flag("pcrl", "what to run", "the self-supervised method", choices=["pcrl"])
-    phase: str = _flag("pretask", "what to run", "pretask: pre-training", choices=["pretask"])
-    n: str = _flag("luna", "what to run", "data set: luna (CT, 3D) or chest (X-rays, 2D)", choices=list(DIMS))
+    phase: str = _flag(
+        "pretask",
+        "what to run",
+        "pretask: pre-training; with labels: finetune: train all, linear: train a new head alone, knn: look up "
+        "neighbours without training; embed: write the encoder's features",
+        choices=list(PHASES),
+    )
+    n: str = _flag(
+        "luna",
+        "what to run",
+        "data: luna (CT, 3D), chest (X-rays, 2D); with labels also nodules (CT crops), msd (segmentation in 3D)",
+        choices=list(DIMS),
+    )
     d: int = _flag(0, "what to run", "spatial dimensions, 2 or 3 (default: the data set's)", type=_positive)
     seed: int = _flag(0, "what to run", "of all randomness")
 
-    data: str = _flag("", "data", "folder of the data (needed)")
-    train_list: str = _flag("", "data", "file of what to train on; none: all there is (default: see README)")
-    ratio: float = _flag(0.8, "data", "part of the training list to use, 0 < ratio <= 1")
+    data: str = _flag("", "data", "folder of the data (needed)", metavar="FOLDER")
+    train_list: str = _flag("", "data", "what to train on; none: all (default: the list in --data)", metavar="FILE")
+    ratio: float = _flag(
+        0.8, "data", "part of the training list for pre-training; with labels: the rest of it, or all at 1"
+    )
     b: int = _flag(16, "data", "batch size over all devices")
     workers: int = _flag(4, "data", "processes that load data; 0: the main one")
 
@@ -53,6 +92,7 @@ class Options:
         "where views are made: by the workers, or their last steps batched on the training device",
         choices=["workers", "device"],
     )
+    prefetch: int = _flag(2, "data", "batches that each worker makes ahead", type=_positive)
     on_bad_sample: str = _flag(
         "stop",
         "data",
@@ -60,8 +100,32 @@ class Options:
         choices=["stop", "skip"],
     )
 
+    folds: int = _flag(5, "segmentation", "parts of the cases; one is tested on")
+    fold: int = _flag(0, "segmentation", "the part to test on, from 0; with --split, the entry of the file")
+    split: str = _flag("", "segmentation", "file of splits in place of --folds, like nnU-Net's splits_final.json")
+    train_cases: int = _flag(0, "segmentation", "train on the first so many of the training cases (default: all)")
+    patch: str = _flag("64,64,32", "segmentation", "voxels of a patch: x,y,z, multiples of 8")
+    patches: int = _flag(4, "segmentation", "patches of each case in an epoch")
+    spacing_mm: str = _flag("", "segmentation", "of the voxels: x,y,z (default: median of the training cases)")
+    modality: str = _flag(
+        "",
+        "segmentation",
+        "ct: --hu_min .. --hu_max become 0 .. 1; mr: percentiles 0.5 .. 99.5 (default: as dataset.json says, else mr)",
+        choices=["ct", "mr"],
+    )
+    hu_min: int = _flag(-1000, "segmentation", "of CT, what becomes 0, in Hounsfield units")
+    hu_max: int = _flag(1000, "segmentation", "of CT, what becomes 1, in Hounsfield units")
+    mirror: str = _flag(
+        "auto",
+        "segmentation",
+        "exchange left and right at random; auto: unless the name of a class says left or right",
+        choices=["auto", "on", "off"],
+    )
+    cache: str = _flag("", "segmentation", "folder for prepared volumes, mapped from there (default: in memory)")
+
     inchannel: int = _flag(0, "network", "input channels (default: 3 in 2D, 1 in 3D)", type=_positive)
     outchannel: int = _flag(0, "network", "output channels (default: as inchannel)", type=_positive)
+    backbone: str = _flag("", "network", "encoder in 2D (default: resnet18)", choices=list(BACKBONES))
     norm: str = _flag(
         "bn",
         "network",
@@ -74,10 +138,20 @@ class Options:
         "activation of the reconstruction (default: sigmoid in 3D, none in 2D)",
         choices=["sigmoid", "none"],
     )
-    weight: str = _flag("", "network", "start from the weights in this file")
+    weight: str = _flag("", "network", "start from the weights in this file, or imagenet (2D)", metavar="FILE")
 
     epochs: int = _flag(100, "optimisation", "passes over the data")
     lr: float = _flag(1e-3, "optimisation", "base learning rate; it follows a cosine to 0")
+    warmup_epochs: int = _flag(
+        0, "optimisation", "epochs in which the learning rate first rises in equal steps to --lr; then the cosine"
+    )
+    accumulate: int = _flag(
+        1,
+        "optimisation",
+        "take a batch in so many micro-batches, one forward and backward each, then one update, to save memory; batch "
+        "normalisation and mixup see a micro-batch alone, and keys join the queue after each",
+        type=_positive,
+    )
     optimizer: str = _flag("sgd", "optimisation", "optimizer", choices=["sgd", "adam", "adamw"])
     momentum: float = _flag(0.9, "optimisation", "of sgd; the first beta of adam and adamw")
     weight_decay: float = _flag(1e-4, "optimisation", "weight decay, on all parameters")
@@ -86,6 +160,7 @@ class Options:
         "",
         "optimisation",
         "leave out parts of the method, comma-separated, for ablations: contrast, reconstruction, mixup, gate",
+        metavar="PARTS",
     )
     patience: int = _flag(
         0, "optimisation", "epochs without a better result on held-out data (--val_every) after which it stops; 0: none"
@@ -98,6 +173,7 @@ class Options:
         "machine",
         'GPUs, comma-separated, within CUDA_VISIBLE_DEVICES; "": CPU (default: all)',
         type=str,
+        metavar="0,1,..",
     )
     parallel: str = _flag(
         "dp",
@@ -120,27 +196,63 @@ class Options:
         choices=["auto", "off", "native", "apex"],
     )
 
-    output: str = _flag("./pcrl_output", "output", "folder for checkpoints, logs and pictures")
+    channels_last: str = _flag(
+        "auto",
+        "machine",
+        "memory format of the network's maps; auto: on, but off on CUDA with --amp off",
+        choices=["auto", "on", "off"],
+    )
+
+    output: str = _flag("./pcrl_output", "output", "folder for checkpoints, logs and pictures", metavar="FOLDER")
     val_every: int = _flag(
-        0, "output", "epochs between losses on held-out data (subsets 7-9; chest_valid.txt); 0: none"
+        AS_PHASE,
+        "output",
+        "epochs between results on held-out data (subsets 7-9; chest_valid.txt); 0: none (default: 0, with labels 1)",
     )
     resume: str = _flag(
-        "", "output", "go on from a checkpoint: its path, or auto: the newest in --output, if any; none: start anew"
+        "",
+        "output",
+        "go on from a checkpoint: its path, or auto: the newest in --output, if any; none: start anew",
+        metavar="auto|none|FILE",
     )
     save_every: int = _flag(60, "output", "epochs between numbered checkpoints; the last is always kept")
     save_minutes: float = _flag(30.0, "output", "minutes between writes of last.pt, from which --resume goes on")
+    preview: int = _flag(
+        0,
+        "output",
+        "draw what pre-training sees of the first so many samples into views.png in --output, and end",
+        type=_positive,
+    )
     log_every: int = _flag(10, "output", "steps between rows of metrics.jsonl and TensorBoard")
 
     def __post_init__(self) -> None:
         self._check_choices()
+        self._check_phase()
         self._check_dims()
         self._check_channels()
         self._check_ranges()
+        self._check_segmentation()
         if not self.data:
             raise UserError("--data is needed: the folder of the data")
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # a frozen dataclass fills its own defaults this way
+
+    def _check_phase(self) -> None:
+        known = PHASES[self.phase]
+        if self.n not in known:
+            raise UserError(f"--n {self.n} with --phase {self.phase}: it knows --n {', '.join(known)}")
+        supervised = self.phase in SUPERVISED
+        if self.val_every == AS_PHASE:
+            self._set("val_every", int(supervised))
+        if supervised and not self.val_every:
+            raise UserError(f"--val_every 0: --phase {self.phase} chooses its epoch on held-out data; give 1 or more")
+        if self.patience and not self.val_every:
+            raise UserError(f"--patience {self.patience}: it waits for results on held-out data; give a --val_every")
+        if self.phase == "embed":
+            self._set("ratio", 1.0)
+        if self.phase not in PRETRAINING:
+            self._set("outchannel", 0)
 
     def _check_dims(self) -> None:
         if not self.d:
@@ -148,7 +260,11 @@ class Options:
         if self.d != self.dims:
             raise UserError(f"--d {self.d} with --n {self.n}: {self.n} is {self.dims}D, use --d {self.dims}")
         if self.dims == 2 and self.norm != "bn":
-            raise UserError(f"--norm {self.norm}: in 2D (ResNet-18) only bn")
+            raise UserError(f"--norm {self.norm}: in 2D (a ResNet) only bn")
+        if self.dims != 2 and self.backbone:
+            raise UserError(f"--backbone {self.backbone}: only in 2D; the 3D network has an encoder of its own")
+        if self.dims == 2 and not self.backbone:
+            self._set("backbone", BACKBONES[0])
         if not self.final_act:
             self._set("final_act", "sigmoid" if self.dims == 3 else "none")
 
@@ -175,24 +291,62 @@ class Options:
                 raise UserError(f"--{field.name} {value} is not known; choose from {', '.join(choices)}")
 
     def _check_ranges(self) -> None:
-        for name in ("b", "epochs", "save_every", "log_every", "max_bad_steps"):
+        for name in ("b", "epochs", "save_every", "log_every", "max_bad_steps", "accumulate", "prefetch"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be 1 or more")
-        for name in ("workers", "seed", "weight_decay", "lr", "save_minutes", "val_every", "processes", "patience"):
+        for name in (
+            "workers",
+            "seed",
+            "weight_decay",
+            "lr",
+            "save_minutes",
+            "val_every",
+            "processes",
+            "patience",
+            "warmup_epochs",
+        ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must not be negative")
+        if self.accumulate > self.b:
+            raise UserError(f"--accumulate {self.accumulate}: a batch has only --b {self.b} samples")
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise UserError(f"--warmup_epochs {self.warmup_epochs}: must be below --epochs {self.epochs}")
         if not 0 < self.ratio <= 1:
             raise UserError(f"--ratio {self.ratio}: must be above 0 and at most 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
         if not self.moco_t > 0:
             raise UserError(f"--moco_t {self.moco_t}: must be above 0")
+        if self.preview and self.phase != "pretask":
+            raise UserError(f"--preview {self.preview}: it shows what pre-training sees, not --phase {self.phase}")
 
         unknown = self.left_out - PARTS
         if unknown:
             raise UserError(f"--without {min(unknown)} is not known; choose from {', '.join(sorted(PARTS))}")
         if {"contrast", "reconstruction"} <= self.left_out:
             raise UserError("--without contrast,reconstruction: nothing is left to learn")
+
+    def _check_segmentation(self) -> None:
+        if any(side < 8 or side % 8 for side in self.patch_shape):
+            raise UserError(f"--patch {self.patch}: must be three multiples of 8")
+        if self.spacing and min(self.spacing) <= 0:
+            raise UserError(f"--spacing_mm {self.spacing_mm}: must be above 0")
+        for name, smallest in {"folds": 2, "fold": 0, "patches": 1, "train_cases": 0}.items():
+            if getattr(self, name) < smallest:
+                raise UserError(f"--{name} {getattr(self, name)}: must be {smallest} or more")
+        if self.hu_min >= self.hu_max:
+            raise UserError(f"--hu_min {self.hu_min} --hu_max {self.hu_max}: they must rise")
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """``--patch`` as numbers: x, y, z."""
+        x, y, z = _three(self.patch, "patch", int)
+        return x, y, z
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """``--spacing_mm`` as numbers: x, y, z; empty if it is not given."""
+        return tuple(_three(self.spacing_mm, "spacing_mm", float)) if self.spacing_mm else ()
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -209,6 +363,14 @@ class Options:
         return dataclasses.asdict(self)
 
 
+def _three(text: str, name: str, number: Callable[[str], Any]) -> list[Any]:
+    try:
+        x, y, z = (number(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--{name} {text}: give three numbers, of x, y and z, such as 64,64,32") from None
+    return [x, y, z]
+
+
 def _value_type(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
     return field.metadata["argument"].get("type", type(field.default))
 
@@ -216,16 +378,17 @@ def _value_type(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
 def _parser() -> Parser:
     parser = Parser(
         prog="main.py",
+        usage="main.py --data FOLDER [flags]",
         description="Self-supervised pre-training of medical-image networks (PCRL) in 2D and 3D.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=24, width=100),
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for field in dataclasses.fields(Options):
         text = field.metadata["help"]
-        if field.default not in (None, "", 0) or field.name == "seed":
+        if field.default not in (None, "", 0, AS_PHASE) or field.name == "seed":
             text += f" (default: {field.default})"
-        choices = field.metadata["argument"].get("choices")
-        metavar = "|".join(choices) if choices else field.name.upper()
+        argument = field.metadata["argument"]
+        metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
         groups[field.metadata["group"]].add_argument(
             f"--{field.name}", type=_value_type(field), metavar=metavar, help=text
         )
@@ -234,9 +397,17 @@ def _parser() -> Parser:
     return parser
 
 
+def _without_effect(given: Iterable[str], phase: str) -> list[str]:
+    """Those of the flags that mean nothing in this phase."""
+    pointless = {name for phases, names in ONLY_IN.items() if phase not in phases for name in names}
+    return [name for name in given if name in pointless or name in NO_EFFECT]
+
+
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
-    """Command line -> options and warnings (flags of the published code without effect here)."""
-    values = vars(_parser().parse(argv))
-    ignored = [name for name in NO_EFFECT if values.pop(name) is not None]
-    warnings = [f"--{name} has no effect in pre-training" for name in ignored]
-    return Options(**{name: value for name, value in values.items() if value is not None}), warnings
+    """Command line -> options and warnings (flags without effect in its phase)."""
+    given = {name: value for name, value in vars(_parser().parse(argv)).items() if value is not None}
+    options = Options(**{name: value for name, value in given.items() if name not in NO_EFFECT})
+    warnings = [f"--{name} has no effect in {options.phase}" for name in _without_effect(given, options.phase)]
+    others = NOT_SEGMENTATION if options.n == SEGMENTATION else ONLY_SEGMENTATION
+    warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
+    return options, warnings

@@ -3,9 +3,9 @@
     python benchmarks/soak_resume.py [--kills 20]
 
 Half of the kills hit a run in float32, half one in bf16. Of each ten, three fall before the first save, four inside
-the write of a checkpoint, three in between. After each kill every checkpoint in the folder is read. The final
-weights, queue and optimizer must have the same bits as those of the uninterrupted run, and so must the loss
-columns of metrics.jsonl.
+the write of a checkpoint (its temporary file is left behind: a kill that came too late does not count), three in
+between. After each kill every file in the folder is read. The final weights, queue and optimizer must have the same
+bits as those of the uninterrupted run, and so must the loss columns of metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+
+if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from utils import torch_file
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS, SAMPLES, BATCH = 6, 6, 2
+EPOCHS, SAMPLES, BATCH = 3, 4, 2
 STEPS = EPOCHS * SAMPLES // BATCH
 TIMINGS = ("samples_per_s", "data_wait")
+QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def write_pairs(folder: Path) -> None:
-    """Six pairs of 16 x 16 x 16 voxels."""
+    """Four pairs of 16 x 16 x 16 voxels."""
     rng = np.random.default_rng(0)
     (folder / "subset0").mkdir(parents=True)
     for k in range(SAMPLES):
@@ -49,24 +57,53 @@ def steps_done(output: Path) -> int:
     return log.read_text().count("\n") if log.exists() else 0
 
 
-def kill_at(process: subprocess.Popen[bytes], output: Path, kind: str, step: int) -> str:
-    """Wait for the moment and kill; -> what was killed."""
-    while process.poll() is None:
-        writing = any(output.glob(".last.pt.*.tmp"))
-        early = kind == "before the first save" and (output / "run.json").exists()
-        if early or (steps_done(output) >= step and (writing or kind == "between")):
-            break
+def started(output: Path) -> int:
+    """When the latest run wrote ``run.json``, which is before its first step; 0 for never."""
+    record = output / "run.json"
+    return record.stat().st_mtime_ns if record.exists() else 0
+
+
+def halves(output: Path) -> set[str]:
+    """The checkpoints under way."""
+    return {path.name for path in output.glob(".last.pt.*.tmp")}
+
+
+def kill_once(run: list[str], output: Path, kind: str, step: int) -> bool:
+    """Start the run, kill it when it is time; -> whether the kill fell where it should."""
+    former = started(output)
+    process = subprocess.Popen(run, **QUIET)
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended, with status {process.returncode}, before it could be killed")
+        if started(output) != former:  # it holds the folder and has swept it
+            if kind == "before the first save":
+                break
+            if steps_done(output) >= step and bool(halves(output)) == (kind == "inside a write"):
+                break
         time.sleep(0.001)
     process.kill()
     process.wait()
-    return f"{kind}, {steps_done(output)} steps logged"
+    if kind == "before the first save":
+        return not (output / "last.pt").exists()
+    return bool(halves(output)) == (kind == "inside a write")
 
 
 def read_all(output: Path) -> int:
-    """Read every checkpoint; an unreadable one raises."""
-    paths = list(output.glob("*.pt"))
+    """Read every file but temporary ones; an unreadable one raises."""
+    paths = [path for path in output.rglob("*") if path.is_file() and not path.name.startswith(".")]
     for path in paths:
-        torch.load(path, weights_only=True)
+        if path.suffix == ".pt":
+            torch_file.check(path)
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+        elif path.name == "run.json":
+            json.loads(path.read_text())
+        elif path.suffix == ".jsonl":
+            for line in path.read_text().splitlines(keepends=True):
+                if line.endswith("\n"):  # the last row may be half a row
+                    json.loads(line)
     return len(paths)
 
 
@@ -88,23 +125,29 @@ def differing(a: Any, b: Any, where: str) -> list[str]:
     return [] if a == b else [where]
 
 
-def soak(data: Path, folder: Path, amp: str, kills: int) -> bool:
-    """One precision: the uninterrupted run, the killed one, the comparison."""
+def soak(data: Path, folder: Path, amp: str, kills: int) -> Counter[str]:
+    """One precision: the uninterrupted run, the killed one, the comparison; -> kills by kind, and differences."""
     reference, output = folder / f"reference_{amp}", folder / f"killed_{amp}"
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command(data, reference, amp), check=True, **quiet)
+    subprocess.run(command(data, reference, amp), check=True, **QUIET)
+    counts: Counter[str] = Counter()
     for number in range(kills):
         kind = "before the first save" if number < 3 else "inside a write" if number % 2 else "between"
-        step = max(1, (number - 2) * STEPS // kills)
-        what = kill_at(subprocess.Popen(command(data, output, amp), **quiet), output, kind, step)
-        print(f"{amp:6}  kill {number + 1:2}: {what}; {read_all(output)} checkpoints there, all readable", flush=True)
-    subprocess.run(command(data, output, amp), check=True, **quiet)
+        step = max(1, (number - 2) * (STEPS - 2) // kills)
+        while not kill_once(command(data, output, amp), output, kind, step):
+            counts["late"] += 1
+            print(f"{amp:6}  a kill meant to fall {kind} fell elsewhere; {read_all(output)} files, all readable")
+        counts[kind] += 1
+        where = f"{kind}, {steps_done(output)} steps logged"
+        print(f"{amp:6}  kill {number + 1:2}: {where}; {read_all(output)} files there, all readable", flush=True)
+    subprocess.run(command(data, output, amp), check=True, **QUIET)
+    read_all(output)
     (ours, our_rows), (expected, expected_rows) = final(output), final(reference)
     parts = ("model", "model_ema", "contrast", "optimizer", "epoch", "torch_rng")
     wrong = [where for part in parts for where in differing(ours[part], expected[part], part)]
     wrong += [] if our_rows == expected_rows else ["metrics.jsonl"]
     print(f"{amp:6}  after {kills} kills: {'the same bits' if not wrong else 'DIFFERENT in ' + ', '.join(wrong[:5])}")
-    return not wrong
+    counts["different"] = len(wrong)
+    return counts
 
 
 def main() -> int:
@@ -115,8 +158,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pairs(folder / "data")
-        good = [soak(folder / "data", folder, amp, kills // 2) for amp in ("off", "native")]
-    return 0 if all(good) else 1
+        started_at = time.monotonic()
+        counts = soak(folder / "data", folder, "off", kills // 2) + soak(folder / "data", folder, "native", kills // 2)
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("before the first save", "inside a write", "between"))
+    print(f"{kinds}; {counts['late']} more elsewhere; {time.monotonic() - started_at:.0f} s")
+    return 1 if counts["different"] else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """How fast the training step is, how much memory it takes, and whether it computes the same.
 
-    python benchmarks/step.py [--quick] [--dims 2|3] [--batch N] [--repeats N] [--device cuda] [--clock cpu]
-    python benchmarks/step.py --agreement 50 [--dims 2|3]
+    python benchmarks/step.py [--quick] [--dims 2|3] [--size 64x64x32] [--batch N] [--repeats N] [--device cuda]
+                              [--clock cpu]
+    python benchmarks/step.py --agreement 50 [--dims 2|3] [--size 32x32x16]
 
-A step is forward, backward, SGD, the teacher's update and the queue's. The baseline is the literal step in float32.
+A step is forward, backward, SGD, the teacher's update and the queue's. The baseline is the literal step in float32,
+in torch's own memory format; ours is in the format that main.py trains in.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
@@ -27,6 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal.step import LiteralStep, total
+from benchmarks.roofline import Count
 from benchmarks.table import HEADER, Row, machine, show
 from methods.pcrl import PCRL, PCRLConfig
 from models.layers import OPERATORS
@@ -59,11 +62,16 @@ class Case(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """``milliseconds`` of a step; ``peak_mb`` of memory until its end, interpreter included; the seven ``losses``."""
+    """A step: its time, the peak of memory until its end, interpreter included, and its seven losses.
+
+    ``gflop``, ``gigabytes``: see benchmarks/roofline.py; counted in the first step, which warms up.
+    """
 
     milliseconds: float
     peak_mb: float
     losses: list[float]
+    gflop: float
+    gigabytes: float
 
 
 # ---- in a process of its own: one way, a step for each line of input ----
@@ -101,6 +109,7 @@ def stepper(case: Case) -> Callable[[], list[float]]:
     optimizer = torch.optim.SGD(parameters, 1e-3, momentum=0.9, weight_decay=1e-4)
 
     def step() -> list[float]:
+        optimizer.zero_grad()
         batch, draws = random_batch(case, rng), method.draw(case.batch, rng)
         with torch.autocast(case.device, torch.bfloat16, enabled=case.precision == "bfloat16"):
             if literal:
@@ -109,7 +118,6 @@ def stepper(case: Case) -> Callable[[], list[float]]:
             else:
                 output = method(batch, draws)
                 loss, losses = output.loss, [output.terms[name] for name in TERMS]
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         literal.update_teacher() if literal else method.commit(output)
@@ -122,15 +130,18 @@ def work(case: Case) -> None:
     """Answer each line of standard input by a step and a line of figures."""
     step = stepper(case)
     clock = time.perf_counter if case.clock == "wall" else lambda: time.process_time() / torch.get_num_threads()
-    for _ in sys.stdin:
-        started = clock()
-        losses = step()
+    count = Count()
+    for number, _ in enumerate(sys.stdin):
+        with count if number == 0 else nullcontext():
+            started = clock()
+            losses = step()
         if case.device == "cpu":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         else:
             torch.cuda.synchronize()
             peak = torch.cuda.max_memory_allocated() / 2**20
-        print(json.dumps(Measured((clock() - started) * 1e3, peak, losses)), flush=True)
+        measured = Measured((clock() - started) * 1e3, peak, losses, count.flop / 1e9, count.bytes / 1e9)
+        print(json.dumps(measured), flush=True)
 
 
 # ---- here: several such processes that take turns ----
@@ -165,40 +176,39 @@ def take_turns(cases: list[Case], steps: int) -> Iterator[list[Measured]]:
 
 
 class StepResult(NamedTuple):
-    """Speed, and peak memory in MB, of the literal step in float32 and of ours."""
+    """Our step in one precision against the literal one in float32: speed, and the last step of each."""
 
     row: Row
-    literal_mb: float
-    ours_mb: float
+    precision: str
+    literal: Measured
+    ours: Measured
 
 
-def measure(dims: int, batch: int, repeats: int, device: str = "cpu", clock: str = "wall") -> list[StepResult]:
+def measure(
+    dims: int, batch: int, repeats: int, device: str = "cpu", clock: str = "wall", size: tuple[int, ...] = ()
+) -> list[StepResult]:
     """Ours in float32 and in bf16 against the literal float32 step, after a step each to warm up."""
     cases = [
-        Case(way, precision, dims, batch, SIZES[dims], device, clock)
+        Case(way, precision, dims, batch, size or SIZES[dims], device, clock)
         for way, precision in (("literal", "float32"), ("ours", "float32"), ("ours", "bfloat16"))
     ]
     literal, *ours = list(zip(*take_turns(cases, repeats + 1), strict=True))
     return [
         StepResult(
             Row(
-                f"step {dims}D, batch {batch}, {case.precision}",
+                f"step {dims}D, {'x'.join(map(str, case.size))}, batch {batch}, {case.precision}",
                 [measured.milliseconds for measured in literal[1:]],
                 [measured.milliseconds for measured in way[1:]],
             ),
-            literal[-1].peak_mb,
-            way[-1].peak_mb,
+            case.precision,
+            literal[-1],
+            way[-1],
         )
         for case, way in zip(cases[1:], ours, strict=True)
     ]
 
 
-def rows(quick: bool) -> list[Row]:
-    """The step in 2D and 3D, in float32 and bf16."""
-    return [result.row for dims in SIZES for result in measure(dims, *_effort(dims, quick))]
-
-
-def _effort(dims: int, quick: bool) -> tuple[int, int]:
+def effort(dims: int, quick: bool) -> tuple[int, int]:
     """Batch size and repeats."""
     return (QUICK_BATCH[dims], 1 if dims == 3 else 3) if quick else (BATCH[dims], 5)
 
@@ -206,14 +216,14 @@ def _effort(dims: int, quick: bool) -> tuple[int, int]:
 def show_memory(results: list[StepResult]) -> None:
     print(f"\n{'peak memory':46} {'literal MB':>11} {'ours MB':>9}   ours / literal")
     for result in results:
-        share = result.ours_mb / result.literal_mb
-        print(f"{result.row.what:46} {result.literal_mb:11.0f} {result.ours_mb:9.0f} {share:16.2f}")
+        literal, ours = result.literal.peak_mb, result.ours.peak_mb
+        print(f"{result.row.what:46} {literal:11.0f} {ours:9.0f} {ours / literal:16.2f}")
 
 
-def agreement(dims: int, steps: int) -> bool:
+def agreement(dims: int, steps: int, size: tuple[int, ...] = ()) -> bool:
     """Print how far ours is from the literal float32 step, in each loss, over ``steps`` from one seed."""
     cases = [
-        Case(way, precision, dims, AGREEMENT_BATCH, AGREEMENT_SIZES[dims])
+        Case(way, precision, dims, AGREEMENT_BATCH, size or AGREEMENT_SIZES[dims])
         for way, precision in (("literal", "float32"), ("ours", "float32"), ("ours", "bfloat16"))
     ]
     losses = np.array([[measured.losses for measured in turn] for turn in take_turns(cases, steps)])
@@ -227,10 +237,16 @@ def agreement(dims: int, steps: int) -> bool:
     return good
 
 
+def size_of(text: str) -> tuple[int, ...]:
+    """ "64x64x32" -> (64, 64, 32)."""
+    return tuple(int(word) for word in text.split("x"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--dims", type=int, choices=list(SIZES), help="only these")
+    parser.add_argument("--size", type=size_of, default=(), help="of an image, such as 64x64x32; with --dims")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--device", default="cpu")
@@ -243,14 +259,16 @@ def main() -> int:
         return 0
     chosen = [options.dims] if options.dims else list(SIZES)
     if options.agreement:
-        agree = [agreement(dims, options.agreement) for dims in chosen]
+        agree = [agreement(dims, options.agreement, options.size) for dims in chosen]
         return 0 if all(agree) else 1
     print(machine())
     print(HEADER)
     results = []
     for dims in chosen:
-        batch, repeats = _effort(dims, options.quick)
-        found = measure(dims, options.batch or batch, options.repeats or repeats, options.device, options.clock)
+        batch, repeats = effort(dims, options.quick)
+        found = measure(
+            dims, options.batch or batch, options.repeats or repeats, options.device, options.clock, options.size
+        )
         show([result.row for result in found])
         results += found
     show_memory(results)

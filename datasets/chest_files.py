@@ -16,6 +16,7 @@ from utils.errors import UserError
 
 ALL_IMAGES = "none"  # --train_list none: no list
 LISTS_IN_DATA = ("chest_train.txt", "train_val_list.txt")  # the second is NIH's own
+REMEDY = "name your own list with --train_list FILE, or take all that are there with --train_list none"
 PROJECT_LIST = Path(__file__).resolve().parents[1] / "train_val_txt" / "chest_train.txt"
 
 
@@ -34,15 +35,16 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
     if train_list == ALL_IMAGES:
         paths = images.all()
         return paths[: first_part(len(paths), ratio, str(data))]
-    path = _training_list(data, train_list)
+    path = training_list(data, train_list)
     names = read_list(path).names
     return images.named(names[: first_part(len(names), ratio, str(path))], path)
 
 
-def _training_list(data: Path, train_list: str | None) -> Path:
+def training_list(data: Path, train_list: str | None) -> Path:
+    """The list to train on: the one named, or one in ``data``, or the project's own."""
     if train_list is not None:
         return Path(train_list)
-    return next((data / name for name in LISTS_IN_DATA if (data / name).is_file()), PROJECT_LIST)
+    return next((data / name for name in LISTS_IN_DATA if os.path.lexists(data / name)), PROJECT_LIST)
 
 
 class Images:
@@ -70,7 +72,7 @@ class Images:
             raise UserError(self._none())
         return images
 
-    def named(self, names: list[str], source: Path) -> list[str]:
+    def named(self, names: list[str], source: Path, remedy: str = REMEDY) -> list[str]:
         """The images of these names or paths; ``source`` is the list they are from, for messages."""
         unknown = [name for name in names if name not in self.files]
         places = self._places(set(unknown))
@@ -81,7 +83,7 @@ class Images:
             raise UserError(
                 f"{len(missing)} of the {len(names)} images that {source} names are not in {self.data}: "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; complete the images, "
-                f"name your own list with --train_list FILE, or take all that are there with --train_list none"
+                f"{remedy}"
             )
         for name, files in places.items():
             if len(files) > 1:

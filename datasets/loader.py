@@ -94,8 +94,8 @@ def batch_sizes(samples: int, batch_size: int, ranks: int) -> list[int]:
 class _EpochBatches(Sampler[list[Key]]):
     """Batches of keys of one epoch: this rank's part of each."""
 
-    def __init__(self, sizes: Sequence[int], seed: int, ranks: Ranks) -> None:
-        self.sizes, self.seed, self.ranks = sizes, seed, ranks
+    def __init__(self, sizes: Sequence[int], seed: int, ranks: Ranks, shuffled: bool) -> None:
+        self.sizes, self.seed, self.ranks, self.shuffled = sizes, seed, ranks, shuffled
         self.epoch = 0
         self.first = 0
 
@@ -103,7 +103,10 @@ class _EpochBatches(Sampler[list[Key]]):
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = generator(self.seed, "order", self.epoch).permutation(sum(self.sizes)).tolist()
+        samples = sum(self.sizes)
+        order = list(range(samples))
+        if self.shuffled:
+            order = generator(self.seed, "order", self.epoch).permutation(samples).tolist()
         for number in range(self.first, len(self.sizes)):
             start, size = sum(self.sizes[:number]), self.sizes[number]
             batch = order[start : start + size]
@@ -111,11 +114,12 @@ class _EpochBatches(Sampler[list[Key]]):
 
 
 class Loader:
-    """Batches of a data set, shuffled anew each epoch, made by ``workers`` processes (0: by this one).
+    """Batches of a data set, shuffled anew each epoch or in its order, made by ``workers`` processes (0: by this one).
 
     ``first_sample``: as it comes out of the data set. Batches arrive on ``device`` and go through ``finish`` there.
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
     of an epoch. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part of them.
+    ``prefetch``: batches that each worker makes ahead.
     """
 
     def __init__(
@@ -128,6 +132,8 @@ class Loader:
         on_bad_sample: str = "stop",
         finish: Callable[[Batch], Batch] = lambda batch: batch,
         ranks: Ranks = ALONE,
+        prefetch: int = 2,
+        shuffled: bool = True,
     ) -> None:
         self._device, self._finish = device, finish
         self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
@@ -139,7 +145,7 @@ class Loader:
         self._replaced = 0
         self.ranks = ranks
         self.batch_sizes = batch_sizes(len(dataset), batch_size, ranks.size)
-        self._batches = _EpochBatches(self.batch_sizes, seed, ranks)
+        self._batches = _EpochBatches(self.batch_sizes, seed, ranks, shuffled)
         self._loader = DataLoader(
             self._fetcher,
             batch_sampler=self._batches,
@@ -147,6 +153,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
+            prefetch_factor=prefetch if workers else None,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # of its own: else each epoch, and each resumption, takes a global draw
         )

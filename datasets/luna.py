@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,11 +20,13 @@ from datasets.transforms.affine import Affine
 from datasets.transforms.corruption import SMALLEST_AXIS, LocalShuffling, Painting
 from datasets.transforms.crops import sample_pair
 from utils.errors import UserError
+from utils.npy import read_array
 from utils.seeding import generator
 
 TRAINING_SUBSETS = range(7)  # 7, 8 and 9 are for validation
 TRAINING_LIST = "luna_train.txt"
 FILE_NAME = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy")
+LOOKED_AT = 20  # files, in search of a first one that is whole: the loader may be told to skip the others
 ROUNDING = 1e-3  # how far beyond [0, 1] a voxel may lie
 REMEDY = "write it anew with preprocess/luna_pre.py"
 
@@ -40,19 +41,19 @@ class LunaPairs(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(self, files: Sequence[str | Path], seed: int, augmented: bool = True) -> None:
-        """``files``: pairs that all have the shape of the first one.
+        """``files``: pairs that all have the shape of the first one that is one.
 
         Not ``augmented``: a sample has no ``input`` and no ``mask``, but the parameters for them, and
         :func:`augment_batch` makes them of a whole batch, on the device that trains.
 
         Compiles the augmentation, which takes seconds on the first run on a machine: worker processes that
-        are forked later find it done. Raises UserError if there is no file, or the first is no pair.
+        are forked later find it done. Raises UserError if there is no file, or none of the first ones is a pair.
         """
         if not files:
             raise UserError("no LUNA16 pairs to train on")
         self.files = [str(file) for file in files]  # strings: they cost workers less memory than Path objects
         self.seed, self.augmented = seed, augmented
-        self.shape = read_pair(self.files[0]).shape[1:]
+        self.shape = _first_shape(self.files[:LOOKED_AT])
         if min(self.shape) < SMALLEST_AXIS:
             raise UserError(
                 f"{files[0]}: crops of {self.shape} voxels are too small to augment; "
@@ -80,6 +81,22 @@ class LunaPairs(Dataset[dict[str, torch.Tensor]]):
         return {name: torch.from_numpy(values) for name, values in sample.items()}
 
 
+class SingleCrops(Dataset[dict[str, torch.Tensor]]):
+    """Both crops of each pair as they are, one after the other, by (epoch, index): ``image`` float32 (1, X, Y, Z)."""
+
+    def __init__(self, files: Sequence[str | Path]) -> None:
+        self.files = [str(file) for file in files]
+        self.shape = read_pair(self.files[0]).shape[1:]
+
+    def __len__(self) -> int:
+        return 2 * len(self.files)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """The crop of this index; UserError if its file is no pair of the others' shape."""
+        pair, crop = divmod(key[1], 2)
+        return {"image": torch.from_numpy(read_pair(self.files[pair], self.shape)[crop][None])}
+
+
 def augment_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A batch of samples that are not augmented -> the batch that augmented ones would have given."""
     whole: dict[str, torch.Tensor] = {}
@@ -100,6 +117,17 @@ def warm_up() -> None:
     Painting.sample(crop.shape, False, rng).apply(crop)
 
 
+def _first_shape(files: Sequence[str]) -> tuple[int, ...]:
+    """The shape of the crops in the first of these files that is a pair; UserError, of the first, if none is."""
+    faults = []
+    for file in files:
+        try:
+            return read_pair(file).shape[1:]
+        except UserError as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
 def read_pair(path: str | Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """The pair of crops in this file: contiguous float32 (2, X, Y, Z), whatever float type is on disk.
 
@@ -107,17 +135,18 @@ def read_pair(path: str | Path, shape: tuple[int, ...] | None = None) -> np.ndar
     crops of ``shape``, if given), or has values that are not in [0, 1].
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = read_array(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, MemoryError, OverflowError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged or no .npy file of numbers; {REMEDY}") from error
     expected = "(2, X, Y, Z)" if shape is None else str((2, *shape))
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if array.dtype.kind != "f":
         raise UserError(f"{path} holds no floating-point array; {REMEDY}")
     if array.ndim != 4 or array.shape[0] != 2 or 0 in array.shape or shape not in (None, array.shape[1:]):
         raise UserError(f"{path} has the shape {array.shape}, not {expected}; {REMEDY}")
-    pair = np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
+        pair = np.ascontiguousarray(array, np.float32)
     low, high = pair.min(), pair.max()
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # not: so that NaN is refused as well
         raise UserError(f"{path} has values from {low:g} to {high:g}, not in 0..1; {REMEDY}")
@@ -170,7 +199,7 @@ def _list_path(data: Path, train_list: str | None) -> Path | None:
     if train_list is not None:
         return Path(train_list)
     default = data / TRAINING_LIST
-    return default if default.exists() else None
+    return default if os.path.lexists(default) else None  # a link to nowhere is an error, not a list that is not there
 
 
 def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:

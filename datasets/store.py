@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
+from utils.npy import read_array
 
 DESCRIPTION = "store.json"
 FORMAT = 1
@@ -40,11 +41,23 @@ def read_index(folder: Path, shard: int, count: int) -> np.ndarray | None:
     """The index of a shard of ``count`` images, int64 (count, 4); None if the shard is not whole."""
     pixels, index = shard_paths(folder, shard)
     try:
-        entries = np.load(index, allow_pickle=False)
-        whole = entries.shape == (count, 4) and pixels.stat().st_size == entries[:, 1:].prod(axis=1).sum()
-    except (OSError, ValueError, EOFError):
+        entries = read_array(index)
+        return entries if _describes(entries, count, pixels.stat().st_size) else None
+    except (OSError, ValueError):
         return None
-    return entries if whole else None
+
+
+def _describes(entries: np.ndarray, count: int, size: int) -> bool:
+    """Whether an index is one of ``count`` images that lie one after the other in ``size`` bytes."""
+    if entries.dtype != np.int64 or entries.shape != (count, 4) or (entries < 0).any():
+        return False
+    lengths, there = entries[:, 1:].prod(axis=1), entries[:, 3] > 0
+    return (
+        bool((lengths[there] > 0).all())
+        and bool(np.isin(entries[:, 3], (0, 1, 3)).all())
+        and bool((entries[there, 0] == (np.cumsum(lengths) - lengths)[there]).all())
+        and lengths.sum() == size
+    )
 
 
 class Store:
@@ -77,8 +90,13 @@ class Store:
             description = json.loads(path.read_text(encoding="utf-8"))
             if description["format"] != FORMAT:
                 raise ValueError(f"it has the format {description['format']}, not {FORMAT}")
-            return list(description["names"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            names = description["names"]
+            if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise ValueError("its names are no list of texts")
+            if len(set(names)) < len(names):
+                raise ValueError("a name is in it twice")
+            return names
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{path} does not describe a store: {error}; {REMEDY}") from error
 
     @property

@@ -61,6 +61,9 @@ class Method(nn.Module, ABC):
     def commit(self, output: StepOutput) -> None:
         """Called after the optimizer's step: write ``output.state``, update moving averages."""
 
+    def carry(self, output: StepOutput) -> None:
+        """Called between the micro-batches of a step (--accumulate): write what the next one must see of this one."""
+
     @abstractmethod
     def export(self) -> dict[str, Any]:
         """The entries of a checkpoint that users load elsewhere, and all that :meth:`restore` needs.

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.queue import QueueState
+from utils.full_precision import full_precision
 from utils.ranks import Shares
 
 EPSILON = 1e-5
@@ -53,7 +54,7 @@ def contrast(
     Half-precision inputs are computed in the queue's precision, since exp(logit / T) / Z needs it.
     """
     dtype = state.memory.dtype
-    with torch.autocast(queries.device.type, enabled=False):
+    with full_precision(queries.device):
         queries = F.normalize(queries.to(dtype), dim=1)
         keys = F.normalize(keys.detach().to(dtype), dim=1)
         similarities = torch.exp(logits(queries, keys, state.memory) / temperature)

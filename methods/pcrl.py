@@ -209,6 +209,10 @@ class PCRL(Method):
             state=state,
         )
 
+    def carry(self, output: StepOutput) -> None:
+        """Write the queue: each micro-batch is compared with the keys of those before it."""
+        self.queue.write(output.state)
+
     def commit(self, output: StepOutput) -> None:
         """7. Write the queue; teacher <- 0.999 teacher + 0.001 student."""
         self.queue.write(output.state)

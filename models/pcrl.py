@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.unet import UNet, UNetNetwork
 from models.unet2d import UNet2d
 from models.unet3d import UNet3d
 
@@ -35,17 +36,15 @@ class Context(NamedTuple):
     alpha: float
 
 
-class PCRLNetwork(nn.Module):
+class PCRLNetwork(UNetNetwork):
     """A U-Net with a contrast head and a gate (transformation-conditioned attention).
 
     ``unet`` has ``encode``, ``decode``, ``dims`` and ``feature_channels``.
     """
 
-    def __init__(self, unet: UNet2d | UNet3d) -> None:
-        super().__init__()
+    def __init__(self, unet: UNet) -> None:
+        super().__init__(unet)
         deepest = unet.feature_channels[-1]
-        self.unet: UNet2d | UNet3d = unet
-        self.dims = unet.dims
         self.fc1 = nn.Linear(deepest, EMBEDDING_SIZE)
         self.fc2 = nn.Linear(EMBEDDING_SIZE, EMBEDDING_SIZE)
         self.aug_fc1 = nn.Linear(FLIPS[self.dims] + QUARTER_TURNS, GATE_HIDDEN)
@@ -90,7 +89,7 @@ class PCRLNetwork(nn.Module):
         return embedding, plain, mixed
 
 
-def published_state(network: PCRLNetwork) -> dict[str, Tensor]:
+def published_state(network: UNetNetwork) -> dict[str, Tensor]:
     """The network's state dict under the published names (`model.encoder...` in 2D, `down_tr64...` in 3D)."""
     prefix = PUBLISHED_PREFIX[network.dims]
     return {
@@ -99,14 +98,19 @@ def published_state(network: PCRLNetwork) -> dict[str, Tensor]:
     }
 
 
-def load_published_state(network: PCRLNetwork, state: dict[str, Tensor]) -> None:
+def load_published_state(network: UNetNetwork, state: dict[str, Tensor]) -> None:
     """Load, strictly, a state dict under the published names."""
     inner = dict(zip(published_state(network), network.state_dict(), strict=True))
     network.load_state_dict({inner.get(name, name): tensor for name, tensor in state.items()})
 
 
-def build_network(dims: int, in_channels: int, out_channels: int, norm: str, final_act: str) -> PCRLNetwork:
-    """The 2D (ResNet-18 U-Net) or 3D (U-Net) PCRL network, with initial values from torch's global generator."""
+def build_network(
+    dims: int, in_channels: int, out_channels: int, norm: str, final_act: str, backbone: str = "resnet18"
+) -> PCRLNetwork:
+    """The 2D (ResNet U-Net) or 3D (U-Net) PCRL network, with initial values from torch's global generator.
+
+    ``norm`` counts in 3D alone, ``backbone`` in 2D.
+    """
     if dims == 2:
-        return PCRLNetwork(UNet2d(in_channels, out_channels, final_act))
+        return PCRLNetwork(UNet2d(in_channels, out_channels, final_act, backbone))
     return PCRLNetwork(UNet3d(in_channels, out_channels, norm, final_act))

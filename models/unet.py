@@ -44,9 +44,22 @@ class UNet(nn.Module, ABC):
         """The decoded ``features``, and the decoded share * features + (1 - share) * others."""
         return self._decode([Mixture(*pair, share) for pair in zip(features, others, strict=True)])
 
+    @abstractmethod
+    def drop_decoder(self) -> None:
+        """Keep what ``encode`` needs; decoding is then no longer possible."""
+
     def _decode(self, features: Sequence[Mixture]) -> list[Tensor]:
         *skips, deepest = features
         passes = deepest.passes()
         for block, skip in zip_longest(self.up_blocks(), reversed(skips)):
             passes = block(passes, skip)
         return [self.output_layer()(x) for x in passes]
+
+
+class UNetNetwork(nn.Module):
+    """A network on a U-Net, pre-trained or to be fine-tuned: in files its ``unet`` has the published names."""
+
+    def __init__(self, unet: UNet) -> None:
+        super().__init__()
+        self.unet = unet
+        self.dims = unet.dims

@@ -13,16 +13,32 @@ from models.unet import UNet
 from models.upconv import Mixture, upsample_convolve
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
+STEM_CHANNELS = 64
+WIDTHS = (64, 128, 256, 512)  # of layer1 .. layer4, times the block's expansion
+# torchvision's names: the residual block, and how many of them make up layer1 .. layer4.
+BACKBONES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
+    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
+}
 
 
 class ResNetEncoder(resnet.ResNet):
-    """torchvision's ResNet-18 without its classifier, with the same parameter names and initial values."""
+    """torchvision's ResNet without its classifier, with the same parameter names and initial values.
 
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(resnet.BasicBlock, [2, 2, 2, 2])
+    ``channels``: of the features that ``forward`` gives. ValueError if ``backbone`` is none of BACKBONES.
+    """
+
+    def __init__(self, in_channels: int, backbone: str = "resnet18") -> None:
+        if backbone not in BACKBONES:
+            raise ValueError(f"unknown backbone {backbone!r}; known: {', '.join(BACKBONES)}")
+        block, blocks = BACKBONES[backbone]
+        super().__init__(block, blocks)
         del self.fc
+        self.backbone = backbone
+        self.channels = (STEM_CHANNELS, *(width * block.expansion for width in WIDTHS))
         if in_channels != 3:
-            self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(in_channels, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -71,15 +87,17 @@ class Decoder(nn.Module):
 
 
 class UNet2d(UNet):
-    """ResNet-18 U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the image's size."""
+    """ResNet U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the image's size."""
 
     dims = 2
-    feature_channels = (64, 64, 128, 256, 512)
     size_multiple = (32, 32)
 
-    def __init__(self, in_channels: int = 3, out_channels: int = 3, final_act: str = "none") -> None:
+    def __init__(
+        self, in_channels: int = 3, out_channels: int = 3, final_act: str = "none", backbone: str = "resnet18"
+    ) -> None:
         super().__init__()
-        self.encoder = ResNetEncoder(in_channels)
+        self.encoder = ResNetEncoder(in_channels, backbone)
+        self.feature_channels = self.encoder.channels
         self.decoder = Decoder(self.feature_channels)
         output = nn.Conv2d(DECODER_CHANNELS[-1], out_channels, 3, padding=1)
         nn.init.xavier_uniform_(output.weight)
@@ -89,6 +107,9 @@ class UNet2d(UNet):
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, in_channels, H, W), H and W multiples of 32 -> five features, shallow to deep."""
         return self.encoder(image)
+
+    def drop_decoder(self) -> None:
+        del self.decoder, self.segmentation_head
 
     def up_blocks(self) -> nn.ModuleList:
         return self.decoder.blocks

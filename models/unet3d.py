@@ -107,6 +107,9 @@ class UNet3d(UNet):
             features.append(transition(self.pool(features[-1])))
         return features
 
+    def drop_decoder(self) -> None:
+        del self.up_tr256, self.up_tr128, self.up_tr64, self.out_tr
+
     def up_blocks(self) -> tuple[nn.Module, ...]:
         return self.up_tr256, self.up_tr128, self.up_tr64
 

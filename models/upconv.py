@@ -13,9 +13,9 @@ Three exact identities save the work:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -74,19 +74,46 @@ def composed_kernel(up: Tensor, conv: Tensor) -> Tensor:
     return kernel.transpose(1, 2).unflatten(2, [4] * dims)
 
 
-def bias_map(bias: Tensor, conv: Tensor, size: torch.Size) -> Tensor:
-    """What ``conv`` (O, M, 3, ..) makes of a map of constant ``bias`` (M) and fine ``size``: (1, O, *size).
+def _borders(dims: int) -> Iterator[tuple[Any, Any]]:
+    """The regions that a kernel-3 convolution sees alike, but the inner one: indices to a map of 3, and to any map."""
+    first, inner, last = (slice(0, 1), slice(0, 1)), (slice(1, 2), slice(1, -1)), (slice(2, 3), slice(-1, None))
+    for region in itertools.product((first, inner, last), repeat=dims):
+        if region != (inner,) * dims:
+            yield (..., *(of_3 for of_3, _ in region)), (..., *(of_any for _, of_any in region))
 
-    Constant but at the border, where the convolution reads the zeros outside; so three positions per axis tell all.
+
+class _AddToBorder(torch.autograd.Function):
+    """Adds ``response`` (O, 3, ..) to the borders of a map (B, O, ..), in place: the inner one of the 3 to nothing.
+
+    A function of its own since autograd would copy the whole gradient for each region that is written to.
     """
-    dims = len(size)
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, response: Tensor) -> Tensor:
+        for small, large in _borders(response.dim() - 1):
+            image[large].add_(response[small])
+        ctx.mark_dirty(image)
+        return image
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        dims = grad.dim() - 2
+        of_response = grad.new_zeros(grad.shape[1], *[3] * dims)
+        for small, large in _borders(dims):
+            of_response[small] = grad[large].sum(dim=[0, *range(2, dims + 2)]).view(-1, *[1] * dims)
+        return grad, of_response
+
+
+def bias_response(bias: Tensor, conv: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``conv`` (O, M, 3, ..) makes of a map of constant ``bias`` (M): inside (O), and how borders differ.
+
+    At the borders the convolution reads the zeros outside. Three positions per axis tell all: (O, 3, ..).
+    """
+    dims = conv.dim() - 2
     constant = bias.view(1, -1, *[1] * dims).expand(-1, -1, *[3] * dims)
-    response = OPERATORS[dims].convolve(constant, conv, padding=1)
-    for axis, length in enumerate(size, start=2):
-        first, inner, last = response.split(1, dim=axis)
-        repeats = [length - 2 if a == axis else -1 for a in range(dims + 2)]
-        response = torch.cat([first, inner.expand(repeats), last], dim=axis)
-    return response
+    response = OPERATORS[dims].convolve(constant, conv, padding=1)[0]
+    inside = response.flatten(1)[:, 3**dims // 2]
+    return inside, response - inside.view(-1, *[1] * dims)
 
 
 def upsample_convolve(
@@ -108,10 +135,13 @@ def upsample_convolve(
             kernel = nearest_kernel(weight) if up is None else composed_kernel(up.weight, weight)
             if conv.weight.is_contiguous():  # else channels-last, as the kernel comes; the output's format follows it
                 kernel = kernel.contiguous()
-        outputs = [operators.convolve_transposed(x, kernel, conv.bias, stride=2, padding=1) for x in passes]
-        if up is not None and up.bias is not None:
-            constant = bias_map(up.bias, weight, outputs[0].shape[2:])
-            outputs = [output.add_(constant) for output in outputs]
+            bias, border = conv.bias, None
+            if up is not None and up.bias is not None:
+                inside, border = bias_response(up.bias, weight)
+                bias = inside if bias is None else bias + inside
+        outputs = [operators.convolve_transposed(x, kernel, bias, stride=2, padding=1) for x in passes]
+        if border is not None:
+            outputs = [cast(Tensor, _AddToBorder.apply(output, border.to(output.dtype))) for output in outputs]
     if skip is not None:
         parts = skip.map(lambda x: operators.convolve(x, skip_weight, padding=1)).passes()
         outputs = [output.add_(part) for output, part in zip(outputs, parts, strict=True)]

@@ -1,22 +1,28 @@
-"""Starting from existing weights: our checkpoints, the published code's, or an encoder alone."""
+"""Starting from existing weights: our checkpoints, the published code's and its kin's, or an encoder alone."""
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torchvision
 from torch import Tensor
 
-from models.pcrl import PCRLNetwork, load_published_state, published_state
+from models.pcrl import load_published_state, published_state
+from models.unet import UNetNetwork
+from models.unet2d import UNet2d
 from utils import torch_file
+from utils.console import warn
 from utils.errors import UserError
 
-# Prefixes under which the parts of a 2D network stand alone in files: bare torchvision names of an
-# encoder, `blocks.` of a decoder (segmentation_models_pytorch).
-PART_PREFIXES = ("", "model.encoder.", "model.decoder.", "model.", "encoder.", "decoder.")
-WRAPPER = "module."  # of DataParallel
+# What a network's parts sit in, in files: DataParallel, our names, other projects'.
+WRAPPERS = re.compile(r"^((module|model|base_model|encoder|decoder|unet|backbone)\.)+")
+IMAGENET = "imagenet"  # --weight imagenet: torchvision's ResNet
+ENCODER_LAYER = "model.encoder.layer"  # of a 2D network: all that backbones differ in
 
 
 @dataclass(frozen=True)
@@ -41,29 +47,56 @@ class WeightReport:
         )
 
 
-def _tensors(checkpoint: Any) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint, the fullest part first, without DataParallel's prefix."""
-    if not isinstance(checkpoint, Mapping):
-        return {}
-    parts = [checkpoint[key] for key in ("model", "state_dict", "decoder_state_dict") if key in checkpoint]
-    if isinstance(checkpoint.get("model"), Mapping):
-        parts = [checkpoint["model"]]  # ours: the whole student
+def bare_name(name: str) -> str:
+    """``module.model.encoder.conv1.weight`` -> ``conv1.weight``: the same, whoever wrote the file."""
+    return WRAPPERS.sub("", name)
+
+
+def _named_tensors(part: Any) -> dict[str, Tensor]:
+    entries = part.items() if isinstance(part, Mapping) else ()
+    return {str(name): value for name, value in entries if isinstance(value, Tensor)}
+
+
+def bare_tensors(checkpoint: Any) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's network by their bare names: of ``model``, the whole, if there is one."""
+    entries = checkpoint if isinstance(checkpoint, Mapping) else {}
+    whole, state, decoder = (_named_tensors(entries.get(key)) for key in ("model", "state_dict", "decoder_state_dict"))
     tensors: dict[str, Tensor] = {}
-    for part in parts or [checkpoint]:
-        if isinstance(part, Mapping):
-            tensors |= {str(k).removeprefix(WRAPPER): v for k, v in part.items() if isinstance(v, Tensor)}
+    for name, tensor in (whole or state | decoder or _named_tensors(entries)).items():
+        bare = bare_name(name)
+        tensors[name if bare in tensors else bare] = tensor
     return tensors
 
 
-def load_weights(network: PCRLNetwork, path: str | Path) -> WeightReport:
-    """Copy into ``network`` what fits by name and shape; UserError if nothing does."""
+def _imagenet(network: UNetNetwork) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of the network's ResNet, downloaded once by torch.hub."""
+    if not isinstance(network.unet, UNet2d):
+        raise UserError(f"--weight {IMAGENET}: those are weights of a 2D network, not of a {network.dims}D one")
+    weights = torchvision.models.get_model_weights(network.unet.encoder.backbone).DEFAULT
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:  # no network; a file that is another than it says
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"--weight {IMAGENET}: {weights.url} cannot be downloaded ({reason}); download it elsewhere and give the "
+            f"file, --weight FILE"
+        ) from None
+
+
+def _read(network: UNetNetwork, path: str | Path) -> dict[str, Tensor]:
+    """The named tensors to start from."""
+    return _imagenet(network) if path == IMAGENET else bare_tensors(torch_file.load(path))
+
+
+def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
+    """Copy into ``network`` what fits by name and shape; UserError if nothing does. ``path``: a file, or IMAGENET."""
     own = published_state(network)
+    full_names = {bare_name(name): name for name in own}
     used: dict[str, Tensor] = {}
     unexpected = []
-    for name, tensor in _tensors(torch_file.load(path)).items():
-        candidates = (prefix + name for prefix in PART_PREFIXES)
-        target = next((c for c in candidates if c in own and own[c].shape == tensor.shape), None)
-        if target is None:
+    for name, tensor in _read(network, path).items():
+        target = full_names.get(name)
+        if target is None or own[target].shape != tensor.shape:
             unexpected.append(name)
         else:
             used[target] = tensor
@@ -71,5 +104,9 @@ def load_weights(network: PCRLNetwork, path: str | Path) -> WeightReport:
         raise UserError(
             f"{path}: none of its {len(unexpected)} tensors fits this {network.dims}D network by name and shape"
         )
+    layers = [name for name in own if name.startswith(ENCODER_LAYER)]
+    fitting = sum(name in used for name in layers)
+    if 0 < fitting < len(layers):
+        warn(f"{path}: only {fitting} of {len(layers)} tensors of the encoder's layers fit: another --backbone's?")
     load_published_state(network, own | used)
     return WeightReport(list(used), [name for name in own if name not in used], unexpected)

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from options import Options
+from phases.features import embed
+from phases.knn import look_up
 from phases.pretask import pretrain
+from phases.supervised import learn
 from training.devices import Devices
 from utils.ranks import Ranks
 
-PHASES: dict[str, Callable[[Options, Devices, Ranks], None]] = {"pretask": pretrain}
+PHASES: dict[str, Callable[[Options, Devices, Ranks], None]] = {
+    "pretask": pretrain,
+    "finetune": learn,
+    "linear": learn,
+    "knn": look_up,
+    "embed": embed,
+}

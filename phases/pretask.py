@@ -12,9 +12,10 @@ from datasets.registry import DATASETS
 from methods import METHODS
 from methods.base import Method
 from methods.pcrl import PCRLConfig
-from models.pcrl import PCRLNetwork, build_network
-from models.weights import load_weights
+from models.layers import OPERATORS
+from models.pcrl import PCRLNetwork
 from options import Options
+from phases.network import new_network, start_from_weight
 from training.devices import Devices
 from training.run import Job, execute, workers_here
 from training.validate import HeldOut
@@ -50,7 +51,17 @@ def make_loader(options: Options, files: Sequence[str], device: torch.device, ra
     on_device = options.augment == "device"
     dataset = source.pairs(files, options.seed, options.inchannel, not on_device)
     finish = source.augment if on_device else lambda batch: batch
-    return Loader(dataset, options.b, options.seed, workers_here(options), device, options.on_bad_sample, finish, ranks)
+    return Loader(
+        dataset,
+        options.b,
+        options.seed,
+        workers_here(options),
+        device,
+        options.on_bad_sample,
+        finish,
+        ranks,
+        options.prefetch,
+    )
 
 
 def view_shape(loader: Loader) -> tuple[int, ...]:
@@ -60,13 +71,8 @@ def view_shape(loader: Loader) -> tuple[int, ...]:
 
 def build_student(options: Options, shape: tuple[int, ...]) -> PCRLNetwork:
     """The network, from random values or from ``--weight``; ``shape``: spatial size of a view."""
-    torch.manual_seed(options.seed)
-    network = build_network(options.dims, options.inchannel, options.outchannel, options.norm, options.final_act)
-    multiples = network.unet.size_multiple
-    if any(size % multiple for size, multiple in zip(shape, multiples, strict=True)):
-        raise UserError(f"{options.data}: views of {shape} voxels; the network needs multiples of {multiples}")
-    if options.weight:
-        say(f"weights of {options.weight}: {load_weights(network, options.weight)}")
+    network = new_network(options, shape)
+    start_from_weight(options, network)
     return network
 
 
@@ -79,7 +85,16 @@ def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: D
         shuffle_bn=options.shuffle_bn == "full",
         without=options.left_out,
     )
+    if channels_last(options, devices.main):
+        network = network.to(memory_format=OPERATORS[network.dims].channels_last)
     return METHODS[options.model](network, config, devices.wrap, ranks).to(devices.main)
+
+
+def channels_last(options: Options, device: torch.device) -> bool:
+    """Whether ``--channels_last`` asks for that memory format; auto: where convolutions are faster in it."""
+    if options.channels_last == "auto":
+        return device.type == "cpu" or options.amp != "off"
+    return options.channels_last == "on"
 
 
 def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:

@@ -58,6 +58,14 @@ class Window(NamedTuple):
         return np.clip(crops, 0, 1, out=crops)  # what the resizing leaves above 1 is rounding
 
 
+class Pair(NamedTuple):
+    """Two crops, float32 (2, rows, cols, deps) in [0, 1], and their boxes, each (2, 3), in voxels of the scan."""
+
+    crops: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+
 def feasible_boxes(shape: tuple[int, ...], nominal: tuple[int, ...] = PUBLISHED_CROP) -> Boxes:
     """The boxes that fit into a scan of this ``shape``, perhaps none.
 
@@ -238,17 +246,17 @@ def draw_pairs(
     window: Window,
     wanted: int,
     rng: np.random.Generator,
-) -> Iterator[np.ndarray]:
-    """Yield up to ``wanted`` pairs of crops, each float32 (2, *shape) in [0, 1].
+) -> Iterator[Pair]:
+    """Yield up to ``wanted`` pairs of crops of this ``shape``.
 
     ``volume`` is the part of the scan from voxel ``origin`` on. Overlapping pairs of boxes are drawn until
     enough of them are accepted, or ``MAX_TRIES * wanted`` have been cut: the scan is given up then.
     """
     made = 0
     for starts, sizes in islice(overlapping_pairs(boxes, rng), MAX_TRIES * wanted):
-        pair = cut_pair(volume, starts - origin, sizes, shape, window)
-        if pair is not None:
-            yield pair
+        crops = cut_pair(volume, starts - origin, sizes, shape, window)
+        if crops is not None:
+            yield Pair(crops, starts, sizes)
             made += 1
             if made == wanted:
                 return

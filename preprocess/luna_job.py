@@ -1,30 +1,28 @@
 """One scan's pairs: made, written, recorded, and recognised when they are already there.
 
 Beside the pairs ``<save>/subset<k>/<uid>_img_<j>.npy`` of a scan lies its record ``<uid>.json``: the options,
-the size of the scan's files, how many pairs there are and, where they are fewer than wanted, why. It goes
-before the first pair is written and comes after the last, so that after a kill it is right or not there.
+the size of the scan's files, how many pairs there are and, where they are fewer than wanted, why; the boxes of each
+pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from preprocess.crops import Window, draw_pairs, feasible_boxes
+from preprocess.crops import Pair, Window, draw_pairs, feasible_boxes
+from preprocess.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
 from preprocess.scans import Scan
 from preprocess.volume import ScanError, read_image, resample, shape_at_1mm
-from utils.errors import UserError
-from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
+from utils.files import write_text
 from utils.seeding import generator
 
 TISSUE_HU = -150
+RECORD_KEYS = ("pairs", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same pairs
 TRAINING_SUBSETS = range(7)
 LIST_NAME = "luna_train.txt"
@@ -104,8 +102,8 @@ def make_pairs(job: Job) -> Outcome:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     name, options = job.scan.name, job.options
     try:
-        recipe = _recipe(job)
-        record = _read_record(job.record)
+        recipe = recipe_of(job.scan, RECIPE, asdict(options))
+        record = read_record(job.record, *RECORD_KEYS)
         if record and record["recipe"] == recipe and _all_readable(job, record["pairs"]):
             return Outcome(name, record["pairs"], done_before=True, shortage=record["shortage"])
         image = read_image(job.scan)
@@ -113,18 +111,21 @@ def make_pairs(job: Job) -> Outcome:
     except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
         return Outcome(name, problem=" ".join(str(error).split()) or type(error).__name__)
     try:
-        _clear(job)
-        made = _write(job, pairs)
+        clear(job.record, "img")
+        boxes = _write(job, pairs)
+        made = len(boxes)
         shortage = none_fits
         if made < options.pairs and not none_fits:
             shortage = "the other boxes that were tried hold too much tissue, or overlap too little"
-        write_text(job.record, json.dumps({"recipe": recipe, "pairs": made, "shortage": shortage}, indent=1))
+        direction = image.GetDirection()
+        record = {"recipe": recipe, "pairs": made, "shortage": shortage, "direction": direction, "boxes": boxes}
+        write_record(job.record, record)
     except OSError as error:
-        raise _cannot_write(job.save, error) from None
+        raise cannot_write(job.save, error) from None
     return Outcome(name, made, shortage=shortage)
 
 
-def _pairs(image: sitk.Image, job: Job) -> tuple[Iterable[np.ndarray], str]:
+def _pairs(image: sitk.Image, job: Job) -> tuple[Iterable[Pair], str]:
     """The scan's pairs, made one by one as they are asked for; or none and the reason."""
     options = job.options
     shape = shape_at_1mm(image)
@@ -147,51 +148,18 @@ def _window(image: sitk.Image, options: PairOptions) -> Window:
     return Window(float(low), float(high), None)
 
 
-def _recipe(job: Job) -> dict[str, Any]:
-    """All that the pairs depend on, as JSON gives it back."""
-    size = sum(file.stat().st_size for file in job.scan.files)
-    recipe = {"version": RECIPE, **asdict(job.options), "files": len(job.scan.files), "bytes": size}
-    return json.loads(json.dumps(recipe))
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and {"recipe", "pairs", "shortage"} <= record.keys() else None
-
-
 def _all_readable(job: Job, pairs: int) -> bool:
-    """Whether all files are there, of the right shape and kind and not cut short. Reads the headers only."""
-    try:
-        for index in range(pairs):
-            pair = np.load(job.pair(index), mmap_mode="r", allow_pickle=False)
-            if pair.shape != (2, *job.options.shape) or pair.dtype != job.options.dtype:
-                return False
-    except (OSError, ValueError, EOFError):
-        return False
-    return True
+    shape = (2, *job.options.shape)
+    return all(is_array(job.pair(index), shape, job.options.dtype) for index in range(pairs))
 
 
-def _clear(job: Job) -> None:
-    """Remove what an earlier run left of this scan: its record first, its pairs, temporary files of a kill."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    job.record.unlink(missing_ok=True)
-    uid = re.escape(job.scan.uid)
-    ours = re.compile(rf"{uid}_img_\d+\.npy|\.{uid}(_img_\d+\.npy|\.json)\.\d+{re.escape(TEMPORARY_SUFFIX)}")
-    for file in job.folder.iterdir():
-        if ours.fullmatch(file.name):
-            file.unlink()
-
-
-def _write(job: Job, pairs: Iterable[np.ndarray]) -> int:
-    made = 0
+def _write(job: Job, pairs: Iterable[Pair]) -> list[dict[str, list[list[int]]]]:
+    """Write the crops; -> the boxes of each pair."""
+    boxes: list[dict[str, list[list[int]]]] = []
     for pair in pairs:
-        with atomic_path(job.pair(made)) as temporary, temporary.open("wb") as file:
-            np.save(file, pair.astype(job.options.dtype, copy=False), allow_pickle=False)
-        made += 1
-    return made
+        write_array(job.pair(len(boxes)), pair.crops.astype(job.options.dtype, copy=False))
+        boxes.append({"starts": pair.starts.tolist(), "sizes": pair.sizes.tolist()})
+    return boxes
 
 
 def write_training_list(save: Path) -> int:
@@ -202,7 +170,7 @@ def write_training_list(save: Path) -> int:
     uids = []
     for subset in TRAINING_SUBSETS:
         for path in (save / f"subset{subset}").glob("*.json"):
-            record = _read_record(path)
+            record = read_record(path, *RECORD_KEYS)
             if record and record["pairs"]:
                 uids.append(path.name[: -len(".json")])
     if uids:
@@ -211,9 +179,5 @@ def write_training_list(save: Path) -> int:
         try:
             write_text(save / LIST_NAME, "".join(f"{uids[i]}\n" for i in order))
         except OSError as error:
-            raise _cannot_write(save, error) from None
+            raise cannot_write(save, error) from None
     return len(uids)
-
-
-def _cannot_write(save: Path, error: OSError) -> UserError:
-    return UserError(f"--save {save}: cannot write there: {error.strerror or error}")

@@ -15,7 +15,6 @@ Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 from tqdm import tqdm
 
+from preprocess.flags import KILLED, at_least, folders, hu_window, writable
 from preprocess.luna_job import (
     LIST_NAME,
     TISSUE_HU,
@@ -36,6 +36,8 @@ from preprocess.luna_job import (
     write_training_list,
 )
 from preprocess.parallel import run_parallel
+from preprocess.preview import FILE_NAME, draw_preview
+from preprocess.records import cannot_write
 from preprocess.scans import find_scans
 from utils.cli import Parser
 from utils.console import say, warn
@@ -43,8 +45,6 @@ from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 
 SMALLEST = (32, 32, 16)
-HU_RANGE = (-32768, 32767)
-KILLED = "its process was killed, most likely for want of memory: fewer --workers leave more to each"
 
 
 def build_parser() -> Parser:
@@ -62,6 +62,7 @@ def build_parser() -> Parser:
     add("--seed", type=int, default=0, help="all randomness, together with a scan's uid (0)")
     add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
     add("--fold", type=int, help="this subset alone")
+    add("--preview", type=int, help="draw the first so many pairs, old or new, into preview.png in --save")
     add("--hu_min", type=int, help="what becomes 0, in Hounsfield units (-1000)")
     add("--hu_max", type=int, help="what becomes 1, in Hounsfield units (1000)")
     add(
@@ -82,24 +83,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
     """
     flags = build_parser().parse(argv)
-    for name in ("data", "save"):
-        if getattr(flags, name) is None:
-            raise UserError(f"--{name} is missing: it names a folder")
+    folders(flags, "data", "save")
     for name, smallest in zip(("input_rows", "input_cols", "input_deps"), SMALLEST, strict=True):
-        _at_least(flags, name, smallest)
+        at_least(flags, name, smallest)
     for name, smallest in {"crop_rows": SMALLEST[0], "crop_cols": SMALLEST[1], "scale": 1, "workers": 1}.items():
-        _at_least(flags, name, smallest)
-    _at_least(flags, "seed", 0)
+        at_least(flags, name, smallest)
+    at_least(flags, "preview", 1)
+    at_least(flags, "seed", 0)
     if flags.fold is not None and flags.fold not in range(10):
         raise UserError(f"--fold {flags.fold}: the subsets are 0 to 9")
     _check_window(flags)
     return flags
-
-
-def _at_least(flags: argparse.Namespace, name: str, smallest: int) -> None:
-    value = getattr(flags, name)
-    if value is not None and value < smallest:
-        raise UserError(f"--{name} {value}: it must be at least {smallest}")
 
 
 def _check_window(flags: argparse.Namespace) -> None:
@@ -111,8 +105,7 @@ def _check_window(flags: argparse.Namespace) -> None:
             raise UserError(f"--percentiles {low:g} {high:g}: they must rise and lie in 0..100")
     flags.hu_min = -1000 if flags.hu_min is None else flags.hu_min
     flags.hu_max = 1000 if flags.hu_max is None else flags.hu_max
-    if not HU_RANGE[0] <= flags.hu_min < flags.hu_max <= HU_RANGE[1]:
-        raise UserError(f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: they must rise and fit into 16 bits")
+    hu_window(flags)
 
 
 def pair_options(flags: argparse.Namespace) -> PairOptions:
@@ -126,15 +119,6 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     if not percentiles and not options.has_tissue_rule:
         warn(f"the window leaves out {TISSUE_HU} HU: there is no limit on the tissue in a crop")
     return options
-
-
-def check_writable(save: Path) -> None:
-    """Raise a UserError unless files can be made in ``save`` or, while it is not there, above it."""
-    there = save.absolute()
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--save {save}: cannot write in {there}")
 
 
 def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float) -> str:
@@ -160,11 +144,21 @@ def _pairs_of(outcomes: list[Outcome]) -> str:
     return f"{pairs} pairs from {scans} scan{'s' * (scans != 1)}"
 
 
+def draw(jobs: Sequence[Job], wanted: int, save: Path) -> None:
+    """Draw the first ``wanted`` pairs of the scans, and say where; UserError if that cannot be written."""
+    path = save / FILE_NAME
+    try:
+        drawn = draw_preview(jobs, wanted, path)
+    except OSError as error:
+        raise cannot_write(save, error) from None
+    say(f"{path} shows the first {drawn} pair{'s' * (drawn != 1)}" if drawn else f"no pair to draw in {path}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     started = time.monotonic()
     flags = parse(argv)
-    check_writable(flags.save)
+    writable(flags.save)
     options = pair_options(flags)
     scans = find_scans(flags.data, flags.fold)
     jobs = [Job(scan, options, flags.save) for scan in scans]
@@ -181,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(summary(outcomes, options, flags.save, time.monotonic() - started))
     if len(broken) == len(outcomes):
         raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
+    if flags.preview:
+        draw(jobs, flags.preview, flags.save)
     if listed:
         say(f"{flags.save / LIST_NAME} names {listed} scan{'s' * (listed != 1)}")
     return 1 if broken else 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from preprocess.native import native_output
 from utils.errors import UserError
+from utils.native import native_output
 
 SUFFIXES = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")
 

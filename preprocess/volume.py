@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import re
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from preprocess.native import native_output
+from datasets.itk import ScanError, read_file, reason
 from preprocess.scans import Scan
+from utils.native import native_output
 
 OUTSIDE_HU = -1000  # the value beyond the scan's edge: air
 MAX_EXTENT_MM = 3000  # a scan of more than that has a wrong spacing
 UNEVEN = 0.1  # slices of a series may differ this much in distance, as a part of the usual distance
-
-
-class ScanError(Exception):
-    """A scan that cannot be used. The message is one line and says why."""
 
 
 def read_image(scan: Scan) -> sitk.Image:
@@ -38,17 +32,34 @@ def read_image(scan: Scan) -> sitk.Image:
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise ScanError(f"not a 3D image with one number a voxel: its size is {_by(image.GetSize())}")
     extent = [n * spacing for n, spacing in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-    if max(extent) > MAX_EXTENT_MM:
-        raise ScanError(f"it would measure {_by(round(side) for side in extent)} mm: its spacing must be wrong")
+    if not 0.5 <= min(extent) <= max(extent) <= MAX_EXTENT_MM:
+        sides = " x ".join(f"{side:.6g}" for side in extent)
+        raise ScanError(f"it would measure {sides} mm: its spacing must be wrong")
     voxels = sitk.GetArrayViewFromImage(image)
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels.sum(dtype=np.float64)):
-        raise ScanError("it has voxels that are not finite numbers (NaN or infinite)")
+    if voxels.dtype.kind == "f" and not _finite(voxels):
+        raise ScanError("it has voxels that are not finite numbers (NaN, infinite or beyond single precision)")
     return image
+
+
+def _finite(voxels: np.ndarray) -> bool:
+    """Whether all voxels are numbers that single precision can hold; copies nothing."""
+    limit = np.finfo(np.float32).max
+    return bool(-limit <= voxels.min() and voxels.max() <= limit)  # false for NaN
 
 
 def shape_at_1mm(image: sitk.Image) -> tuple[int, ...]:
     """Voxels in x, y, z of ``image`` once resampled to 1 mm: int(n * spacing + 0.5)."""
     return tuple(int(n * spacing + 0.5) for n, spacing in zip(image.GetSize(), image.GetSpacing(), strict=True))
+
+
+def place_at_1mm(image: sitk.Image, world: Iterable[float]) -> np.ndarray:
+    """Where a point in world coordinates (mm) lies on the grid of ``image`` resampled to 1 mm: (x, y, z) in voxels.
+
+    Fractions lie between voxels. Origin and direction are the image's own; the first voxel is at (0, 0, 0).
+    """
+    return (
+        np.array(image.TransformPhysicalPointToContinuousIndex([float(value) for value in world])) * image.GetSpacing()
+    )
 
 
 def resample(image: sitk.Image, first: Iterable[int], end: Iterable[int]) -> np.ndarray:
@@ -104,20 +115,13 @@ def _between(low: np.ndarray, high: np.ndarray, fraction: np.ndarray) -> np.ndar
 
 
 def _read_files(files: tuple[Path, ...]) -> sitk.Image:
+    if len(files) == 1:
+        return read_file(files[0])
     with native_output() as printed:
         try:
-            if len(files) > 1:
-                return _read_series(files)
-            image = sitk.ReadImage(str(files[0]))
+            return _read_series(files)
         except RuntimeError as error:
-            raise ScanError(_reason(files[0], printed(), str(error))) from None
-        if "fail" in printed().lower():  # e.g. MetaIO's "Uncompress failed", after which it reads zeros
-            raise ScanError(_reason(files[0], printed(), ""))
-        if files[0].suffix.lower() in (".mhd", ".mha"):
-            _check_zlib(files[0], image)
-        if files[0].name.lower().endswith((".nii", ".nii.gz")):
-            _check_nifti(files[0])
-    return image
+            raise ScanError(reason(files[0], printed(), str(error))) from None
 
 
 def _read_series(files: tuple[Path, ...]) -> sitk.Image:
@@ -142,68 +146,6 @@ def check_slice_distances(distances: np.ndarray) -> None:
             f"slices are missing or doubled: {len(odd)} of {len(distances)} distances between slices are not "
             f"the usual {usual:g} mm, e.g. {odd[0] if len(odd) else usual:g} mm"
         )
-
-
-def _check_zlib(file: Path, image: sitk.Image) -> None:
-    """Raise a ScanError if a MetaImage's compressed data do not have their checksum, which MetaIO ignores."""
-    fields: dict[str, str] = {}
-    with file.open("rb") as stream:
-        while "ElementDataFile" not in fields:  # the header's last line
-            key, _, value = stream.readline().decode(errors="replace").partition("=")
-            fields[key.strip()] = value.strip()
-        start = stream.tell()
-    swapped = fields.get("BinaryDataByteOrderMSB", "False").lower() == "true"
-    if fields.get("CompressedData", "False").lower() != "true" or "CompressedDataSize" not in fields or swapped:
-        return
-    if fields["ElementDataFile"] != "LOCAL":
-        file, start = file.parent / fields["ElementDataFile"], 0
-    with file.open("rb") as stream:
-        stream.seek(start + int(fields["CompressedDataSize"]) - 4)
-        checksum = int.from_bytes(stream.read(4), "big")  # the last four bytes of a zlib stream
-    if checksum != zlib.adler32(sitk.GetArrayViewFromImage(image).data):
-        raise ScanError(f"the compressed data of {file.name} are corrupt")
-
-
-def _check_nifti(file: Path) -> None:
-    """Raise a ScanError if a NIfTI file is shorter than its header says; ITK reads such a file without a word."""
-    info = sitk.ImageFileReader()
-    info.SetFileName(str(file))
-    info.ReadImageInformation()
-    bits = int(info.GetMetaData("bitpix"))
-    wanted = int(float(info.GetMetaData("vox_offset"))) + int(np.prod(info.GetSize())) * bits // 8
-    zipped = file.suffix.lower() == ".gz"
-    there = _unzipped_bytes(file, wanted) if zipped else file.stat().st_size
-    if there < wanted:
-        raise ScanError(f"{file.name} is cut short: it has {there} of {wanted} bytes")
-
-
-def _unzipped_bytes(file: Path, wanted: int) -> int:
-    """Length of a gzip file's content; unzips it only where its last four bytes do not confirm ``wanted``."""
-    with file.open("rb") as stream:
-        stream.seek(-4, 2)
-        if int.from_bytes(stream.read(4), "little") == wanted % 2**32:
-            return wanted
-    length = 0
-    try:
-        with gzip.open(file) as stream:
-            while chunk := stream.read(2**20):
-                length += len(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        pass  # what has come so far is what there is
-    return length
-
-
-def _reason(file: Path, printed: str, error: str) -> str:
-    """One line from what ITK printed and raised."""
-    short = re.search(r"ideal = (\d+) : actual = (\d+)", printed)
-    if short:
-        return f"the data of {file.name} are cut short: {short[2]} of {short[1]} bytes"
-    if "Cannot open data file" in printed:
-        return f"the data file that {file.name} names is missing"
-    if "Uncompress failed" in printed:
-        return f"the compressed data of {file.name} are corrupt"
-    text = re.split(r"ERROR: (?:\w+\(0x\w+\): )?", error or printed)[-1]
-    return f"{file.name} cannot be read: {' '.join(text.split())[:200]}"
 
 
 def _by(sizes: Iterable[float]) -> str:

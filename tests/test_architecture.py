@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = {"main", "options", "phases", "models", "methods", "datasets", "training", "preprocess", "utils"}
+OWN = {"main", "export", "options", "phases", "models", "methods", "datasets", "training", "preprocess", "utils"}
 ALLOWED = {
     "utils": {"utils"},
     "models": {"models", "utils"},

@@ -71,26 +71,15 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     assert "blocks.0.conv1.0.weight" in checkpoint["decoder_state_dict"]
     # and on from it, with one grey channel instead of three: all but the first and the last layer fits
     weight = tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt"
-    grey = [
-        "--n",
-        "chest",
-        "--inchannel",
-        "1",
-        "--b",
-        "2",
-        "--epochs",
-        "1",
-        "--workers",
-        "0",
-        "--ratio",
-        "1.0",
-        "--amp",
-        "native",
-    ]
-    again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey)
+    grey = "--n chest --inchannel 1 --b 2 --workers 0 --ratio 1.0 --amp native --epochs 2"
+    speed = "--warmup_epochs 1 --accumulate 2 --channels_last off"
+    again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey.split(), *speed.split())
     assert again.returncode == 0, again.stderr
     assert "187 tensors used; 3 missing (model.encoder.conv1.weight, " in again.stdout
     assert "bfloat16" in again.stdout
+    checkpoint = assert_run(tmp_path / "grey", "pcrl_chest_pretask_1.0_2.pt", steps=2)
+    assert checkpoint["contrast"]["pointer"] == 2 * 2 * 3, "each micro-batch of one pushes its keys"
+    assert checkpoint["optimizer"]["param_groups"][0]["lr"] == 1e-3, "the cosine starts after the warm-up"
 
 
 def test_same_seed_same_weights_whatever_the_workers(pairs: Path, tmp_path: Path) -> None:
@@ -107,6 +96,8 @@ def test_same_seed_same_weights_whatever_the_workers(pairs: Path, tmp_path: Path
             tmp_path / name,
             "--workers",
             workers,
+            "--prefetch",
+            1 + workers,
             "--seed",
             seed,
             "--ratio",

@@ -75,6 +75,11 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
         ("--optimizer lamb", "lamb is not known"),
         ("--amp fp8", "fp8 is not known"),
         ("--moco_t 0", "--moco_t 0"),
+        ("--b 4 --accumulate 5", "--accumulate 5: a batch has only --b 4"),
+        ("--accumulate 0", "--accumulate: 0 is not 1 or more"),
+        ("--prefetch 0", "--prefetch: 0 is not 1 or more"),
+        ("--epochs 3 --warmup_epochs 3", "--warmup_epochs 3: must be below --epochs 3"),
+        ("--warmup_epochs -1", "--warmup_epochs -1"),
     ],
 )
 def test_bad_values_are_named(argv: str, message: str) -> None:

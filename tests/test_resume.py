@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, rows, run_main
+from tests.processes import alive, children, held, logged, wait_for, wait_until
 
 FINAL = "pcrl_luna_pretask_1.0_3.pt"
 OPTIONS = ("--b", 2, "--epochs", 3, "--ratio", "1.0", "--workers", 1, "--log_every", 1, "--save_minutes", 0)
@@ -25,21 +24,6 @@ def start(pairs: Path, output: Path, *more: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def steps_logged(output: Path) -> int:
-    try:
-        return (output / "metrics.jsonl").read_text().count("\n")
-    except FileNotFoundError:
-        return 0
 
 
 def assert_equal(a: Any, b: Any, where: str = "") -> None:
@@ -79,6 +63,21 @@ def reference(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="module")
+def stopped(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that a signal stopped amid an epoch."""
+    output = tmp_path_factory.mktemp("stopped") / "out"
+    process = start(pairs, output, "--save_minutes", 60)
+    wait_for(lambda: logged(output) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert "--resume auto" in text
+    assert "stopped by SIGTERM" in text
+    assert "Traceback" not in text
+    return output
+
+
 def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     process = start(pairs, output, "--resume", "auto")  # before the first save
@@ -87,9 +86,12 @@ def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path:
     process.wait()
     for seen in (2, 5):  # inside the write of a checkpoint: its temporary file is there
         process = start(pairs, output, "--resume", "auto")
-        wait_for(lambda seen=seen: steps_logged(output) >= seen and any(output.glob(".last.pt.*")), process)  # type: ignore[misc]
+        wait_for(lambda seen=seen: logged(output) >= seen and any(output.glob(".last.pt.*")), process)  # type: ignore[misc]
+        workers = children(process.pid)
+        assert workers
         process.kill()
         process.wait()
+        wait_until(lambda workers=workers: not any(map(alive, workers)), "a worker outlives its run")  # type: ignore[misc]
         for name in ("last.pt", "previous.pt"):
             if (output / name).exists():
                 torch.load(output / name, weights_only=True)
@@ -100,18 +102,10 @@ def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path:
     assert not list(output.rglob(".*.tmp")), "what a killed run left is swept"
 
 
-def test_signal_saves_and_says_so(pairs: Path, reference: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    process = start(pairs, output, "--save_minutes", 60)
-    wait_for(lambda: steps_logged(output) >= 4, process)
-    process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "--resume auto" in text
-    assert "stopped by SIGTERM" in text
-    assert "Traceback" not in text
+def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(stopped, tmp_path / "out"))
     stopped_at = torch.load(output / "last.pt", weights_only=True)
-    assert (stopped_at["epoch"], stopped_at["step"]) != (0, 0)
+    assert 2 <= 3 * stopped_at["epoch"] + stopped_at["step"] < 9
     run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", output / "last.pt")
     assert run.returncode == 0, run.stderr
     assert_same_run(output, reference)
@@ -120,12 +114,13 @@ def test_signal_saves_and_says_so(pairs: Path, reference: Path, tmp_path: Path) 
 def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     process = start(pairs, output)
-    wait_for(lambda: steps_logged(output) >= 4, process)
-    second = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+    wait_for(lambda: logged(output) >= 4, process)
+    with held([process.pid]):
+        second = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+        process.kill()
+    process.wait()
     assert second.returncode == 2
     assert "in use by process" in second.stderr
-    process.kill()
-    process.wait()
     content = (output / "last.pt").read_bytes()
     (output / "last.pt").write_bytes(content[: len(content) // 2])
     unasked = run_main("--data", pairs, "--output", output, *OPTIONS)
@@ -140,26 +135,8 @@ def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path
     assert_same_run(output, reference)
 
 
-def test_children_end_with_a_killed_run(pairs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    process = start(pairs, output)
-    wait_for(lambda: steps_logged(output) >= 1, process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert children
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 30
-    while any(os.path.exists(f"/proc/{child}") for child in children):
-        assert time.monotonic() < deadline, "a loader process outlives its run"
-        time.sleep(0.2)
-
-
-def test_full_disk_keeps_the_former_checkpoint(pairs: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    process = start(pairs, output)
-    wait_for(lambda: steps_logged(output) >= 2, process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+def test_full_disk_keeps_the_former_checkpoint(pairs: Path, stopped: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(stopped, tmp_path / "out"))
     former = (output / "last.pt").read_bytes()
     limit = 100 * 2**20  # bytes a file may have: a checkpoint has more
     limited = (

@@ -27,7 +27,8 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 # What may differ between a run and its continuation: where things are, who computes, what is reported.
 MAY_CHANGE = frozenset(
     {"data", "train_list", "output", "workers", "gpus", "resume", "save_every", "save_minutes", "log_every", "epochs"}
-    | {"image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience"}
+    | {"cache", "image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience", "prefetch"}
+    | {"preview"}
     | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
 )
 
@@ -141,7 +142,7 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
     With another number of processes a run would go on, but not as it began: each has batch statistics of its own, and
     mixes samples up within its own part of a batch.
     """
-    if "model" not in checkpoint or "torch_rng" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not {"model", "torch_rng"} <= checkpoint.keys():
         raise UserError("--resume: this file cannot be resumed, only started from (--weight)")
     saved, world_size = checkpoint["opt"], checkpoint.get("world_size", 1)
     if world_size != ranks.size:

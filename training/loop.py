@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +34,20 @@ class StepResult:
     images: dict[str, Tensor]
 
 
+def micro_batch_sizes(batch_size: int, ranks: int, parts: int) -> list[int]:
+    """At most ``parts`` sizes, about equal, that sum to ``batch_size``; each rank's shares of them sum to its share."""
+    each, rest = divmod(batch_size, ranks)
+    sizes = [ranks * (each // parts + (part < each % parts)) for part in range(min(parts, each))]
+    sizes[-1] += rest
+    return sizes
+
+
 class Trainer:
     """Steps of a method. A step whose loss or gradient is not finite leaves no trace but a count.
 
     All ranks agree on what is finite: the loss that is looked at is the mean over all, and so is the gradient.
+    ``accumulate``: the micro-batches that a step's batch is taken in, one forward and backward each and their gradients
+    summed, to save memory. Batch normalisation and what mixes samples see a micro-batch alone.
     Make it before the method's state is restored: all ranks then start with the first one's values.
     """
 
@@ -48,9 +59,10 @@ class Trainer:
         seed: int,
         max_bad_steps: int,
         ranks: Ranks = ALONE,
+        accumulate: int = 1,
     ) -> None:
         self.method, self.optimizer, self.precision = method, optimizer, precision
-        self.seed, self.max_bad_steps = seed, max_bad_steps
+        self.seed, self.max_bad_steps, self.accumulate = seed, max_bad_steps, accumulate
         self.ranks, self._forward = ranks, distributed(method, ranks)
         self.bad_in_a_row = 0
 
@@ -60,14 +72,25 @@ class Trainer:
         The step's random numbers depend on the seed and its ``number`` alone. UserError after
         ``max_bad_steps`` bad steps in a row.
         """
-        shares = self.ranks.shares(batch_size)
-        draws = self.method.draw(batch_size, generator(self.seed, "step", number))
+        rng = generator(self.seed, "step", number)
         buffers = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
-        with self.precision.autocast():
-            output = self._forward(batch, draws)
-        terms = output.means(shares)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, float] = {}
+        output = None
+        for part, size in self._micro_batches(batch, batch_size):
+            if output:
+                self.method.carry(output)
+            draws, shares, share = self.method.draw(size, rng), self.ranks.shares(size), size / batch_size
+            with self.precision.autocast():
+                output = self._forward(part, draws)
+            for name, value in output.means(shares).items():
+                terms[name] = terms.get(name, 0.0) + share * value
+            if not math.isfinite(terms["loss"]):
+                break
+            self.precision.backward(output.loss * (shares.weight * share), self.optimizer)
+        assert output, "a batch has samples"
         loss = terms.pop("loss")
-        good = math.isfinite(loss) and self.precision.step(output.loss * shares.weight, self.optimizer)
+        good = math.isfinite(loss) and self.precision.update(self.optimizer)
         if good:
             self.method.commit(output)
             self.bad_in_a_row = 0
@@ -77,6 +100,14 @@ class Trainer:
                     buffer.copy_(former)
             self._count_bad(terms, number)
         return StepResult(loss, terms, good, output.images)
+
+    def _micro_batches(self, batch: Batch, batch_size: int) -> Iterator[tuple[Batch, int]]:
+        """This rank's rows of each micro-batch, and its size over all ranks."""
+        start = 0
+        for size in micro_batch_sizes(batch_size, self.ranks.size, self.accumulate):
+            end = start + self.ranks.shares(size).sizes[self.ranks.rank]
+            yield {name: value[start:end] for name, value in batch.items()}, size
+            start = end
 
     def _count_bad(self, terms: dict[str, float], number: int) -> None:
         self.bad_in_a_row += 1
@@ -99,13 +130,14 @@ def train(
     lr: float,
     epochs: int,
     position: Position,
+    warmup_epochs: int = 0,
     evaluation: Evaluation | None = None,
 ) -> None:
     """Train from ``position`` to the end; ``position`` moves along, and ``keeper`` saves what it says."""
     trainer.method.train()
     while position.epoch < epochs and not keeper.out_of_patience():
         epoch = position.epoch
-        epoch_lr = cosine_lr(lr, epoch, epochs)
+        epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
         set_lr(trainer.optimizer, epoch_lr)
         started = time.perf_counter()
         for batch in loader.epoch(epoch, position.step):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.full_precision import add_suspender
 
 
 class Precision(Protocol):
@@ -19,8 +22,11 @@ class Precision(Protocol):
 
     def autocast(self) -> AbstractContextManager[Any]: ...
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        """Backward and the optimizer's step; False, and nothing changed, if the gradient was not finite."""
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Add the gradient of ``loss`` to what is there."""
+
+    def update(self, optimizer: torch.optim.Optimizer) -> bool:
+        """The optimizer's step; False, and nothing changed, if the gradient was not finite."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -47,14 +53,15 @@ class Native:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         self.scaler.scale(loss).backward()
+
+    def update(self, optimizer: torch.optim.Optimizer) -> bool:
         self.scaler.unscale_(optimizer)
         finite = _finite_gradient(optimizer)
-        if finite or self.scaler.is_enabled():  # an enabled scaler skips the step itself, and lowers its scale
+        if finite:
             self.scaler.step(optimizer)
-        self.scaler.update()
+        self.scaler.update()  # which lowers the scale where unscaling met what is not finite
         return finite
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,26 +71,38 @@ class Native:
         self.scaler.load_state_dict(state)
 
 
+def _apex_amp() -> Any:
+    """The module ``apex.amp``. UserError if there is none: PyPI's ``apex`` is another package, and not imported."""
+    found = importlib.util.find_spec("apex")
+    folders = (found.submodule_search_locations if found else None) or []
+    if not any((Path(folder) / "amp" / "__init__.py").is_file() for folder in folders):
+        what = "what is installed as apex is something else or lacks amp" if found else "it is not installed"
+        raise UserError(f"--amp apex: needs NVIDIA's apex with its amp ({what}); use --amp native")
+    try:
+        from apex import amp
+    except ImportError as error:
+        raise UserError(f"--amp apex: apex.amp cannot be imported ({error}); use --amp native") from None
+    return amp
+
+
 class Apex:
     """apex O1, as the published code trains. Needs NVIDIA's apex with its ``amp`` (new releases drop it)."""
 
     name = "apex O1"
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        try:
-            from apex import amp
-        except ImportError:
-            raise UserError("--amp apex: NVIDIA's apex with its amp is not installed; use --amp native") from None
-        self.amp = amp
+        self.amp = amp = _apex_amp()
         amp.initialize(module, optimizer, opt_level="O1", verbosity=0)
+        add_suspender(amp.disable_casts)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext()  # O1 patches torch's functions themselves
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-        optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         with self.amp.scale_loss(loss, optimizer) as scaled:
             scaled.backward()
+
+    def update(self, optimizer: torch.optim.Optimizer) -> bool:
         finite = _finite_gradient(optimizer)
         optimizer.step()  # apex has patched it to skip a step that overflowed
         return finite

@@ -71,7 +71,7 @@ def _cut_rows(path: Path, done: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] > done:
                 break
@@ -99,6 +99,8 @@ class Silence:
     def epoch_end(self, epoch: int) -> None: ...
 
     def validation(self, epoch: int, losses: Mapping[str, float]) -> None: ...
+
+    def results(self, values: Mapping[str, float]) -> None: ...
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -215,6 +217,11 @@ class Reporter:
         for name, value in losses.items():
             self._board.add_scalar(f"validation/{name}", value, step)
         say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {self._shown(losses)}")
+
+    def results(self, values: Mapping[str, float]) -> None:
+        """Log the figures that a run ends with."""
+        for name, value in values.items():
+            self._board.add_scalar(f"test/{name}", value, self.epochs * self.steps_per_epoch)
 
     def _shown(self, values: Mapping[str, float]) -> str:
         return ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", *self.headline) if name in values)

@@ -43,7 +43,7 @@ class Job:
     files: Sequence[str]
     window: tuple[float, float]
     evaluation: Evaluation | None = None
-    finish: Callable[[Path], None] = lambda output: None
+    finish: Callable[[Path, TrainingState, Reporter | Silence], None] = lambda output, state, reporter: None
 
 
 def workers_here(options: Options) -> int:
@@ -91,7 +91,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
     list_sha256 = list_hash([os.path.basename(file) for file in job.files])
     if len(set(ranks.gather_objects(list_sha256))) > 1:
         raise UserError(f"--data {options.data}: holds other training samples on one machine than on another")
-    trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks)
+    trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks, options.accumulate)
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     with StopRequest(once=ranks.size > 1) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
@@ -129,6 +129,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 lr=options.lr,
                 epochs=options.epochs,
                 position=state.position,
+                warmup_epochs=options.warmup_epochs,
                 evaluation=job.evaluation,
             )
-            job.finish(output)
+            job.finish(output, state, reporter)

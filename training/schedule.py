@@ -9,9 +9,15 @@ import torch
 from torch import nn
 
 
-def cosine_lr(base: float, epoch: int, epochs: int) -> float:
-    """base * (1 + cos(pi * epoch / epochs)) / 2, for epoch = 0 .. epochs - 1."""
-    return base * (1 + math.cos(math.pi * epoch / epochs)) / 2
+def cosine_lr(base: float, epoch: int, epochs: int, warmup_epochs: int = 0) -> float:
+    """base * (1 + cos(pi * epoch / epochs)) / 2, for epoch = 0 .. epochs - 1.
+
+    With a warm-up the rate first rises in equal steps, from base / (warmup_epochs + 1); the cosine starts after it and
+    takes the rest of the epochs.
+    """
+    if epoch < warmup_epochs:
+        return base * (epoch + 1) / (warmup_epochs + 1)
+    return base * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs))) / 2
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

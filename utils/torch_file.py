@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.pickled_numbers import STAND_INS
 
 
 def save(path: str | Path, payload: dict[str, Any]) -> None:
@@ -36,17 +38,18 @@ def check(path: str | Path) -> None:
 def load(path: str | Path) -> Any:
     """``torch.load`` on the CPU with ``weights_only=True``; UserError if there is no such file or it won't do.
 
-    Of all classes only ``argparse.Namespace`` is let in beside tensors and plain containers: the
-    published code keeps its options in one.
+    Beside tensors and plain containers two things are let in: ``argparse.Namespace``, since the published code keeps
+    its options in one, and numpy's numbers, since many a training script puts its best loss beside the weights.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace, *STAND_INS]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds a {foreign[1]}" if foreign else str(error).splitlines()[0]
         raise UserError(f"{path}: refused, it is not a file of plain tensors ({reason})") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # on a damaged file the reader fails with whatever it comes upon
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read, it is damaged or no checkpoint ({reason})") from None

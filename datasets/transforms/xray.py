@@ -73,14 +73,16 @@ class XRayParams:
         )
 
 
-def sample_box(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def sample_box(
+    height: int, width: int, rng: np.random.Generator, part: tuple[float, float] = AREA
+) -> tuple[int, int, int, int]:
     """Top, left, height and width of a crop, distributed as torchvision's RandomResizedCrop draws it.
 
-    The area is uniform, the logarithm of the aspect ratio too; after ten boxes that do not fit it is the
-    largest central one whose aspect ratio is allowed.
+    The area is uniform, in ``part`` of the image, the logarithm of the aspect ratio too; after ten boxes that do not
+    fit it is the largest central one whose aspect ratio is allowed.
     """
     for _ in range(CROP_ATTEMPTS):
-        area = height * width * rng.uniform(*AREA)
+        area = height * width * rng.uniform(*part)
         aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:

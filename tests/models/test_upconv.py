@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import OPERATORS
-from models.upconv import MAX_COMPOSED_CHANNELS, Mixture, bias_map, nearest_kernel, upsample_convolve
+from models.upconv import MAX_COMPOSED_CHANNELS, Mixture, bias_response, nearest_kernel, upsample_convolve
 
 ROUNDING = 1e-12  # of float64, relative to the norm
 
@@ -77,9 +77,10 @@ def test_beyond_the_channels_that_are_worth_composing() -> None:
 
 def test_the_bias_of_the_upsampling_stops_at_the_border() -> None:
     ones = torch.ones(1, 1, 3, 3)
-    found = bias_map(torch.tensor([2.0]), ones, torch.Size([4, 2]))
-    # 3 x 3 ones read 2 rows at the border and 3 inside; of two columns always both
-    assert found[0, 0].tolist() == [[8, 8], [12, 12], [12, 12], [8, 8]]
+    inside, border = bias_response(torch.tensor([2.0]), ones)
+    # of 3 x 3 ones, 2 rows or columns are read at a border and 3 inside
+    assert inside.tolist() == [18]
+    assert (inside + border)[0].tolist() == [[8, 12, 8], [12, 18, 12], [8, 12, 8]]
 
 
 def test_nearest_kernel_by_hand() -> None:

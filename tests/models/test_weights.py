@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -70,3 +71,56 @@ def test_shapes_that_differ_are_not_used(tmp_path: Path) -> None:
 def test_nothing_used_is_an_error(tmp_path: Path, payload: object) -> None:
     with pytest.raises(UserError, match="none of its"):
         load_weights(network(3), save(tmp_path, payload))
+
+
+def named_like_models_genesis() -> dict[str, torch.Tensor]:
+    """Names and shapes of the 3D files of Models Genesis, written down from their layers: no heads, with `module.`."""
+    state = {}
+    widths = {"down_tr64": (1, 32, 64), "down_tr128": (64, 64, 128), "down_tr256": (128, 128, 256)}
+    widths |= {"down_tr512": (256, 256, 512)}
+    widths |= {"up_tr256": (512 + 256, 256, 256), "up_tr128": (256 + 128, 128, 128), "up_tr64": (128 + 64, 64, 64)}
+    for block, (first, middle, last) in widths.items():
+        for i, (inputs, outputs) in enumerate(((first, middle), (middle, last))):
+            state[f"{block}.ops.{i}.conv1.weight"] = torch.rand(outputs, inputs, 3, 3, 3)
+            state[f"{block}.ops.{i}.conv1.bias"] = torch.rand(outputs)
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                state[f"{block}.ops.{i}.bn1.{name}"] = torch.rand(outputs)
+            state[f"{block}.ops.{i}.bn1.num_batches_tracked"] = torch.tensor(7)
+        if block.startswith("up"):
+            up = first - last  # the upsampled map keeps its channels
+            state[f"{block}.up_conv.weight"] = torch.rand(up, up, 2, 2, 2)
+            state[f"{block}.up_conv.bias"] = torch.rand(up)
+    state |= {"out_tr.final_conv.weight": torch.rand(1, 64, 1, 1, 1), "out_tr.final_conv.bias": torch.rand(1)}
+    return {f"module.{name}": tensor for name, tensor in state.items()}
+
+
+def test_models_genesis_and_successors(tmp_path: Path) -> None:
+    """3D files of others with the same U-Net: all of it is used, and what is theirs alone is named."""
+    state = named_like_models_genesis()
+    theirs = {"module.proj_head.0.weight": torch.rand(8, 8), "module.aug_fc1.weight": torch.rand(256, 6)}
+    # numpy numbers among the rest, and the file format of old versions of torch
+    payload = {"state_dict": state | theirs, "epoch": np.int64(3), "best_loss": np.float64(0.5), "optimizer": {}}
+    path = tmp_path / "weights.pt"
+    torch.save(payload, path, _use_new_zipfile_serialization=False)
+    target = network(3)
+    report = load_weights(target, path)
+    assert len(report.used) == len(state) == 106
+    assert report.unexpected == ["proj_head.0.weight", "aug_fc1.weight"]
+    heads = {f"{layer}.{name}" for layer in ("fc1", "fc2", "aug_fc1", "aug_fc2") for name in ("weight", "bias")}
+    assert set(report.missing) == heads
+    assert str(report).startswith("106 tensors used; 8 missing (fc1.weight, fc1.bias, fc2.weight, ...); 2 unexpected")
+    for name, tensor in published_state(target).items():
+        assert name in heads or torch.equal(tensor, state[f"module.{name}"]), name
+
+
+def test_network_inside_another_one(tmp_path: Path) -> None:
+    source, target = network(3), network(3)
+    state = published_state(source)
+    encoder = {name: tensor for name, tensor in state.items() if name.startswith("down_")}
+    wrapped = {f"module.encoder.{name}": tensor for name, tensor in encoder.items()}
+    # two tensors of one bare name: the first is used, the other is not lost from the report
+    wrapped["module.backbone.down_tr64.ops.0.conv1.bias"] = torch.zeros(32)
+    report = load_weights(target, save(tmp_path, {"state_dict": wrapped | {"module.classifier.weight": torch.ones(2)}}))
+    assert set(report.used) == set(encoder)
+    assert report.unexpected == ["module.backbone.down_tr64.ops.0.conv1.bias", "classifier.weight"]
+    assert torch.equal(target.unet.down_tr64.ops[0].conv1.bias, state["down_tr64.ops.0.conv1.bias"])

@@ -23,7 +23,7 @@ SMALL = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--sc
 def luna_pre(data: Path, save: Path, *flags: str, status: int = 0, cwd: Path | None = None) -> str:
     """Run the command; returns what it printed, standard error last."""
     command = [sys.executable, str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data), "--save", str(save)]
-    run = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=120, cwd=cwd)
+    run = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=600, cwd=cwd)
     assert run.returncode == status, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert "\r" not in run.stdout + run.stderr

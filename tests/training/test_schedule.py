@@ -19,6 +19,12 @@ def test_cosine_over_epochs() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_warm_up_rises_in_equal_steps_to_where_the_cosine_starts() -> None:
+    rates = [cosine_lr(1.0, epoch, 13, warmup_epochs=3) for epoch in range(13)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[3:] == [cosine_lr(1.0, epoch, 10) for epoch in range(10)]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )

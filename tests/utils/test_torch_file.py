@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,3 +60,46 @@ def test_save_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
         torch_file.save(path, {"a": lambda: None})
     assert torch.equal(torch_file.load(path)["a"], torch.zeros(1))
     assert os.listdir(tmp_path) == ["file.pt"], "no temporary file stays behind"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpy_numbers_are_let_in_and_nothing_else_of_it(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "file.pt"
+    numbers = {"a": np.float64(0.1), "b": np.float32(0.1), "c": np.int64(-3), "d": np.bool_(True), "e": np.uint8(7)}
+    torch.save({"numbers": numbers}, path, _use_new_zipfile_serialization=zipped)
+    loaded = torch_file.load(path)["numbers"]
+    assert loaded == {name: number.item() for name, number in numbers.items()}
+    assert {type(value) for value in loaded.values()} == {float, int, bool}, "plain Python numbers"
+
+    for foreign, name in ((np.zeros(3), "_reconstruct"), (Path("x"), "Path"), (Hostile(tmp_path / "made"), "mkdir")):
+        torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": foreign}, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(UserError, match=rf"file\.pt: refused.*it holds a \S*{name}"):
+            torch_file.load(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_numpy_number_from_an_older_numpy(tmp_path: Path) -> None:
+    """Until numpy 2 its module was `numpy.core`."""
+    path = tmp_path / "file.pt"
+    torch.save({"number": np.float64(0.1)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for module in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+        path.write_bytes(content.replace(b"numpy._core.multiarray", module).replace(b"numpy.core.multiarray", module))
+        assert torch_file.load(path)["number"] == 0.1
+
+
+@pytest.mark.filterwarnings("ignore")  # of damaged values
+def test_no_damage_makes_a_traceback(tmp_path: Path) -> None:
+    path, rng = tmp_path / "file.pt", np.random.default_rng(0)
+    payload = {"state_dict": {"a": torch.rand(3, 4)}, "opt": argparse.Namespace(b=16), "best": np.float64(2)}
+    torch.save(payload, path, _use_new_zipfile_serialization=False)  # has no checksums
+    content, refused = path.read_bytes(), 0
+    for _ in range(500):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            torch_file.load(path)
+        except UserError as error:
+            refused += "\n" not in str(error)
+    assert refused > 100

@@ -1,0 +1,118 @@
+"""Volumes from files, read by SimpleITK, whose readers let some damaged ones pass. Free of torch."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from utils.native import native_output
+
+
+class ScanError(Exception):
+    """A scan that cannot be used. The message is one line and says why."""
+
+
+def read_file(file: Path) -> sitk.Image:
+    """Read the image in one file; ScanError if it cannot be read, or is cut short or corrupt."""
+    with native_output() as printed:
+        try:
+            image = sitk.ReadImage(str(file))
+        except RuntimeError as error:
+            raise ScanError(reason(file, printed(), str(error))) from None
+        if "fail" in printed().lower():  # e.g. MetaIO's "Uncompress failed", after which it reads zeros
+            raise ScanError(reason(file, printed(), ""))
+        if file.suffix.lower() in (".mhd", ".mha"):
+            _check_spacing(file)
+            _check_zlib(file, image)
+        if file.name.lower().endswith((".nii", ".nii.gz")):
+            _check_nifti(file)
+    return image
+
+
+def _meta_header(file: Path) -> tuple[dict[str, str], int]:
+    """The fields of a MetaImage's header, and where its last line ends; ScanError if there is no such line.
+
+    ITK goes by what a file holds, not by its name: it may have read something else without a word.
+    """
+    fields: dict[str, str] = {}
+    with file.open("rb") as stream:
+        for line in iter(stream.readline, b""):
+            key, _, value = line.decode(errors="replace").partition("=")
+            fields[key.strip()] = value.strip()
+            if key.strip() == "ElementDataFile":  # the header's last line
+                return fields, stream.tell()
+    raise ScanError(f"{file.name} is no MetaImage: it names no ElementDataFile")
+
+
+def _check_spacing(file: Path) -> None:
+    """Raise a ScanError at a negative spacing, whose sign ITK drops: the scan may be a mirror image of itself."""
+    fields, _ = _meta_header(file)
+    spacing = fields.get("ElementSpacing", fields.get("ElementSize", ""))
+    if "-" in re.sub("e-", "", spacing.lower()):
+        raise ScanError(f"its spacing is negative: {spacing}")
+
+
+def _check_zlib(file: Path, image: sitk.Image) -> None:
+    """Raise a ScanError if a MetaImage's compressed data do not have their checksum, which MetaIO ignores."""
+    fields, start = _meta_header(file)
+    swapped = fields.get("BinaryDataByteOrderMSB", "False").lower() == "true"
+    if fields.get("CompressedData", "False").lower() != "true" or "CompressedDataSize" not in fields or swapped:
+        return
+    if fields["ElementDataFile"] != "LOCAL":
+        file, start = file.parent / fields["ElementDataFile"], 0
+    with file.open("rb") as stream:
+        stream.seek(start + int(fields["CompressedDataSize"]) - 4)
+        checksum = int.from_bytes(stream.read(4), "big")  # the last four bytes of a zlib stream
+    if checksum != zlib.adler32(sitk.GetArrayViewFromImage(image).data):
+        raise ScanError(f"the compressed data of {file.name} are corrupt")
+
+
+def _check_nifti(file: Path) -> None:
+    """Raise a ScanError if a NIfTI file is shorter than its header says; ITK reads such a file without a word."""
+    info = sitk.ImageFileReader()
+    info.SetFileName(str(file))
+    info.ReadImageInformation()
+    bits = int(info.GetMetaData("bitpix"))
+    wanted = int(float(info.GetMetaData("vox_offset"))) + int(np.prod(info.GetSize())) * bits // 8
+    zipped = file.suffix.lower() == ".gz"
+    there = _unzipped_bytes(file, wanted) if zipped else file.stat().st_size
+    if there < wanted:
+        raise ScanError(f"{file.name} is cut short: it has {there} of {wanted} bytes")
+
+
+def _unzipped_bytes(file: Path, wanted: int) -> int:
+    """Length of a gzip file's content; unzips it only where its last four bytes do not confirm ``wanted``."""
+    with file.open("rb") as stream:
+        stream.seek(-4, 2)
+        if int.from_bytes(stream.read(4), "little") == wanted % 2**32:
+            return wanted
+    length = 0
+    try:
+        with gzip.open(file) as stream:
+            while chunk := stream.read(2**20):
+                length += len(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        pass  # what has come so far is what there is
+    return length
+
+
+def reason(file: Path, printed: str, error: str) -> str:
+    """One line from what ITK printed and raised."""
+    short = re.search(r"ideal = (\d+) : actual = (\d+)", printed)
+    if short:
+        return f"the data of {file.name} are cut short: {short[2]} of {short[1]} bytes"
+    if "Cannot open data file" in printed:
+        return f"the data file that {file.name} names is missing"
+    if "Uncompress failed" in printed:
+        return f"the compressed data of {file.name} are corrupt"
+    if "allocate memory" in error or "bad_alloc" in error:
+        return f"{file.name} needs more memory than there is, or its header is wrong"
+    text = " ".join(re.split(r"ERROR: (?:\w+\(0x\w+\): )?", error or printed)[-1].split())
+    if "for reading. Reason: No such file" in text:  # the file is there: MetaIO could not make sense of it
+        text = "its header is damaged or lacks something"
+    return f"{file.name} cannot be read: {text[:200]}"

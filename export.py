@@ -1,0 +1,130 @@
+"""Weights for use elsewhere, with a model card: ``python export.py --checkpoint FILE --save FOLDER``."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models import standalone_unet3d
+from models.portable import TARGETS, Portable, checkpoint_options, make_portable
+from training.card import CardFacts, model_card, read_run_record
+from utils import torch_file
+from utils.cli import Parser
+from utils.console import say
+from utils.errors import UserError, run_cli
+from utils.files import atomic_folder, write_text
+
+DEFINITION, CARD = "unet3d.py", "README.md"
+CHUNK = 1 << 20
+CODE = {
+    "torchvision": """import torch, torchvision
+
+network = torchvision.models.{architecture}()
+network.fc = torch.nn.Identity()
+{stem}network.load_state_dict(torch.load("{file}", weights_only=True))
+features = network.eval()(torch.zeros(2, {channels}, 224, 224))""",
+    "timm": """import timm, torch
+
+network = timm.create_model("{architecture}", num_classes=0, in_chans={channels})
+network.load_state_dict(torch.load("{file}", weights_only=True))
+features = network.eval()(torch.zeros(2, {channels}, 224, 224))""",
+    "smp": """import segmentation_models_pytorch as smp, torch
+
+network = smp.Unet("{architecture}", encoder_weights=None, in_channels={channels}, classes=1)
+weights = torch.load("{file}", weights_only=True)
+print(network.load_state_dict(weights, strict=False))  # missing: the segmentation head, which is new
+masks = network.eval()(torch.zeros(2, {channels}, 224, 224))""",
+    "unet3d": """import torch
+from unet3d import UNet3d
+
+network = UNet3d(in_channels={channels}, out_channels={out_channels}, norm="{norm}", final_act="{final_act}")
+network.load_state_dict(torch.load("{file}", weights_only=True){strict})
+features = network.eval().encode(torch.zeros(1, {channels}, 64, 64, 32))""",
+}
+STEM = "network.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)\n"
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="export.py", description="Write a checkpoint's weights for use elsewhere, with a model card.")
+    parser.add_argument("--checkpoint", required=True, help="a checkpoint of this or of the published code")
+    parser.add_argument("--save", required=True, help="new folder for the weights and the card")
+    parser.add_argument(
+        "--target",
+        choices=list(TARGETS),
+        help="what will load them; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)",
+    )
+    parser.add_argument("--teacher", action="store_true", help="the teacher's weights, not the student's")
+    return parser
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def loading_code(portable: Portable) -> str:
+    """Lines of Python that load the file, run in its folder."""
+    channels = portable.in_channels
+    return CODE[portable.target].format(
+        architecture=portable.architecture,
+        file=portable.file,
+        channels=channels,
+        out_channels=portable.out_channels,
+        norm=portable.norm,
+        final_act=portable.final_act,
+        stem="" if channels == 3 else STEM.format(channels=channels),
+        strict="" if portable.decoder else ", strict=False",
+    )
+
+
+def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> None:
+    """Write ``save``: whole or not at all."""
+    content = torch_file.load(checkpoint)
+    try:
+        portable = make_portable(content, target, teacher)
+    except UserError as error:
+        raise UserError(f"--checkpoint {checkpoint}: {error}") from None
+    try:
+        with atomic_folder(save) as folder:
+            torch_file.save(folder / portable.file, portable.state)
+            if portable.dims == 3:
+                shutil.copyfile(standalone_unet3d.__file__, folder / DEFINITION)
+            write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
+    except (OSError, RuntimeError) as error:  # the latter is torch.save's way to say that the disk is full
+        raise UserError(f"--save {save}: cannot be written ({str(error).splitlines()[0]})") from None
+    say(f"{save}: {portable.file} ({len(portable.state)} tensors, for {TARGETS[portable.target][1]}), {CARD}")
+
+
+def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:
+    whose = "teacher (the moving average)" if teacher else "student"
+    part = "encoder and decoder" if portable.decoder else "encoder"
+    facts = CardFacts(
+        architecture=portable.architecture,
+        library=TARGETS[portable.target][1],
+        dims=portable.dims,
+        in_channels=portable.in_channels,
+        content=f"The {part} of the {whose}: {len(portable.state)} tensors.",
+        code=loading_code(portable),
+        files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
+        source=(checkpoint.name, sha256(checkpoint)),
+    )
+    known = content if isinstance(content, Mapping) else {}
+    record = read_run_record(checkpoint.parent, known.get("list_sha256"))
+    return model_card(facts, known, checkpoint_options(content), record)
+
+
+def main() -> None:
+    """Parse the command line and export."""
+    flags = _parser().parse()
+    export(Path(flags.checkpoint), Path(flags.save), flags.target, flags.teacher)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,32 @@
+"""The encoder of a U-Net alone, and a classifier on it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.unet import UNet, UNetNetwork
+
+
+class Encoder(UNetNetwork):
+    """Image (B, C, ...) -> the deepest feature, averaged over space: (B, channels), 512 with a ResNet-18 or in 3D."""
+
+    def __init__(self, unet: UNet) -> None:
+        """``unet`` loses its decoder."""
+        super().__init__(unet)
+        unet.drop_decoder()
+        self.channels = unet.feature_channels[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        *_, deepest = self.unet.encode(image)
+        return deepest.flatten(2).mean(-1)
+
+
+class Classifier(Encoder):
+    """Image (B, C, ...) -> logits (B, classes). The head ``fc`` is called as torchvision's."""
+
+    def __init__(self, unet: UNet, classes: int) -> None:
+        super().__init__(unet)
+        self.fc = nn.Linear(self.channels, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(super().forward(image))

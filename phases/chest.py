@@ -1,0 +1,22 @@
+"""``--n chest``: the findings on chest X-rays, as ChestX-ray14 lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets.chest_images import SingleXRays
+from datasets.chest_labels import Labelled, find_labelled
+from options import Options
+from phases.classification import Classification, Part
+
+
+def find_chest_labels(options: Options) -> Classification:
+    """The three parts of the labelled images in ``--data``."""
+    found = find_labelled(Path(options.data), options.train_list or None, options.ratio)
+
+    def part(labelled: Labelled) -> Part:
+        samples = SingleXRays(labelled.files, labelled.labels, options.inchannel)
+        return Part(labelled.files, labelled.labels, samples)
+
+    augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed)
+    return Classification(found.classes, part(found.train), part(found.valid), part(found.test), augmented)

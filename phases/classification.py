@@ -1,0 +1,108 @@
+"""Multi-label classification as a task: whatever the images are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets.loader import Loader, PairDataset
+from methods.classification import ClassScores, bce_loss, class_scores, undefined
+from methods.supervised import Supervised
+from models.classifier import Classifier
+from options import Options
+from phases.network import new_network, start_from_weight
+from phases.task import Results, Task, plain_loader, training_loader
+from training.devices import Devices
+from training.precision import Precision
+from training.predict import predict
+from training.validate import Judgement
+from utils.console import say, warn
+from utils.errors import UserError
+from utils.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of the images of a task: ``files``, their ``labels`` (N, classes) of 0 and 1, and ``samples``, not augmented.
+
+    A sample holds ``image`` float32 (C, ...) and ``label`` float32 (classes,).
+    """
+
+    files: Sequence[str]
+    labels: np.ndarray
+    samples: PairDataset
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The data of a task: three parts that share no patient, and ``augmented``, the samples to train on."""
+
+    classes: tuple[str, ...]
+    train: Part
+    valid: Part
+    test: Part
+    augmented: PairDataset
+
+    def announce(self) -> None:
+        """Say how large the parts are, and which classes cannot be judged in them; UserError if none can."""
+        parts = {"training": self.train, "validation": self.valid, "test": self.test}
+        say("images: " + ", ".join(f"{len(part.files)} {name}" for name, part in parts.items()))
+        for name, part in parts.items():
+            why = undefined(part.labels, self.classes)
+            for reason in sorted(set(why.values())):
+                warn(f"{name} images, {reason}: {', '.join(label for label in why if why[label] == reason)}")
+            if part is not self.train and len(why) == len(self.classes):
+                raise UserError(f"{name} images: no class has both positives and negatives, so there is no AUROC")
+
+
+FindClassification = Callable[[Options], Classification]
+
+
+def build_classifier(options: Options, data: Classification) -> Classifier:
+    """The classifier, from random values or from ``--weight``."""
+    shape = data.train.samples[(0, 0)]["image"].shape[1:]
+    classifier = Classifier(new_network(options, shape).unet, len(data.classes))
+    start_from_weight(options, classifier)
+    return classifier
+
+
+def classify(find: FindClassification, options: Options, devices: Devices, ranks: Ranks) -> Task:
+    """The task of classifying what ``find`` finds, judged by the mean AUROC."""
+    data = find(options)
+    data.announce()
+    loader = training_loader(options, data.augmented, devices, ranks)
+    valid, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.valid, data.test))
+    network = build_classifier(options, data)
+    frozen: list[nn.Module] = [network.unet] if options.phase == "linear" else []
+    method = Supervised(network, bce_loss, frozen, ("auroc",), devices.wrap, ranks).to(devices.main)
+
+    def scores(part: Loader, precision: Precision) -> tuple[ClassScores, float]:
+        logits, labels = predict(method.predict, part, precision)
+        assert labels is not None
+        loss = bce_loss(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+        return class_scores(labels, logits, data.classes), loss
+
+    def judge(precision: Precision) -> Judgement:
+        found, loss = scores(valid, precision)
+        return Judgement(-found.mean, {"auroc": found.mean, "loss": loss} | _named(found))
+
+    def report(precision: Precision) -> Results:
+        found, loss = scores(test, precision)
+        return classification_results(found, len(data.test.files), {"loss": loss})
+
+    return Task(method, loader, data.train.files, judge, report)
+
+
+def _named(scores: ClassScores) -> dict[str, float]:
+    return {f"auroc/{name}": value for name, value in scores.auroc.items()}
+
+
+def classification_results(scores: ClassScores, images: int, more: dict[str, float] | None = None) -> Results:
+    """AUROC of each class and their mean, and ``more`` figures."""
+    values = {"images": images, "mean_auroc": scores.mean, **(more or {}), **asdict(scores)}
+    scalars = {"auroc": scores.mean, **(more or {}), **_named(scores)}
+    return Results(values, scalars, scores.table(f"{images} test images"))

@@ -1,0 +1,94 @@
+"""``--phase embed``: the encoder's features of a folder of images; and what other phases need to make features."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datasets.chest_files import find_chest
+from datasets.chest_images import SingleXRays
+from datasets.loader import PairDataset
+from datasets.luna import SingleCrops, find_luna
+from models.classifier import Encoder
+from options import Options
+from phases.network import new_network, start_from_weight
+from phases.task import plain_loader
+from training.devices import Devices
+from training.precision import Native
+from training.predict import predict
+from training.run import prepare_output
+from utils.console import say, warn
+from utils.errors import UserError
+from utils.files import atomic_path
+from utils.locks import exclusive
+from utils.ranks import Ranks
+
+ARRAY, TABLE = "features.npy", "features.csv"
+SUBSETS = range(10)  # of LUNA16, all
+
+
+@dataclass(frozen=True)
+class Images:
+    """``find``: (folder, list) -> files. ``samples``: (files, channels) -> the images, ``per_file`` of each."""
+
+    find: Callable[[Path, str | None], Sequence[str | Path]]
+    samples: Callable[[Sequence[str | Path], int], PairDataset]
+    per_file: int = 1
+
+
+IMAGES = {
+    "chest": Images(find_chest, lambda files, channels: SingleXRays(files, channels=channels)),
+    "luna": Images(
+        partial(find_luna, ratio=1.0, subsets=SUBSETS), lambda files, channels: SingleCrops(files), per_file=2
+    ),
+}
+
+
+def one_process(options: Options, ranks: Ranks) -> None:
+    """UserError if there are several processes: features are made by one."""
+    if ranks.size > 1:
+        raise UserError(f"--phase {options.phase} runs in one process; leave --parallel ddp or torchrun out")
+
+
+def encoder_of(options: Options, shape: Sequence[int], devices: Devices) -> Encoder:
+    """The encoder of ``--weight``, in evaluation mode; ``shape``: spatial size of an image."""
+    if not options.weight:
+        warn(f"--phase {options.phase} without --weight: the features are those of an encoder of random values")
+    encoder = Encoder(new_network(options, shape).unet)
+    start_from_weight(options, encoder)
+    return encoder.to(devices.main).eval()
+
+
+def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
+    """Write the pooled deepest feature of each image: an array (N, 512), and a table with the images' names."""
+    one_process(options, ranks)
+    images = IMAGES[options.n]
+    files = images.find(Path(options.data), options.train_list or None)
+    loader = plain_loader(options, images.samples(files, options.inchannel), devices, ranks)
+    encoder = encoder_of(options, loader.first_sample["image"].shape[1:], devices)
+    output = prepare_output(options.output)
+    with exclusive(output):
+        features, _ = predict(devices.wrap(encoder), loader, Native(devices.main, enabled=False))
+        names = [os.path.relpath(file, options.data) for file in files]
+        if images.per_file > 1:
+            names = [f"{name}:{number}" for name in names for number in range(images.per_file)]
+        try:
+            _write(output, names, features)
+        except OSError as error:
+            raise UserError(f"--output {output}: the features cannot be written: {error.strerror or error}") from None
+    say(f"{len(features)} images, {features.shape[1]} values each: {output / ARRAY}, {output / TABLE}")
+
+
+def _write(output: Path, names: Sequence[str], features: np.ndarray) -> None:
+    with atomic_path(output / ARRAY) as temporary, open(temporary, "wb") as file:
+        np.save(file, features)
+    with atomic_path(output / TABLE) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["name", *(f"feature_{number}" for number in range(features.shape[1]))])
+        table.writerows([name, *(f"{value:.8g}" for value in row)] for name, row in zip(names, features, strict=True))

@@ -1,0 +1,53 @@
+"""``--phase knn``: how well an image's neighbours know its labels, a check of an encoder without any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from datasets.loader import Loader
+from methods.classification import class_scores, neighbour_scores
+from options import Options
+from phases.classification import classification_results
+from phases.features import encoder_of, one_process
+from phases.task import plain_loader
+from phases.tasks import CLASSIFICATIONS
+from training.checkpoint import LAST
+from training.devices import Devices
+from training.precision import Native
+from training.predict import predict, write_results
+from training.run import prepare_output
+from utils.console import say
+from utils.errors import UserError
+from utils.locks import exclusive
+from utils.ranks import Ranks
+
+NEIGHBOURS = 20
+
+
+def look_up(options: Options, devices: Devices, ranks: Ranks) -> None:
+    """Score each test image by the labels of its nearest training images."""
+    one_process(options, ranks)
+    if (Path(options.output) / LAST).exists():
+        raise UserError(f"--output {options.output} holds a training run; give another folder")
+    data = CLASSIFICATIONS[options.n](options)
+    data.announce()
+    train, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.train, data.test))
+    encoder = encoder_of(options, train.first_sample["image"].shape[1:], devices)
+    precision = Native(devices.main, enabled=False)
+
+    def described(part: Loader) -> tuple[np.ndarray, np.ndarray]:
+        features, labels = predict(devices.wrap(encoder), part, precision)
+        assert labels is not None
+        return features, labels
+
+    output = prepare_output(options.output)
+    with exclusive(output):
+        (features, labels), (test_features, test_labels) = described(train), described(test)
+        k = min(NEIGHBOURS, len(features))
+        scores = class_scores(test_labels, neighbour_scores(features, labels, test_features, k), data.classes)
+        results = classification_results(scores, len(test_features))
+        run = {"phase": options.phase, "task": options.n, "weight": options.weight or "none", "neighbours": k}
+        write_results(output, run | results.values)
+    say(f"results on the test part, by {k} neighbours among {len(features)} training images:\n{results.table}")

@@ -1,0 +1,32 @@
+"""``--n nodules``: nodule or not, of the crops that ``preprocess/nodule_crops.py`` cut out of LUNA16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.nodules import Crop, NoduleCrops, read_crops, split, without_pretrained
+from options import Options
+from phases.classification import Classification, Part
+from utils.errors import UserError
+
+CLASSES = ("nodule",)
+
+
+def find_nodules(options: Options) -> Classification:
+    """The crops in ``--data``, split by scan; ``--ratio`` leaves out the training scans that pre-training has seen."""
+    data = Path(options.data)
+    parts = split(read_crops(data), options.seed)
+    train = without_pretrained(parts.train, data, options.train_list or None, options.ratio)
+    if len({crop.label for crop in train}) < 2:
+        raise UserError(f"--ratio {options.ratio}: what is left to train on has not both kinds; take another ratio")
+    augmented = NoduleCrops(train, options.seed, balanced=True)
+    train_part, valid, test = (_part(crops, options.seed) for crops in (train, parts.valid, parts.test))
+    return Classification(CLASSES, train_part, valid, test, augmented)
+
+
+def _part(crops: Sequence[Crop], seed: int) -> Part:
+    labels = np.array([[crop.label] for crop in crops], np.float32)
+    return Part([crop.file for crop in crops], labels, NoduleCrops(crops, seed, balanced=False))

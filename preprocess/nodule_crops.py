@@ -1,0 +1,134 @@
+"""Cut the crops that nodule classification reads out of LUNA16's scans.
+
+    python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
+    python main.py --data nodule_crops_path --n nodules --phase finetune ...
+
+A crop of ``--input_rows`` x ``--input_cols`` x ``--input_deps`` voxels of 1 mm (x, y, z) lies around each nodule of
+``candidates_V2.csv`` and around up to ``--max_negatives`` of its places without one. If only ``annotations.csv`` is
+there, these are drawn: at least 10 mm away from a nodule, and where 30 % of a crop are lung. Beyond the scan lies air.
+Written are ``<save>/subset<k>/<uid>_crop_<j>.npy``, scaled to [0, 1], and ``<save>/labels.csv``, one crop a line.
+Started again, a run goes on where it was interrupted.
+
+Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tqdm import tqdm
+
+from preprocess.flags import KILLED, at_least, folders, hu_window, writable
+from preprocess.nodule_job import LABELS_NAME, CropOptions, Job, Outcome, make_crops, write_labels
+from preprocess.nodule_table import Table, find_table
+from preprocess.parallel import run_parallel
+from preprocess.scans import Scan, find_scans
+from utils.cli import Parser
+from utils.console import say, warn
+from utils.cores import available_cores
+from utils.errors import UserError, run_cli
+
+SMALLEST, MULTIPLE = 16, 8
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the flags.
+
+    Raises:
+        UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
+    """
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", type=Path, help="LUNA16: subset0..9, and candidates_V2.csv or annotations.csv")
+    add("--save", type=Path, help="folder for the crops")
+    add("--table", type=Path, help="the table of places (in --data or its CSVFILES: candidates_V2, else annotations)")
+    add("--input_rows", type=int, default=64, help="voxels of a crop in x (64)")
+    add("--input_cols", type=int, default=64, help="voxels of a crop in y (64)")
+    add("--input_deps", type=int, default=32, help="voxels of a crop in z (32)")
+    add("--max_negatives", type=int, default=20, help="places without a nodule, of each scan at most (20)")
+    add("--seed", type=int, default=0, help="of the choice of these, together with a scan's uid (0)")
+    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
+    add("--fold", type=int, help="this subset alone")
+    add("--hu_min", type=int, default=-1000, help="what becomes 0, in Hounsfield units (-1000)")
+    add("--hu_max", type=int, default=1000, help="what becomes 1, in Hounsfield units (1000)")
+    add("--dtype", choices=("float32", "float16"), default="float32", help="numbers in the files (float32)")
+    flags = parser.parse(argv)
+    folders(flags, "data", "save")
+    for name in ("input_rows", "input_cols", "input_deps"):
+        side = getattr(flags, name)
+        if side < SMALLEST or side % MULTIPLE:
+            raise UserError(f"--{name} {side}: it must be a multiple of {MULTIPLE}, at least {SMALLEST}")
+    for name, smallest in {"max_negatives": 1, "seed": 0, "workers": 1}.items():
+        at_least(flags, name, smallest)
+    if flags.fold is not None and flags.fold not in range(10):
+        raise UserError(f"--fold {flags.fold}: the subsets are 0 to 9")
+    hu_window(flags)
+    return flags
+
+
+def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> list[Job]:
+    """What there is to do; scans that the table does not name have negatives at most, drawn ones."""
+    named = [scan for scan in scans if scan.uid in table.places]
+    if not named:
+        raise UserError(f"{table.path} names none of the {len(scans)} scans in {flags.data}: it belongs to others")
+    if len(named) < len(scans) and table.negatives:
+        warn(f"{table.path} does not name {len(scans) - len(named)} of the {len(scans)} scans; they are left out")
+    shape = (flags.input_rows, flags.input_cols, flags.input_deps)
+    options = CropOptions(shape, flags.max_negatives, flags.seed, flags.hu_min, flags.hu_max, flags.dtype)
+    return [
+        Job(scan, table.places.get(scan.uid, ()), not table.negatives, options, flags.save)
+        for scan in (named if table.negatives else scans)
+    ]
+
+
+def summary(outcomes: list[Outcome], shape: tuple[int, ...], save: Path, seconds: float) -> str:
+    """The report of a run: what was written, what was there, one line a scan that is broken or fell short."""
+    made = [outcome for outcome in outcomes if not outcome.problem and not outcome.done_before]
+    done = [outcome for outcome in outcomes if outcome.done_before]
+    lines = [f"{_crops_of(made)} of {' x '.join(map(str, shape))} voxels written to {save} in {seconds:.1f} s"]
+    if done:
+        lines.append(f"{_crops_of(done)} were there before")
+    lines += [f"broken: {outcome.name}: {outcome.problem}" for outcome in outcomes if outcome.problem]
+    lines += [f"fewer crops: {outcome.name}: {outcome.shortage}" for outcome in outcomes if outcome.shortage]
+    return "\n".join(lines)
+
+
+def _crops_of(outcomes: list[Outcome]) -> str:
+    positives, negatives = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("positives", "negatives"))
+    scans = f"{len(outcomes)} scan{'s' * (len(outcomes) != 1)}"
+    return f"{positives} crops with a nodule and {negatives} without from {scans}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    started = time.monotonic()
+    flags = parse(argv)
+    writable(flags.save)
+    scans = find_scans(flags.data, flags.fold)
+    jobs = make_jobs(flags, scans, find_table(flags.data, flags.table))
+    outcomes = []
+    with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
+        for job, outcome in run_parallel(make_crops, jobs, min(flags.workers, len(jobs))):
+            outcomes.append(outcome or Outcome(job.scan.name, problem=KILLED))
+            bar.update()
+    outcomes.sort(key=lambda outcome: outcome.name)
+    broken = [outcome for outcome in outcomes if outcome.problem]
+    if len(broken) == len(outcomes) == 1:
+        raise UserError(f"{broken[0].name}: {broken[0].problem}")
+    say(summary(outcomes, jobs[0].options.shape, flags.save, time.monotonic() - started))
+    if len(broken) == len(outcomes):
+        raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
+    if listed := write_labels(flags.save):
+        say(f"{flags.save / LABELS_NAME} lists {listed} crops: python main.py --data {flags.save} --n nodules")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,87 @@
+"""Where LUNA16's nodules are: ``candidates_V2.csv``, or ``annotations.csv``, which has the nodules alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+
+NAMES = ("candidates_V2.csv", "annotations.csv")
+SUBFOLDERS = ("", "CSVFILES")  # where copies of LUNA16 have them
+COORDINATES = ("coordX", "coordY", "coordZ")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point of a scan, ``world`` coordinates in mm; ``label``: 1 where there is a nodule, else 0.
+
+    ``diameter_mm``: of the nodule, 0 where the table does not say.
+    """
+
+    world: tuple[float, float, float]
+    label: int
+    diameter_mm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """The places of each scan, by its uid, in the order of the file. ``negatives``: whether it has any at all."""
+
+    path: Path
+    places: dict[str, tuple[Place, ...]]
+    negatives: bool
+
+
+def find_table(data: Path, given: Path | None) -> Table:
+    """The table that is named, or the first of NAMES that there is in ``data``.
+
+    Raises:
+        UserError: there is none, or it is no such table.
+    """
+    candidates = [given] if given else [data / folder / name for name in NAMES for folder in SUBFOLDERS]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"--table {given}: no such file"
+            if given
+            else f"--data {data}: neither {' nor '.join(NAMES)} is there; name the table by --table"
+        )
+    return read_table(path)
+
+
+def read_table(path: Path) -> Table:
+    """Read a table with the columns seriesuid, coordX, coordY, coordZ and class or diameter_mm."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), skipinitialspace=True)
+        columns = reader.fieldnames or []
+        kind = next((name for name in ("class", "diameter_mm") if name in columns), None)
+        missing = [name for name in ("seriesuid", *COORDINATES) if name not in columns]
+        if kind is None or missing:
+            wanted = ", ".join(missing) or "class (candidates_V2.csv) or diameter_mm (annotations.csv)"
+            raise UserError(f"{path}: there is no column {wanted}")
+        places: dict[str, list[Place]] = {}
+        for row in reader:
+            places.setdefault(row["seriesuid"] or "", []).append(_place(row, kind, f"{path}, line {reader.line_num}"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}") from error
+    if not places:
+        raise UserError(f"{path} names no place")
+    return Table(path, {uid: tuple(own) for uid, own in places.items()}, kind == "class")
+
+
+def _place(row: dict[str, str], kind: str, where: str) -> Place:
+    try:
+        x, y, z, value = (float(row[name]) for name in (*COORDINATES, kind))
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: a number is missing; a line has the uid, x, y, z and {kind}") from None
+    if not all(map(math.isfinite, (x, y, z, value))):
+        raise UserError(f"{where}: a number is not finite")
+    if kind == "diameter_mm":
+        return Place((x, y, z), 1, value)
+    if value not in (0, 1):
+        raise UserError(f"{where}: the class is {row[kind]}, not 0 or 1")
+    return Place((x, y, z), int(value))

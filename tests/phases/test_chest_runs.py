@@ -1,0 +1,129 @@
+"""The phases after pre-training on X-rays, from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from methods.pcrl import PCRL, PCRLConfig
+from models.pcrl import build_network
+from tests.conftest import ROOT, rows, write_xrays
+from tests.inprocess import run_script
+
+COMMON = "--n chest --b 4 --workers 0 --gpus , --ratio 1"
+
+
+def run(tmp_path: Path, *argv: object) -> tuple[int, str]:
+    """``python main.py ...`` -> the exit status and what it printed."""
+    log = tmp_path / "log.txt"
+    status = run_script([str(ROOT / "main.py"), *map(str, argv)], tmp_path, log)
+    return status, log.read_text()
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve X-rays in three lists. Class 1 is in every other one, class 2 in none."""
+    folder = write_xrays(tmp_path_factory.mktemp("labelled"), count=12, size=64)
+    for name, part in (("train", range(1, 7)), ("valid", range(7, 10)), ("test", range(10, 13))):
+        (folder / f"chest_{name}.txt").write_text("".join(f"{i:08d}_000.png {i % 2} 0\n" for i in part))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What pre-training leaves."""
+    torch.manual_seed(1)
+    method = PCRL(build_network(2, 3, 3, "bn", "none"), PCRLConfig(n_data=1, queue_size=64))
+    path = tmp_path_factory.mktemp("weight") / "pretrained.pt"
+    torch.save(method.export(), path)
+    return path
+
+
+def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
+    argv = [*COMMON.split(), "--phase", "finetune", "--data", labelled, "--weight", weight, "--output", "out"]
+    status, printed = run(tmp_path, *argv, "--epochs", 2, "--moco_t", 0.1)
+    assert status == 0, printed
+    assert "warning: --moco_t has no effect in finetune" in printed
+    assert "120 tensors used; 2 missing (fc.weight, fc.bias); 76 unexpected" in printed
+    assert "warning: test images, no positives: class_2" in printed
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert results["phase"] == "finetune"
+    assert list(results["auroc"]) == ["class_1"]
+    assert results["mean_auroc"] == results["auroc"]["class_1"]
+    assert results["skipped"] == {"class_2": "no positives"}
+    assert f"class_1                     1  {results['mean_auroc']:.4f}" in printed
+    scores = [row["val_auroc"] for row in rows(tmp_path / "out") if "val_auroc" in row]
+    assert len(scores) == 2
+    best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
+    assert results["best_epoch"] == best["epoch"] == 1 + int(np.argmax(scores))
+    assert best["best"] == -max(scores)
+    assert (tmp_path / "out" / "pcrl_chest_finetune_1.0_2.pt").exists()
+    # a finished run that is resumed only reports again, and its checkpoint is a start for others
+    assert run(tmp_path, *argv, "--epochs", 2, "--resume", "auto")[0] == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
+    argv[argv.index(weight)] = tmp_path / "out" / "best.pt"
+    status, printed = run(tmp_path, *argv, "--phase", "knn")
+    assert status == 2, printed
+    assert "error: --output out holds a training run" in printed
+
+
+def test_linear_stops_early_and_keeps_the_encoder(labelled: Path, weight: Path, tmp_path: Path) -> None:
+    argv = [*COMMON.split(), "--phase", "linear", "--data", labelled, "--weight", weight, "--output", tmp_path / "out"]
+    status, printed = run(tmp_path, *argv, "--lr", 0, "--epochs", 9, "--patience", 2)
+    assert status == 0, printed
+    checkpoint = torch.load(tmp_path / "out" / "pcrl_chest_linear_1.0_3.pt", weights_only=True)  # not 9
+    for name, tensor in torch.load(weight, weights_only=True)["state_dict"].items():
+        assert torch.equal(checkpoint["state_dict"][name], tensor), name
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best_epoch"] == 1
+
+
+def test_knn_and_embed_agree(labelled: Path, weight: Path, tmp_path: Path) -> None:
+    common = [*COMMON.split(), "--data", labelled, "--weight", weight]
+    status, printed = run(tmp_path, *common, "--phase", "knn", "--output", "knn", "--seed", 0)
+    assert status == 0, printed
+    status, printed = run(tmp_path, *common, "--phase", "embed", "--train_list", "none", "--output", "embed")
+    assert status == 0, printed
+    assert "--ratio has no effect in embed" in printed
+    features = np.load(tmp_path / "embed" / "features.npy")
+    assert (features.shape, features.dtype) == ((12, 512), np.float32)
+    with open(tmp_path / "embed" / "features.csv", newline="") as file:
+        header, *table = csv.reader(file)
+    assert header[:2] == ["name", "feature_0"]
+    assert [row[0] for row in table] == [f"images/{i:08d}_000.png" for i in range(1, 13)]
+    np.testing.assert_allclose([[float(v) for v in row[1:]] for row in table], features, rtol=1e-6)
+    # six training images: all are neighbours, so every score is the mean label and the AUROC one half
+    results = json.loads((tmp_path / "knn" / "metrics.json").read_text())
+    assert (results["neighbours"], results["mean_auroc"]) == (6, 0.5)
+    assert roc_auc_score([0, 1, 0], [0.5] * 3) == 0.5
+
+
+def test_embed_crops(pairs: Path, tmp_path: Path) -> None:
+    status, printed = run(
+        tmp_path, *["--phase", "embed", "--n", "luna", "--b", "4", "--workers", "0", "--output", "e", "--data"], pairs
+    )
+    assert status == 0, printed
+    assert "without --weight" in printed
+    assert np.load(tmp_path / "e" / "features.npy").shape == (12, 512)
+    names = [line.split(",")[0] for line in (tmp_path / "e" / "features.csv").read_text().splitlines()]
+    assert names[1:3] == ["subset0/1.2.0_img_0.npy:0", "subset0/1.2.0_img_0.npy:1"]
+
+
+def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
+    common = [*COMMON.split(), "--data", labelled, "--output", "out"]
+    for argv, message in (
+        (["--phase", "finetune", "--train_list", "none"], "images without a list have no labels"),
+        (["--phase", "knn", "--n", "luna"], "--n luna with --phase knn: it knows --n chest"),
+        (["--phase", "linear", "--val_every", 0], "--val_every 0: --phase linear chooses"),
+        (["--phase", "finetune", "--b", 7], "--b 7: "),
+    ):
+        status, printed = run(tmp_path, *common, *argv)
+        assert status == 2, printed
+        assert f"error: {message}" in printed or message in printed.splitlines()[-1]
+        assert "Traceback" not in printed
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,64 @@
+"""Nodule classification from crops to a table, by the command's own code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from options import Options
+from phases import PHASES
+from phases.nodules import find_nodules
+from training.devices import Devices
+from utils.ranks import ALONE
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crops of scans in subsets 0-9, with a bright ball or without."""
+    data = tmp_path_factory.mktemp("crops")
+    lines = ["file,seriesuid,subset,label,coordX,coordY,coordZ"]
+    ball = np.linalg.norm(np.indices((16, 16, 16)) - 8, axis=0) < 4
+    for subset in range(10):
+        (data / f"subset{subset}").mkdir()
+        for index in range(4):
+            name = f"subset{subset}/1.2.{subset}_crop_{index}.npy"
+            noise = np.random.default_rng([subset, index]).random((16, 16, 16), np.float32)
+            np.save(data / name, 0.3 * noise + np.float32(0.6) * (ball & (index < 2)))
+            lines.append(f"{name},1.2.{subset},{subset},{int(index < 2)},0,0,0")
+    (data / "labels.csv").write_text("\n".join(lines) + "\n")
+    return data
+
+
+def test_balls_are_told_from_noise(crops: Path, tmp_path: Path) -> None:
+    options = Options(
+        n="nodules",
+        phase="finetune",
+        data=str(crops),
+        ratio=1.0,
+        b=7,
+        epochs=3,
+        workers=0,
+        gpus="",
+        norm="gn",
+        optimizer="adamw",
+        lr=1e-4,
+        output=str(tmp_path / "out"),
+    )
+    PHASES["finetune"](options, Devices("", None), ALONE)
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (results["images"], results["positives"]) == (8, {"nodule": 4})
+    assert results["auroc"]["nodule"] == results["mean_auroc"] > 0.9
+
+
+def test_the_parts_are_those_of_luna16(crops: Path) -> None:
+    data = find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0))
+    subsets = [{Path(file).parent.name for file in part.files} for part in (data.train, data.valid, data.test)]
+    assert subsets == [{f"subset{n}" for n in range(7)}, {"subset7"}, {"subset8", "subset9"}]
+    assert data.test.labels.tolist() == [[1], [1], [0], [0]] * 2
+    assert len(data.augmented) == 28
+    sample = data.test.samples[0, 6]
+    np.testing.assert_array_equal(sample["image"][0].numpy(), np.load(data.test.files[6]))
+    assert sample["label"].tolist() == data.test.labels[6].tolist()

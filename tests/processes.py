@@ -1,0 +1,68 @@
+"""Waiting for, looking at and stopping the processes that a test started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE_S = 300  # a state that a slow, loaded machine has not reached by then is never reached
+
+
+def wait_until(condition: Callable[[], bool], what: str = "nothing came of it") -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.001)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for what the process does while it lives."""
+
+    def met() -> bool:
+        assert process.poll() is None, process.communicate()
+        return condition()
+
+    wait_until(met)
+
+
+def logged(output: Path) -> int:
+    """Rows in a run's metrics.jsonl."""
+    path = output / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """False for a zombie too: where nobody waits for orphans, those stay."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def held(pids: Sequence[int]) -> Iterator[None]:
+    """Inside, these processes stand still: what they are about to do cannot pass by."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            if alive(pid):
+                os.kill(pid, signal.SIGCONT)
+
+
+def pending(pid: int, signum: int) -> bool:
+    """Whether a signal has been sent to a process that stands still."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = dict(line.split(":") for line in status if line.startswith("ShdPnd"))
+    return bool(int(masks["ShdPnd"], 16) >> (signum - 1) & 1)

@@ -1,0 +1,315 @@
+"""The commands and snippets of the README and of docs/ work: each is run, at reduced size, and its result looked at.
+
+A page is a session in a folder of its own. The inputs that its commands name lie there (``sample``), and what its
+commands write stays for the next ones. RULES tell what makes a kind of command small, as flags appended (of a flag
+given twice the last counts), and how to look at the result. A command without a rule fails: give it one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from tests.conftest import ROOT, rows, write_pairs, write_xrays
+from tests.inprocess import run_script
+from tests.preprocess.small_scans import chest, write
+
+PAGES = {path.name: path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]}
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Where a page says that its Python snippets run, and what they need there beside what the page's commands write.
+SNIPPETS_IN = {"EXPORT.md": "weights"}
+EXPORTS = (
+    "python export.py --checkpoint pcrl_chest_pretask_1.0_240.pt --save weights_smp --target smp",
+    "python export.py --checkpoint pcrl_luna_pretask_1.0_240.pt --save weights_3d",
+)
+
+NOT_RUN = {
+    "pip install": "changes the environment, and loads packages",
+    "bash scripts/demo.sh": "installs, and takes minutes; it is a test of its own",
+    "bash scripts/test.sh": "is what runs this test",
+    "sbatch scripts/slurm_one_node.sbatch": "needs Slurm; tests/test_scripts.py runs the script with a stand-in",
+    "sbatch scripts/slurm_several_nodes.sbatch": "needs Slurm; tests/test_scripts.py runs the script with a stand-in",
+    "bash scripts/pretrain_chest.sh": "tests/test_scripts.py compares its command with the README's",
+    "bash scripts/pretrain_luna.sh": "tests/test_scripts.py compares its commands with the README's",
+    "tensorboard --logdir": "a server, of a package of its own",
+    "python -c": "loads weights from the internet; the sample has them",
+}
+TRAIN = "--workers 0 --ratio 1.0 --log_every 1 --gpus ''"
+SMALL_PAIRS = "--input_rows 32 --input_cols 32 --input_deps 16"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page, as words."""
+
+    page: str
+    line: int
+    words: list[str]
+
+    def value(self, flag: str, default: str = "") -> str:
+        """What ``flag`` has in the command."""
+        return self.words[self.words.index(flag) + 1] if flag in self.words else default
+
+    @property
+    def kind(self) -> str:
+        """What RULES knows it by: its script; of main.py the phase as well."""
+        words = self.words
+        script = next((word for word in words if word.endswith(".py")), " ".join(words[:2]))
+        if script != "main.py":
+            return script
+        return "main.py --preview" if "--preview" in words else f"main.py {self.value('--phase', 'pretask')}"
+
+    @property
+    def target(self) -> str:
+        """The folder that it writes to."""
+        default = "pcrl_output" if self.kind.startswith("main.py") else ""
+        return self.value("--save", self.value("--output", default))
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}: {shlex.join(self.words)}"
+
+
+# Looking at what a command has written ----------------------------------------------------------------------------
+
+
+def look_at_run(command: Command, folder: Path) -> None:
+    """A finished run of pre-training: its checkpoint, its metrics, its pictures."""
+    paths = folder.glob(f"pcrl_{command.value('--n', 'luna')}_pretask_1.0_*.pt")
+    path = max(paths, key=lambda path: path.stat().st_mtime)
+    checkpoint = torch.load(path, weights_only=True)
+    assert all(value.isfinite().all() for value in checkpoint["model"].values())
+    for flag in ("--backbone", "--norm", "--lr", "--weight"):
+        if flag in command.words:
+            assert str(checkpoint["opt"][flag[2:]]) == str(type(checkpoint["opt"][flag[2:]])(command.value(flag)))
+    table = rows(folder)
+    assert all(math.isfinite(row["loss"]) for row in table if "loss" in row)
+    assert any("val_loss" in row for row in table) == ("--val_every" in command.words)
+    assert list((folder / "reconstructions").glob("*.png"))
+
+
+def look_at_pairs(command: Command, folder: Path) -> None:
+    """Pairs of the shape that was asked for, with something to see, and their list."""
+    files = sorted(folder.glob("subset*/*_img_*.npy"))
+    assert files
+    sides = "input_rows", "input_cols", "input_deps"
+    shape = [int(command.value(f"--{side}", "0")) for side in sides]
+    for file in files:
+        pair = np.load(file)
+        if shape not in ([0, 0, 0], [64, 64, 32]):
+            wanted = [side or published for side, published in zip(shape, (64, 64, 32), strict=True)]
+            assert pair.shape == (2, *wanted)
+        assert pair.std() > 0.01
+    assert (folder / "luna_train.txt").read_text()
+    assert (folder / "preview.png").exists() == ("--preview" in command.words)
+
+
+def look_at_pictures(command: Command, folder: Path) -> None:
+    """A sheet that is no blank sheet."""
+    pixels = np.asarray(Image.open(folder / "views.png").convert("L"))
+    assert pixels.std() > 20
+
+
+def look_at_store(command: Command, folder: Path) -> None:
+    """A store with shards."""
+    assert any(file.stat().st_size > 10_000 for file in folder.iterdir())
+
+
+def look_at_weights(command: Command, folder: Path) -> None:
+    """Plain weights and their card."""
+    (path,) = folder.glob("*.pt")
+    assert torch.load(path, weights_only=True)
+    assert path.name in (folder / "README.md").read_text()
+
+
+def look_at_phantoms(command: Command, folder: Path) -> None:
+    """Scans, X-rays, or both, as asked for."""
+    assert bool(list(folder.glob("LUNA16/subset*/*.mhd"))) == (command.value("--scans") != "0")
+    assert bool(list(folder.glob("Chest14/images/*.png"))) == (command.value("--patients") != "0")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``small``: flags to append. ``look``: asserts on what the command left in its target."""
+
+    small: Callable[[Command], str]
+    look: Callable[[Command, Path], None]
+
+
+def small_phantoms(command: Command) -> str:
+    scans, patients = (min(int(command.value(flag, "1")), 1) for flag in ("--scans", "--patients"))
+    return f"--scans {scans} --patients {patients} --xrays_per_patient 1 --size 64 --workers 1"
+
+
+def small_run(command: Command) -> str:
+    epochs = 2 if "--resume" in command.words else 1  # the runs of the sample have one
+    more = f" --epochs {epochs}" + " --val_every 1" * ("--val_every" in command.words)
+    more += " --processes 2" * ("ddp" in command.words)
+    return f"{TRAIN} {more} --b {2 if {'ddp', 'torchrun'} & {*command.words} else 1}"
+
+
+def small_pairs(command: Command) -> str:
+    published = command.value("--input_rows", "64") == command.value("--input_cols", "64") == "64"
+    return f"--scale 1 --workers 1 {SMALL_PAIRS * published}"
+
+
+RULES = {
+    "main.py pretask": Rule(small_run, look_at_run),
+    "main.py --preview": Rule(lambda command: "--preview 1", look_at_pictures),
+    "export.py": Rule(lambda command: "", look_at_weights),
+    "preprocess/luna_pre.py": Rule(small_pairs, look_at_pairs),
+    "preprocess/chest_store.py": Rule(lambda command: "--workers 1", look_at_store),
+    "preprocess/phantoms.py": Rule(small_phantoms, look_at_phantoms),
+}
+
+
+# Reading the pages ------------------------------------------------------------------------------------------------
+
+
+def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
+    """The fenced blocks of a page in this language, each with the number of its first line."""
+    text = PAGES[page].read_text()
+    for match in BLOCK.finditer(text):
+        if match[1] == language:
+            yield text[: match.start(2)].count("\n") + 1, match[2]
+
+
+def commands(page: str) -> list[Command]:
+    """The commands of a page's bash blocks, each one once."""
+    found: dict[str, Command] = {}
+    for first, block in blocks(page, "bash"):
+        whole = block.replace("\\\n", "  ")
+        for number, line in enumerate(whole.splitlines()):
+            if words := shlex.split(line, comments=True):
+                found.setdefault(shlex.join(words), Command(page, first + number, words))
+    return list(found.values())
+
+
+def excused(command: Command) -> bool:
+    return any(shlex.join(command.words).startswith(start) for start in NOT_RUN)
+
+
+def test_every_command_has_a_rule_and_every_rule_a_command() -> None:
+    everything = [command for page in PAGES for command in commands(page)]
+    kinds = {command.kind for command in everything if not excused(command)}
+    unknown = [str(command) for command in everything if not excused(command) and command.kind not in RULES]
+    assert not unknown, "give these a rule in RULES, or a reason in NOT_RUN"
+    assert set(RULES) <= kinds
+    unused = [start for start in NOT_RUN if not any(shlex.join(c.words).startswith(start) for c in everything)]
+    assert not unused
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES.values():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+# Running them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all inputs that the pages name, small."""
+    folder = tmp_path_factory.mktemp("sample")
+    for name in ("chest14_data_path", "my_xrays"):
+        write_xrays(folder / name, count=1)
+        shutil.copy(folder / name / "chest_train.txt", folder / name / "chest_valid.txt")
+    for name, scans in (("LUNA_dataset_path", 2), ("my_scans", 1), ("my_mr", 1)):
+        for number in range(scans):
+            write(folder / name / f"scan{number}.nii.gz", chest(number, (64, 64, 48)))
+    for name, scans in (("processedLUNA_save_path", 2), ("my_pairs", 1), ("my_mr_pairs", 1)):
+        write_pairs(folder / name, scans, pairs=1)
+    torch.save(torchvision.models.resnet34().state_dict(), folder / "resnet34.pt")
+    output = folder / "pretrained_model_save_path"
+    for n, data in (("chest", "chest14_data_path"), ("luna", "processedLUNA_save_path")):
+        run_page_command(Command("sample", 0, ["python", "main.py", "--n", n, "--data", data]), folder)
+        (folder / "pcrl_output" / f"pcrl_{n}_pretask_1.0_1.pt").rename(folder / f"pcrl_{n}_pretask_1.0_240.pt")
+        shutil.rmtree(output, ignore_errors=True)
+        (folder / "pcrl_output").rename(output)
+    for file in folder.glob("*_240.pt"):
+        os.link(file, output / file.name)
+    (folder / "pretrained").symlink_to(output)
+    return folder
+
+
+def arguments(command: Command) -> list[str]:
+    """The command's own and the rule's."""
+    return [*command.words[1:], *shlex.split(RULES[command.kind].small(command))]
+
+
+def make_room(target: Path, keep: bool) -> None:
+    """What the command writes is its own: not the sample's, and not an earlier command's unless it goes on with it."""
+    former = target.resolve()
+    if target.is_symlink():
+        target.unlink()
+        if keep:
+            shutil.copytree(former, target)
+    elif not keep:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def run_page_command(command: Command, folder: Path) -> None:
+    """Run a command in the folder and look at what it wrote."""
+    target, log = folder / command.target, folder / "log.txt"
+    make_room(target, keep="--resume" in command.words)
+    words = [str(ROOT / word) if word.endswith(".py") else word for word in arguments(command)]
+    if command.words[0] == "torchrun":
+        words[words.index("--nproc_per_node") + 1] = "2"
+        status = run_process(["-m", "torch.distributed.run", *words], folder, log)
+    elif "ddp" in words or command.kind.startswith("preprocess/"):  # they start processes that are not forks
+        status = run_process(words, folder, log)
+    else:
+        status = run_script(words, folder, log)
+    assert status == 0, f"{command}\nends with {status}:\n{log.read_text()[-2000:]}"
+    RULES[command.kind].look(command, target)
+
+
+def run_process(words: list[str], folder: Path, log: Path) -> int:
+    with log.open("w") as file:
+        return subprocess.call([sys.executable, *words], cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+
+
+def runs(page: str) -> bool:
+    return any(blocks(page, "python")) or any(not excused(command) for command in commands(page))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
+def test_page(page: str, sample: Path, tmp_path: Path) -> None:
+    for entry in sample.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    for command in commands(page):
+        if not excused(command):
+            run_page_command(command, tmp_path)
+    snippets = [block for _, block in blocks(page, "python")]
+    if page == "EXPORT.md":
+        for line in EXPORTS:
+            command = Command(page, 0, line.split())
+            run_page_command(command, tmp_path)
+            shutil.copytree(tmp_path / command.target, tmp_path / SNIPPETS_IN[page], dirs_exist_ok=True)
+    if snippets:
+        run_snippets(snippets, tmp_path / SNIPPETS_IN.get(page, "."))
+    for entry in tmp_path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+
+
+def run_snippets(snippets: list[str], folder: Path) -> None:
+    """Run a page's Python snippets as one program."""
+    script = folder / "snippets.py"
+    script.write_text("\n".join(snippets))
+    log = folder / "snippets.txt"
+    assert run_script([str(script)], folder, log) == 0, log.read_text()

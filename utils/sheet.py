@@ -1,0 +1,71 @@
+"""Sheets of grey pictures, to look at: rows and columns of images or of slices through volumes, in one window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.files import atomic_path
+
+INCHES, DPI = 1.9, 110  # of a picture
+
+
+@dataclass(frozen=True)
+class Picture:
+    """``pixels``: (rows, columns), the first row on top. ``aspect``: a pixel's height over its width.
+
+    ``title`` stands above the picture, ``label`` to its left.
+    """
+
+    pixels: np.ndarray
+    aspect: float = 1.0
+    title: str = ""
+    label: str = ""
+
+    @property
+    def height(self) -> float:
+        """Of the picture, where its width is 1."""
+        rows, columns = self.pixels.shape
+        return rows * self.aspect / columns
+
+
+def middle_slices(volume: np.ndarray, voxel_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> dict[str, Picture]:
+    """Volume (X, Y, Z) -> its three middle slices, by name, as radiologists look at them.
+
+    x runs to the patient's left, y to the back, z to the head: so the picture's right is the patient's left, the
+    front is on top of the axial slice, and the head on top of the others.
+    """
+    x, y, z = (size // 2 for size in volume.shape)
+    width, depth, height = voxel_mm
+    return {
+        "axial": Picture(volume[:, :, z].T, depth / width),
+        "coronal": Picture(volume[:, y, ::-1].T, height / width),
+        "sagittal": Picture(volume[x, :, ::-1].T, height / depth),
+    }
+
+
+def draw_sheet(rows: Sequence[Sequence[Picture]], window: tuple[float, float], title: str, path: str | Path) -> None:
+    """Write the pictures as a PNG. ``window``: the values shown black and white, for all alike."""
+    from matplotlib.figure import Figure  # late: it takes a second to import
+
+    columns = max(map(len, rows))
+    heights = [max(picture.height for picture in row) for row in rows]
+    size = (INCHES * columns + 0.3, INCHES * sum(heights) + 0.2 * len(rows) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for line, row in zip(grid, rows, strict=True):
+        for axis, picture in zip(line, row, strict=False):
+            axis.set_axis_on()
+            axis.imshow(picture.pixels, "gray", aspect=picture.aspect, interpolation="nearest")
+            axis.images[0].set_clim(*window)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(picture.title, fontsize=8)
+            axis.set_ylabel(picture.label, fontsize=7)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
