@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -119,7 +121,7 @@ class Loader:
     ``first_sample``: as it comes out of the data set. Batches arrive on ``device`` and go through ``finish`` there.
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
     of an epoch. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part of them.
-    ``prefetch``: batches that each worker makes ahead.
+    ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the next.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Loader:
         ranks: Ranks = ALONE,
         prefetch: int = 2,
         shuffled: bool = True,
+        keep_workers: bool = True,
     ) -> None:
         self._device, self._finish = device, finish
         self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
@@ -152,7 +155,7 @@ class Loader:
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0 and keep_workers,
             prefetch_factor=prefetch if workers else None,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # of its own: else each epoch, and each resumption, takes a global draw
@@ -185,6 +188,10 @@ class Loader:
             batch = {key: value.to(self._device, non_blocking=True) for key, value in fetched.sample.items()}
             yield self._finish(batch)
 
+    def close(self) -> None:
+        """End the workers; no epoch can follow."""
+        del self._loader
+
     def take_faults(self) -> list[str]:
         """Why samples of any rank were replaced, since the last call."""
         faults, self._faults = self._faults, []
@@ -193,3 +200,12 @@ class Loader:
 
 def _start_worker(worker: int) -> None:
     ignore_stop_signals()
+
+
+def _end_workers() -> None:
+    """At the end of the process: whoever ignores signals that ask to stop would be waited for without end."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+atexit.register(_end_workers)  # called before multiprocessing's own, which was registered when it was imported

@@ -19,6 +19,7 @@ from datasets.msd_files import Case, RawCase, read_case
 from datasets.transforms.affine import Affine
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.npy import read_array
 from utils.seeding import generator
 
 PERCENTILES = (0.5, 99.5)  # of a volume that is not CT: they become 0 and 1
@@ -64,8 +65,8 @@ def load_volume(case: Case, recipe: Recipe, cache: Path | None) -> Volume:
                 with atomic_path(paths[name]) as temporary, temporary.open("wb") as file:
                     np.save(file, array, allow_pickle=False)
         try:
-            arrays = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()}
-        except (OSError, ValueError, EOFError) as error:
+            arrays = {name: read_array(path, mapped=True) for name, path in paths.items()}
+        except (OSError, ValueError) as error:
             raise UserError(f"--cache {cache}: the files of {case.name} are damaged ({error}); delete them") from None
     arrays = arrays or _prepare(case, recipe)
     return Volume(case.name, **arrays, places=_places(case.name, arrays["label"]))

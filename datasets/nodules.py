@@ -17,6 +17,7 @@ from datasets.lists import first_part
 from datasets.luna import ROUNDING, TRAINING_LIST, TRAINING_SUBSETS, read_uids
 from datasets.transforms.spatial import SpatialTransform
 from utils.errors import UserError
+from utils.npy import read_array
 from utils.seeding import generator
 
 LABELS = "labels.csv"
@@ -118,12 +119,12 @@ def without_pretrained(crops: Sequence[Crop], data: Path, train_list: str | None
 def read_crop(file: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """The crop in this file: float32 (X, Y, Z) in [0, 1]; UserError if it is damaged or of another shape."""
     try:
-        array = np.load(file, allow_pickle=False)
+        array = read_array(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise UserError(f"{file} is damaged or no .npy file of numbers; {REMEDY}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.dtype.kind != "f":
+    if array.ndim != 3 or array.dtype.kind != "f":
         raise UserError(f"{file} is no crop (X, Y, Z) of floats; {REMEDY}")
     if shape not in (None, array.shape):
         raise UserError(f"{file} has the shape {array.shape}, others have {shape}; {REMEDY}")

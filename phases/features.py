@@ -66,7 +66,7 @@ def encoder_of(options: Options, shape: Sequence[int], devices: Devices) -> Enco
 
 
 def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
-    """Write the pooled deepest feature of each image: an array (N, 512), and a table with the images' names."""
+    """Write the pooled deepest feature of each image: an array (N, channels), and a table with the images' names."""
     one_process(options, ranks)
     images = IMAGES[options.n]
     files = images.find(Path(options.data), options.train_list or None)

@@ -42,10 +42,13 @@ def build_held_out(options: Options, device: torch.device, ranks: Ranks) -> Held
             f"--val_every: {options.data} has only {len(files)} held-out samples for {ranks.size} processes"
         )
     say(f"held-out data: {len(files)} samples")
-    return HeldOut(make_loader(options, files, device, ranks), options.val_every, options.seed)
+    loader = make_loader(options, files, device, ranks, keep_workers=False)
+    return HeldOut(loader, options.val_every, options.seed)
 
 
-def make_loader(options: Options, files: Sequence[str], device: torch.device, ranks: Ranks) -> Loader:
+def make_loader(
+    options: Options, files: Sequence[str], device: torch.device, ranks: Ranks, keep_workers: bool = True
+) -> Loader:
     """Batches of these files."""
     source = DATASETS[options.n]
     on_device = options.augment == "device"
@@ -61,6 +64,7 @@ def make_loader(options: Options, files: Sequence[str], device: torch.device, ra
         finish,
         ranks,
         options.prefetch,
+        keep_workers=keep_workers,
     )
 
 

@@ -60,4 +60,7 @@ def training_loader(options: Options, samples: PairDataset, devices: Devices, ra
 
 def plain_loader(options: Options, samples: PairDataset, devices: Devices, ranks: Ranks) -> Loader:
     """Batches of all samples in their order; one that cannot be made is an error."""
-    return Loader(samples, options.b, options.seed, workers_here(options), devices.main, ranks=ranks, shuffled=False)
+    workers = workers_here(options)
+    return Loader(
+        samples, options.b, options.seed, workers, devices.main, ranks=ranks, shuffled=False, keep_workers=False
+    )

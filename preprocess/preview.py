@@ -16,6 +16,7 @@ import numpy as np
 from preprocess.crops import iou
 from preprocess.luna_job import RECORD_KEYS, Job
 from preprocess.records import read_record
+from utils.npy import read_array
 from utils.sheet import Picture, draw_sheet, middle_slices
 
 FILE_NAME = "preview.png"
@@ -39,7 +40,7 @@ def _rows(jobs: Sequence[Job]) -> Iterator[list[Picture]]:
 
 def _row(job: Job, record: dict[str, Any], index: int) -> list[Picture]:
     """Three slices through each crop of a pair, in the proportions of its box."""
-    pair = np.load(job.pair(index), allow_pickle=False).astype(np.float32)
+    pair = read_array(job.pair(index)).astype(np.float32)
     boxes = record.get("boxes")
     direction = np.reshape(record.get("direction", np.eye(3)), (3, 3))
     sizes = np.array(boxes[index]["sizes"]) if boxes else np.array([pair.shape[1:]] * 2)

@@ -120,7 +120,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 checkpoint["report"] if checkpoint else None,
                 state.position.epoch * len(loader) + state.position.step,
             )
-        with closing(reporter):
+        with closing(reporter), closing(loader):
             train(
                 trainer,
                 loader,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
 from datasets.loader import Loader, batch_sizes
+from tests.conftest import ROOT
 from utils.errors import UserError
 from utils.ranks import Ranks
 
@@ -61,3 +65,14 @@ def test_ranks_together_see_what_one_process_sees(epoch: int) -> None:
 def _keys(loader: Loader, epoch: int, first: int) -> list[list[tuple[int, int]]]:
     loader._batches.epoch, loader._batches.first = epoch, first
     return list(loader._batches)
+
+
+def test_a_process_ends_though_its_workers_ignore_signals_and_its_loader_is_never_freed() -> None:
+    program = (
+        "import torch; from datasets.loader import Loader; from tests.datasets.test_batches import Numbers\n"
+        "loader = Loader(Numbers(), 2, 0, 1, torch.device('cpu'))\n"
+        "batches = loader.epoch(0); next(batches); print('first', flush=True)\n"
+        "import builtins; builtins.kept = loader, batches\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "first\n"), done.stderr
