@@ -7,6 +7,7 @@ given twice the last counts), and how to look at the result. A command without a
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 import torchvision
 from PIL import Image
@@ -43,6 +45,7 @@ NOT_RUN = {
     "bash scripts/test.sh": "is what runs this test",
     "sbatch scripts/slurm_one_node.sbatch": "needs Slurm; tests/test_scripts.py runs the script with a stand-in",
     "sbatch scripts/slurm_several_nodes.sbatch": "needs Slurm; tests/test_scripts.py runs the script with a stand-in",
+    "bash scripts/finetune_example.sh": "installs, and takes minutes; its commands are those of FINETUNING_3D.md",
     "bash scripts/pretrain_chest.sh": "tests/test_scripts.py compares its command with the README's",
     "bash scripts/pretrain_luna.sh": "tests/test_scripts.py compares its commands with the README's",
     "tensorboard --logdir": "a server, of a package of its own",
@@ -125,7 +128,7 @@ def look_at_pictures(command: Command, folder: Path) -> None:
 
 def look_at_store(command: Command, folder: Path) -> None:
     """A store with shards."""
-    assert any(file.stat().st_size > 10_000 for file in folder.iterdir())
+    assert any(file.stat().st_size > 1_000 for file in folder.iterdir())
 
 
 def look_at_weights(command: Command, folder: Path) -> None:
@@ -141,6 +144,28 @@ def look_at_phantoms(command: Command, folder: Path) -> None:
     assert bool(list(folder.glob("Chest14/images/*.png"))) == (command.value("--patients") != "0")
 
 
+def look_at_results(command: Command, folder: Path) -> None:
+    """The table's figures: of all classes that have any, a share."""
+    results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert (results["phase"], results["task"]) == (command.value("--phase"), command.value("--n"))
+    assert 0 <= results["mean_dice" if results["task"] == "msd" else "mean_auroc"] <= 1
+
+
+def look_at_features(command: Command, folder: Path) -> None:
+    """A row for each image."""
+    features = np.load(folder / "features.npy")
+    assert features.shape[1] == 512
+    assert features.std() > 0
+    assert len((folder / "features.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(features)
+
+
+def look_at_crops(command: Command, folder: Path) -> None:
+    """Crops of the shape that was asked for, and their table."""
+    files = sorted(folder.glob("subset*/*.npy"))
+    assert len((folder / "labels.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(files) > 1
+    assert np.load(files[0]).shape == (32, 32, 16)
+
+
 @dataclass(frozen=True)
 class Rule:
     """``small``: flags to append. ``look``: asserts on what the command left in its target."""
@@ -151,6 +176,7 @@ class Rule:
 
 def small_phantoms(command: Command) -> str:
     scans, patients = (min(int(command.value(flag, "1")), 1) for flag in ("--scans", "--patients"))
+    scans = 4 if command.page == "FINETUNING_3D.md" else scans  # three parts, each with a nodule
     return f"--scans {scans} --patients {patients} --xrays_per_patient 1 --size 64 --workers 1"
 
 
@@ -166,7 +192,18 @@ def small_pairs(command: Command) -> str:
     return f"--scale 1 --workers 1 {SMALL_PAIRS * published}"
 
 
+def small_task(command: Command) -> str:
+    batch = 1 if command.value("--phase") in ("finetune", "linear") else 2
+    steps = "--epochs 1 --val_every 1" if batch == 1 else ""
+    if command.value("--n") == "msd":
+        steps += " --patch 16,16,8 --patches 1 --folds 3"
+    return f"--workers 0 --gpus '' --b {batch} {steps}"
+
+
 RULES = {
+    **{f"main.py {phase}": Rule(small_task, look_at_results) for phase in ("finetune", "linear", "knn")},
+    "main.py embed": Rule(small_task, look_at_features),
+    "preprocess/nodule_crops.py": Rule(lambda command: "--workers 1 --max_negatives 2", look_at_crops),
     "main.py pretask": Rule(small_run, look_at_run),
     "main.py --preview": Rule(lambda command: "--preview 1", look_at_pictures),
     "export.py": Rule(lambda command: "", look_at_weights),
@@ -181,7 +218,7 @@ RULES = {
 
 def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
     """The fenced blocks of a page in this language, each with the number of its first line."""
-    text = PAGES[page].read_text()
+    text = PAGES[page].read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         if match[1] == language:
             yield text[: match.start(2)].count("\n") + 1, match[2]
@@ -214,8 +251,20 @@ def test_every_command_has_a_rule_and_every_rule_a_command() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES.values():
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def write_segmentation(folder: Path) -> None:
+    """Three volumes with a bright block, and its mask."""
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+    for case in range(3):
+        label = np.zeros((10, 18, 17), np.uint8)
+        label[3:7, 4 + case : 12, 5:11] = 1
+        noise = np.random.default_rng(case).normal(size=label.shape)
+        for kind, values in (("imagesTr", (label + noise).astype(np.float32)), ("labelsTr", label)):
+            sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / kind / f"case{case}.nii.gz"))
 
 
 # Running them -----------------------------------------------------------------------------------------------------
@@ -225,9 +274,13 @@ def test_links_between_pages_lead_somewhere() -> None:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all inputs that the pages name, small."""
     folder = tmp_path_factory.mktemp("sample")
-    for name in ("chest14_data_path", "my_xrays"):
-        write_xrays(folder / name, count=1)
-        shutil.copy(folder / name / "chest_train.txt", folder / name / "chest_valid.txt")
+    write_xrays(folder / "my_xrays", count=1)
+    shutil.copy(folder / "my_xrays" / "chest_train.txt", folder / "my_xrays" / "chest_valid.txt")
+    labelled = write_xrays(folder / "chest14_data_path", count=6)
+    for number, part in enumerate(("train", "valid", "test")):  # two images each, one with a finding
+        lines = [f"{2 * number + i + 1:08d}_000.png {i}{' 0' * 13}\n" for i in (0, 1)]
+        (labelled / f"chest_{part}.txt").write_text("".join(lines))
+    write_segmentation(folder / "Task04_Hippocampus")
     for name, scans in (("LUNA_dataset_path", 2), ("my_scans", 1), ("my_mr", 1)):
         for number in range(scans):
             write(folder / name / f"scan{number}.nii.gz", chest(number, (64, 64, 48)))

@@ -66,7 +66,7 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
         ("--batch_sise 3", "unknown argument --batch_sise"),
         ("--epoch 3", "did you mean --epochs"),
         ("--outputs 3", "did you mean --output"),
-        ("--phase finetune", "finetune is not known"),
+        ("--phase pretrain", "pretrain is not known"),
         ("--loss bce", "bce is not known; choose from mse, l1"),
         ("--n chest --norm gn", "--norm gn: in 2D"),
         ("--inchannel 3", "--inchannel 3: a 3D network"),

@@ -36,7 +36,9 @@ def with_scaler() -> Native:
 
 
 def one_step(precision: Native, module: nn.Module, optimizer: torch.optim.Optimizer, factor: float = 1.0) -> bool:
-    return precision.step(module(torch.full((2, 4), factor)).square().mean(), optimizer)
+    optimizer.zero_grad(set_to_none=True)
+    precision.backward(module(torch.full((2, 4), factor)).square().mean(), optimizer)
+    return precision.update(optimizer)
 
 
 @pytest.mark.parametrize("kind", ["scaler", "bf16", "off"])
