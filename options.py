@@ -31,6 +31,7 @@ ONLY_IN = {  # phases -> the flags that have a meaning in them alone
     TRAINING: (
         *("model", "on_bad_sample", "epochs", "lr", "optimizer", "momentum", "weight_decay", "patience"),
         *("max_bad_steps", "amp", "resume", "val_every", "save_every", "save_minutes", "log_every"),
+        *("image_every",),
     ),
     (*TRAINING, "knn"): ("ratio",),
 }
@@ -217,11 +218,17 @@ class Options:
     )
     save_every: int = _flag(60, "output", "epochs between numbered checkpoints; the last is always kept")
     save_minutes: float = _flag(30.0, "output", "minutes between writes of last.pt, from which --resume goes on")
+    dry_run: bool = _flag(
+        False, "output", "build everything, take two steps in memory, say what a run would do, and write nothing"
+    )
     preview: int = _flag(
         0,
         "output",
         "draw what pre-training sees of the first so many samples into views.png in --output, and end",
         type=_positive,
+    )
+    image_every: int = _flag(
+        1000, "output", "steps between pictures of the reconstructions, beside those of numbered checkpoints; 0: none"
     )
     log_every: int = _flag(10, "output", "steps between rows of metrics.jsonl and TensorBoard")
 
@@ -304,6 +311,7 @@ class Options:
             "processes",
             "patience",
             "warmup_epochs",
+            "image_every",
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} {getattr(self, name)}: must not be negative")
@@ -319,6 +327,9 @@ class Options:
             raise UserError(f"--moco_t {self.moco_t}: must be above 0")
         if self.preview and self.phase != "pretask":
             raise UserError(f"--preview {self.preview}: it shows what pre-training sees, not --phase {self.phase}")
+        if self.dry_run and (self.preview or self.phase not in TRAINING):
+            what = "--preview" if self.preview else f"--phase {self.phase}"
+            raise UserError(f"--dry_run: it rehearses a training, and {what} trains nothing")
 
         unknown = self.left_out - PARTS
         if unknown:
@@ -387,11 +398,12 @@ def _parser() -> Parser:
         text = field.metadata["help"]
         if field.default not in (None, "", 0, AS_PHASE) or field.name == "seed":
             text += f" (default: {field.default})"
-        argument = field.metadata["argument"]
+        argument, group = field.metadata["argument"], groups[field.metadata["group"]]
+        if isinstance(field.default, bool):
+            group.add_argument(f"--{field.name}", action="store_true", default=None, help=field.metadata["help"])
+            continue
         metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
-        groups[field.metadata["group"]].add_argument(
-            f"--{field.name}", type=_value_type(field), metavar=metavar, help=text
-        )
+        group.add_argument(f"--{field.name}", type=_value_type(field), metavar=metavar, help=text)
     for name in NO_EFFECT:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser

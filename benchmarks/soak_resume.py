@@ -32,7 +32,7 @@ from utils import torch_file
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS, SAMPLES, BATCH = 3, 4, 2
 STEPS = EPOCHS * SAMPLES // BATCH
-TIMINGS = ("samples_per_s", "data_wait")
+TIMINGS = ("images_per_s", "data_wait", "memory_gb")
 QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 

@@ -23,13 +23,15 @@ class StepOutput:
     ``loss``: the scalar to minimise. ``terms``: its named parts (scalars, detached), for the logs. Both are means
     over the samples of this rank. ``images``: named pictures of the batch (B, C, ...), detached. ``state``: what
     :meth:`Method.commit` writes once the step was good, the same on all ranks; until then the method's own state is
-    untouched.
+    untouched. ``statistics``: named scalars, detached, that tell how the method is doing, of this rank's batch; for
+    the logs alone.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     images: dict[str, Tensor] = field(default_factory=dict)
     state: Any = None
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
     def means(self, shares: Shares) -> dict[str, float]:
         """``loss`` and the terms as means over the samples of all ranks, equal on all. All ranks must call."""

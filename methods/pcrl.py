@@ -6,7 +6,7 @@ Diverse Contexts", ICCV 2021. The numbered comments are the steps of docs/METHOD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from methods.nce import contrast
 from models.ema import make_teacher, teacher_mode, update_teacher
 from models.layers import BATCH_NORMS
 from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, load_published_state, published_state
-from models.queue import KeyQueue
+from models.queue import KeyQueue, QueueState
 from models.unet2d import UNet2d
 from utils.ranks import ALONE, Ranks, Shares
 
+UNIT_NORM_ERROR = 1e-6  # of a key in float32
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
@@ -68,6 +69,11 @@ class PCRLDraws:
         shuffle = rng.permutation(shares.total)
         index = np.concatenate([part.start + rng.permutation(part.stop - part.start) for part in shares.slices])
         return cls(alpha1, lam, alpha2, torch.from_numpy(shuffle), torch.from_numpy(index))
+
+
+def spread(features: Tensor) -> Tensor:
+    """Of unit features (B, D): the standard deviation over B, times sqrt(D), the mean over D."""
+    return features.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
 
 
 def _larger(share: float) -> float:
@@ -207,7 +213,31 @@ class PCRL(Method):
             terms={name: value.detach() for name, value in terms.items()},
             images=images,
             state=state,
+            statistics=self._watch(query, key, state, codes),
         )
+
+    @torch.no_grad()
+    def _watch(self, query: Tensor, key: Tensor, state: QueueState, codes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """How the features, the queue and the gate are doing; nothing of it is part of the loss.
+
+        The spread of unit features is their standard deviation over the samples, times sqrt(D): 1 where they are
+        spread evenly, 0 where they have collapsed.
+        """
+        queries, keys = (F.normalize(value.detach().float(), dim=1) for value in (query, key))
+        memory = F.normalize(state.memory.float(), dim=1)
+        real = (state.memory.float().norm(dim=1) - 1).abs() < UNIT_NORM_ERROR  # what it began with is no unit vector
+        found = {
+            "similarity_positive": (queries * keys).sum(dim=1).mean(),
+            "similarity_queue": (queries @ memory.mean(dim=0)).mean(),
+            "queue_spread": spread(memory),
+            "queue_filled": real.float().mean(),
+        }
+        if len(queries) > 1:
+            found["feature_spread"] = spread(queries)
+        if codes:
+            weights = self.student.gate_weights(codes[0]).float()
+            found |= {"gate_mean": weights.mean(), "gate_spread": weights.std()}
+        return found
 
     def carry(self, output: StepOutput) -> None:
         """Write the queue: each micro-batch is compared with the keys of those before it."""

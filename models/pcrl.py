@@ -59,8 +59,12 @@ class PCRLNetwork(UNetNetwork):
 
         The paper's outer product is replaced by this channel-wise product, for stability.
         """
-        weights = torch.sigmoid(self.aug_fc2(F.relu(self.aug_fc1(code))))
+        weights = self.gate_weights(code)
         return deepest * weights.reshape(*weights.shape, *[1] * self.dims)
+
+    def gate_weights(self, code: Tensor) -> Tensor:
+        """Spatial-transform code -> a weight in 0..1 for each channel of the deepest feature, (B, C)."""
+        return torch.sigmoid(self.aug_fc2(F.relu(self.aug_fc1(code))))
 
     def forward(
         self,

@@ -38,6 +38,8 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert list((output / "tensorboard").glob("events*"))
     assert list((output / "reconstructions").glob("epoch_*.png"))
+    assert (output / "curves.png").stat().st_size > 10_000
+    assert {"feature_spread", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"} <= set(table[-1])
     assert not list(output.rglob(".*.tmp"))
     return checkpoint
 
@@ -59,6 +61,26 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     assert checkpoint["optimizer"]["param_groups"][0]["lr"] == pytest.approx(5e-4)
 
 
+def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> None:
+    run = run_main(
+        "--data", pairs, "--b", 4, "--epochs", 120, "--output", "out", "--dry_run", *LUNA.split(), cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    assert list(tmp_path.iterdir()) == []
+    for told in (
+        "data: 6 samples in",
+        "batches: 2 of 4 an epoch, the last of 2; 120 epochs",
+        "network: 19.3 million parameters are trained; precision float32",
+        "the last of 2 steps: loss ",
+        "GB at the peak (cpu)",
+        "0.24 GB a checkpoint, 2 numbered ones",
+        "the end of it: out/pcrl_luna_pretask_1.0_120.pt",
+        "  --optimizer sgd: optimizer\n",
+        "dry run: nothing was written",
+    ):
+        assert told in run.stdout, told
+
+
 def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     run = run_main(
         "--data", xrays, "--b", 2, "--epochs", 1, "--output", tmp_path / "out", "--workers", 0, *CHEST.split()
@@ -72,12 +94,14 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     # and on from it, with one grey channel instead of three: all but the first and the last layer fits
     weight = tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt"
     grey = "--n chest --inchannel 1 --b 2 --workers 0 --ratio 1.0 --amp native --epochs 2"
-    speed = "--warmup_epochs 1 --accumulate 2 --channels_last off"
+    speed = "--warmup_epochs 1 --accumulate 2 --channels_last off --image_every 1"
     again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey.split(), *speed.split())
     assert again.returncode == 0, again.stderr
     assert "187 tensors used; 3 missing (model.encoder.conv1.weight, " in again.stdout
     assert "bfloat16" in again.stdout
     checkpoint = assert_run(tmp_path / "grey", "pcrl_chest_pretask_1.0_2.pt", steps=2)
+    pictures = sorted(path.name for path in (tmp_path / "grey" / "reconstructions").iterdir())
+    assert pictures == ["epoch_0002.png", "step_00000001.png", "step_00000002.png"]
     assert checkpoint["contrast"]["pointer"] == 2 * 2 * 3, "each micro-batch of one pushes its keys"
     assert checkpoint["optimizer"]["param_groups"][0]["lr"] == 1e-3, "the cosine starts after the warm-up"
 

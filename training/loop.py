@@ -32,6 +32,7 @@ class StepResult:
     terms: dict[str, float]
     good: bool
     images: dict[str, Tensor]
+    statistics: dict[str, Tensor]
 
 
 def micro_batch_sizes(batch_size: int, ranks: int, parts: int) -> list[int]:
@@ -99,7 +100,7 @@ class Trainer:
                 for buffer, former in buffers:  # a batch norm that saw an overflow would never forget it
                     buffer.copy_(former)
             self._count_bad(terms, number)
-        return StepResult(loss, terms, good, output.images)
+        return StepResult(loss, terms, good, output.images, output.statistics)
 
     def _micro_batches(self, batch: Batch, batch_size: int) -> Iterator[tuple[Batch, int]]:
         """This rank's rows of each micro-batch, and its size over all ranks."""
@@ -155,6 +156,7 @@ def train(
                     terms=result.terms,
                     good=result.good,
                     images=result.images,
+                    statistics=result.statistics,
                     faults=loader.take_faults(),
                     samples=batch_size,
                     seconds=finished - started,

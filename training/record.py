@@ -30,6 +30,9 @@ PACKAGES = (
     "pillow",
     "isal",
     "tensorboardX",
+    "matplotlib",
+    "monai",
+    "scikit-learn",
 )
 ROOT = Path(__file__).resolve().parents[1]
 

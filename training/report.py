@@ -11,17 +11,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tensorboardX import SummaryWriter
 from torch import Tensor
-from tqdm import tqdm
 
+from training.curves import draw_curves
 from training.pictures import draw_reconstructions
+from training.progress import Progress, short, shown
+from training.watch import Watch
 from utils.console import say, warn
 from utils.files import write_text
 
 METRICS = "metrics.jsonl"
-PLAIN_INTERVAL_S = 30.0  # between lines where there is no terminal
+CURVES = "curves.png"
+CURVES_INTERVAL_S = 60.0  # between drawings while the run goes on
 
 
 @dataclass
@@ -35,6 +40,7 @@ class StepReport:
     terms: Mapping[str, float]
     good: bool  # false: loss or gradient were not finite, and nothing was updated
     images: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor]
     faults: Sequence[str]  # why samples were replaced by others
     samples: int
     seconds: float
@@ -52,6 +58,7 @@ class EpochTotals:
     seconds: float = 0.0
     data_seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
+    statistics: dict[str, float] = field(default_factory=dict)  # of the last row
 
     def add(self, report: StepReport) -> None:
         """Take in one step."""
@@ -81,7 +88,7 @@ def _cut_rows(path: Path, done: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _memory_gb(device: torch.device) -> float:
+def memory_gb(device: torch.device) -> float:
     """Peak memory: the GPU's, or this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
@@ -122,38 +129,55 @@ class Reporter:
         window: tuple[float, float],
         device: torch.device,
         headline: Sequence[str],
+        image_every: int = 0,
         state: Mapping[str, Any] | None = None,
         done: int = 0,
     ) -> None:
-        """``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut."""
+        """``image_every``: steps between pictures, 0: none but :meth:`picture`'s.
+
+        ``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut.
+        """
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
         self.log_every, self.window, self.device, self.headline = log_every, window, device, headline
+        self.image_every = image_every
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
-        self._bar = tqdm(total=steps_per_epoch, unit="step", leave=False, dynamic_ncols=True, disable=None)
-        self._last_line = time.monotonic()
+        self._progress = Progress(epochs, steps_per_epoch)
+        self._watch = Watch()
+        self._drawn_at = time.monotonic()
+        self._lr = 0.0
         self._images: Mapping[str, Tensor] = {}
         self._totals = EpochTotals(**state) if state else EpochTotals()
 
     def step(self, report: StepReport) -> None:
         """Take in one step."""
-        self._images = report.images
+        self._images, self._lr = report.images, report.lr
         self._totals.add(report)
         if report.step % self.log_every == 0 or report.step == self.steps_per_epoch or not report.good:
+            self._totals.statistics = {name: value.item() for name, value in report.statistics.items()}
             self._write_row(report)
-        self._progress(report)
+        self._show(report)
+        done = self._done(report)
+        if self.image_every and done % self.image_every == 0:
+            self._picture(f"step_{done:08d}", f"after step {done}", done)
+
+    def _done(self, report: StepReport) -> int:
+        """Steps of the whole run."""
+        return report.epoch * self.steps_per_epoch + report.step
 
     def _write_row(self, report: StepReport) -> None:
-        step = report.epoch * self.steps_per_epoch + report.step
+        step = self._done(report)
         row = {
             "epoch": report.epoch + 1,
             "step": step,
             "lr": report.lr,
             "loss": report.loss,
             **report.terms,
-            "samples_per_s": round(report.samples / report.seconds, 3),
+            **self._totals.statistics,
+            "images_per_s": round(report.samples / report.seconds, 3),
             "data_wait": round(report.data_seconds / report.seconds, 4),
+            "memory_gb": round(memory_gb(self.device), 2),
         }
         if not report.good:
             row["skipped"] = True
@@ -171,22 +195,13 @@ class Reporter:
         except OSError as error:
             warn(f"no row could be written to {self.output / METRICS} ({error.strerror}); training goes on")
 
-    def _progress(self, report: StepReport) -> None:
-        done = report.epoch * self.steps_per_epoch + report.step
+    def _show(self, report: StepReport) -> None:
         totals = self._totals
-        left = (self.epochs * self.steps_per_epoch - done) * totals.seconds / totals.steps
-        numbers = (
-            f"{self._shown({'loss': report.loss, **report.terms})}, lr {report.lr:.2e}, "
-            f"{totals.samples / totals.seconds:.1f} samples/s, {_memory_gb(self.device):.1f} GB, "
-            f"{timedelta(seconds=round(left))} left"
+        left = (self.epochs * self.steps_per_epoch - self._done(report)) * totals.seconds / totals.steps
+        more = f"lr {report.lr:.0e}, {short(totals.samples / totals.seconds)} img/s, {memory_gb(self.device):.1f} GB"
+        self._progress.step(
+            report.epoch, report.step, self._headline({"loss": report.loss, **report.terms}), more, left
         )
-        if not self._bar.disable:
-            self._bar.set_description_str(f"epoch {report.epoch + 1}/{self.epochs}", refresh=False)
-            self._bar.set_postfix_str(numbers, refresh=False)
-            self._bar.update(report.step - self._bar.n)
-        elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
-            self._last_line = time.monotonic()
-            say(f"epoch {report.epoch + 1}/{self.epochs}, step {report.step}/{self.steps_per_epoch}: {numbers}")
 
     def epoch_end(self, epoch: int) -> None:
         """Say the epoch's means and the samples that were replaced, and start the next one afresh."""
@@ -194,10 +209,12 @@ class Reporter:
         means = {name: value / max(1, totals.good) for name, value in totals.sums.items()}
         terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "positive")
         say(
-            f"epoch {epoch + 1}/{self.epochs}: {terms}; {totals.samples / totals.seconds:.1f} samples/s, "
+            f"epoch {epoch + 1}/{self.epochs}: {terms}; {short(totals.samples / totals.seconds)} images/s, "
             f"{timedelta(seconds=round(totals.seconds))}, {100 * totals.data_seconds / totals.seconds:.0f} % of it "
             f"waiting for data"
         )
+        for warning in self._watch.epoch(means, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
+            warn(warning)
         if totals.good < totals.steps:
             warn(f"{totals.steps - totals.good} of {totals.steps} steps were skipped: loss or gradient not finite")
         if totals.faults:
@@ -205,9 +222,9 @@ class Reporter:
         for name, value in means.items():
             self._board.add_scalar(f"epoch/{name}", value, epoch + 1)
         self._totals = EpochTotals()
-        self._last_line = time.monotonic()
-        if not self._bar.disable:
-            self._bar.reset()
+        self._progress.epoch_end()
+        if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
+            self._draw_curves()
 
     def validation(self, epoch: int, losses: Mapping[str, float]) -> None:
         """Say and log the losses on held-out data."""
@@ -216,15 +233,16 @@ class Reporter:
         self._append(row)
         for name, value in losses.items():
             self._board.add_scalar(f"validation/{name}", value, step)
-        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {self._shown(losses)}")
+        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {shown(self._headline(losses))}")
 
     def results(self, values: Mapping[str, float]) -> None:
         """Log the figures that a run ends with."""
         for name, value in values.items():
             self._board.add_scalar(f"test/{name}", value, self.epochs * self.steps_per_epoch)
 
-    def _shown(self, values: Mapping[str, float]) -> str:
-        return ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", *self.headline) if name in values)
+    def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Those that people look at."""
+        return {name: values[name] for name in ("loss", *self.headline) if name in values}
 
     def state(self) -> dict[str, Any]:
         """The sums of the epoch under way, for a checkpoint."""
@@ -232,15 +250,33 @@ class Reporter:
 
     def picture(self, epoch: int) -> None:
         """Draw the last step's images, if the method gives any, as ``reconstructions/epoch_<n>.png``."""
+        steps = (epoch + 1) * self.steps_per_epoch
+        self._picture(f"epoch_{epoch + 1:04d}", f"after epoch {epoch + 1} of {self.epochs}", steps)
+
+    def _picture(self, name: str, title: str, step: int) -> None:
+        """A PNG in ``reconstructions/``, and the same in TensorBoard."""
         if not self._images:
             return
-        folder = self.output / "reconstructions"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"epoch_{epoch + 1:04d}.png"
-        draw_reconstructions(self._images, self.window, f"after epoch {epoch + 1} of {self.epochs}", path)
+        path = self.output / "reconstructions" / f"{name}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            draw_reconstructions(self._images, self.window, title, path)
+            self._board.add_image(
+                "reconstructions", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC"
+            )
+        except OSError as error:
+            warn(f"{path} could not be drawn ({error.strerror or error}); training goes on")
+
+    def _draw_curves(self) -> None:
+        self._drawn_at = time.monotonic()
+        try:
+            draw_curves(self.output / METRICS, self.output / CURVES, str(self.output))
+        except OSError as error:
+            warn(f"{self.output / CURVES} could not be drawn ({error.strerror or error})")
 
     def close(self) -> None:
-        """Close the files."""
-        self._bar.close()
+        """Close the files, and draw the curves."""
+        self._progress.close()
         self._board.close()
         self._metrics.close()
+        self._draw_curves()

@@ -19,6 +19,7 @@ from training.keeper import Keeper
 from training.loop import Trainer, train
 from training.precision import build_precision
 from training.record import list_hash, write_run_record
+from training.rehearsal import out_of_memory_is_said, rehearse
 from training.report import Reporter, Silence
 from training.schedule import build_optimizer
 from training.validate import Evaluation
@@ -93,6 +94,10 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
         raise UserError(f"--data {options.data}: holds other training samples on one machine than on another")
     trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks, options.accumulate)
     state = TrainingState(method, optimizer, precision, Position(), ranks)
+    if options.dry_run:
+        with closing(loader):
+            rehearse(trainer, state, loader, job.files, options, devices)
+        return
     with StopRequest(once=ranks.size > 1) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
@@ -117,10 +122,11 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 job.window,
                 devices.main,
                 method.headline,
+                options.image_every,
                 checkpoint["report"] if checkpoint else None,
                 state.position.epoch * len(loader) + state.position.step,
             )
-        with closing(reporter), closing(loader):
+        with closing(reporter), closing(loader), out_of_memory_is_said(options):
             train(
                 trainer,
                 loader,

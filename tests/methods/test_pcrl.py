@@ -123,6 +123,26 @@ def test_l1_is_the_mean_absolute_difference() -> None:
     torch.testing.assert_close(output.terms["rec"], expected)
 
 
+def test_statistics_are_what_they_are_called() -> None:
+    method, batch = make_method(3, "gn"), make_batch(3, 4)
+    output = run(method, batch, draws(4))
+    found = {name: value.item() for name, value in output.statistics.items()}
+    with torch.no_grad():
+        embedding = method.student.head(method.student.unet.encode(batch["input1"])[-1])
+        code = torch.relu(batch["aug1"] @ method.student.aug_fc1.weight.T + method.student.aug_fc1.bias)
+        gate = 1 / (1 + torch.exp(-(code @ method.student.aug_fc2.weight.T + method.student.aug_fc2.bias)))
+    queries = (embedding / embedding.norm(dim=1, keepdim=True)).numpy()
+    assert found["feature_spread"] == pytest.approx(queries.std(axis=0).mean() * 128**0.5, rel=1e-4)
+    assert found["gate_mean"] == pytest.approx(gate.mean().item(), rel=1e-4)
+    assert found["gate_spread"] == pytest.approx(gate.std().item(), rel=1e-4)
+    memory = output.state.memory
+    assert found["queue_filled"] == pytest.approx(3 * 4 / len(memory))
+    assert found["queue_spread"] == pytest.approx(
+        (memory / memory.norm(dim=1, keepdim=True)).std(dim=0, correction=0).mean().item() * 128**0.5, rel=1e-4
+    )
+    assert -1 <= found["similarity_queue"] < found["similarity_positive"] <= 1 + 1e-6
+
+
 def test_export_and_restore_bring_everything_back() -> None:
     method = make_method(2)
     output = run(method, make_batch(2, 3), draws(3))

@@ -1,0 +1,39 @@
+"""curves.png: what metrics.jsonl holds, whatever it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from training.curves import curves, draw_curves, read_rows, thinned
+
+
+def test_thinned_curves_are_means_of_neighbours() -> None:
+    assert thinned([1.0, 2.0, 3.0]) == [1, 2, 3]
+    long = np.arange(1001.0).tolist()
+    short = thinned(long)
+    assert len(short) <= 200
+    assert short[0] == np.mean(long[:6])
+    assert short[-1] == np.mean(long[-(1001 % 6) :])
+
+
+def test_a_run_is_drawn_with_a_line_cut_short_and_a_loss_that_is_no_number(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": 1, "step": step, "loss": 5 - step / 10, "nce": float("nan") if step == 3 else 4.0, "lr": 1e-3}
+        for step in range(1, 9)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"epoch": 1, "st')
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 8
+    assert curves(rows)["loss"] == ([*range(1, 9)], [5 - step / 10 for step in range(1, 9)])
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
+    assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 10
+
+
+def test_nothing_is_drawn_of_a_run_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
+    assert not (tmp_path / "curves.png").exists()
