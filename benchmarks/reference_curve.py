@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training.curves import draw_curves, read_rows
 
+ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "reference_curve.png"
 SHOWN = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed")
 MORE = ("feature_spread", "similarity_positive", "queue_filled")
