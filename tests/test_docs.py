@@ -329,6 +329,19 @@ def run_page_command(command: Command, folder: Path) -> None:
         status = run_script(words, folder, log)
     assert status == 0, f"{command}\nends with {status}:\n{log.read_text()[-2000:]}"
     RULES[command.kind].look(command, target)
+    keep_checkpoints(command, target, folder / "kept")
+
+
+def keep_checkpoints(command: Command, target: Path, kept: Path) -> None:
+    """What the command, unshortened, would have written is there for the page's next ones, whoever writes there."""
+    kept.mkdir(exist_ok=True)
+    if command.kind != "main.py pretask":
+        return
+    for path in target.glob("pcrl_*_1.0_1.pt"):
+        name = path.name.replace("_1.pt", f"_{command.value('--epochs', '100')}.pt")
+        shutil.copy(path, kept / name)
+    for path in kept.iterdir():
+        shutil.copy(path, target / path.name)
 
 
 def run_process(words: list[str], folder: Path, log: Path) -> int:
