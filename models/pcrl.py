@@ -63,8 +63,12 @@ class PCRLNetwork(UNetNetwork):
         return deepest * weights.reshape(*weights.shape, *[1] * self.dims)
 
     def gate_weights(self, code: Tensor) -> Tensor:
-        """Spatial-transform code -> a weight in 0..1 for each channel of the deepest feature, (B, C)."""
-        return torch.sigmoid(self.aug_fc2(F.relu(self.aug_fc1(code))))
+        """Spatial-transform code -> a weight in 0..1 for each channel of the deepest feature, (B, C).
+
+        No module is called, so that it may be looked at beside DataParallel, which knows of calls of ``forward`` alone.
+        """
+        hidden = F.relu(F.linear(code, self.aug_fc1.weight, self.aug_fc1.bias))
+        return torch.sigmoid(F.linear(hidden, self.aug_fc2.weight, self.aug_fc2.bias))
 
     def forward(
         self,

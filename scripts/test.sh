@@ -5,4 +5,4 @@ ruff check .
 ruff format --check .
 mypy
 # One test process a core, each with one thread: twice as fast as one process with all threads.
-OMP_NUM_THREADS=1 exec python -m pytest -n "$(nproc 2>/dev/null || sysctl -n hw.ncpu)" "$@"
+OMP_NUM_THREADS=1 exec python -m pytest -n "$(nproc 2>/dev/null || sysctl -n hw.ncpu)" --dist worksteal "$@"
