@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from models.layers import OPERATORS, norm_layer
@@ -12,6 +13,14 @@ from models.unet import UNet
 from models.upconv import Mixture, upsample_convolve
 
 DIMS = 3
+# Voxels of the first axis where, on the CPU, the bf16 gradient of a 3 x 3 x 3 kernel cannot be used: as oneDNN 3
+# computes it with AVX512-BF16 it reads memory that nobody has written, and now and then is garbage.
+BROKEN_IN_BF16 = 2
+
+
+def bf16_is_broken(x: Tensor) -> bool:
+    """Whether convolutions of (B, C, x, y, z) must be computed in float32."""
+    return x.device.type == "cpu" and x.shape[2] == BROKEN_IN_BF16 and torch.is_autocast_enabled("cpu")
 
 
 class ConvNormReLU(nn.Module):
@@ -50,6 +59,9 @@ class DownTransition(nn.Module):
         self.ops = ConvPair(in_channels, mid_channels, out_channels, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        if bf16_is_broken(x):
+            with torch.autocast("cpu", enabled=False):
+                return self.ops(x.float())
         return self.ops(x)
 
 
@@ -63,6 +75,9 @@ class UpTransition(nn.Module):
 
     def forward(self, passes: list[Tensor], skip: Mixture) -> list[Tensor]:
         """The passes' maps (B, C, x, y, z) and the mixture of their skips -> (B, out_channels, 2x, 2y, 2z) each."""
+        if bf16_is_broken(skip.own):
+            with torch.autocast("cpu", enabled=False):
+                return self([x.float() for x in passes], skip.map(Tensor.float))
         first, _ = self.ops.layers()
         return [self.ops.after_first(x) for x in upsample_convolve(passes, skip, self.up_conv, first.conv1)]
 

@@ -39,7 +39,9 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
     assert list((output / "tensorboard").glob("events*"))
     assert list((output / "reconstructions").glob("epoch_*.png"))
     assert (output / "curves.png").stat().st_size > 10_000
-    assert {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"} <= set(table[0])
+    assert {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"} <= set(
+        table[0]
+    )
     assert not list(output.rglob(".*.tmp"))
     return checkpoint
 

@@ -17,14 +17,14 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("contrast", "NCE", ("nce", "nce_mixup", "nce_mixed_key")),
     ("reconstruction", "squared or absolute error", ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed")),
     ("results on held-out data", "", ("val_auroc", "val_dice")),
-    ("features", "1 / cosine", ("feature_spread", "queue_spread", "similarity_positive", "similarity_queue")),
-    ("positive probability", "P0 of the first NCE term", ("positive",)),
+    ("features", "spread; cosine", ("feature_spread", "queue_spread", "similarity_positive", "similarity_queue")),
+    ("positive pair (P0)", "exp(cosine / T) / Z", ("positive",)),
     ("gate and queue", "share", ("gate_mean", "gate_spread", "queue_filled")),
     ("learning rate", "", ("lr",)),
     ("speed", "images/s", ("images_per_s",)),
     ("waiting for data", "share of the time", ("data_wait",)),
 )
-LOGARITHMIC = ("reconstruction", "positive probability")
+LOGARITHMIC = ("reconstruction", "positive pair (P0)")
 COLUMNS = 3
 SMOOTHED = 200  # points of a curve at most
 
