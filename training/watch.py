@@ -7,6 +7,7 @@ from collections.abc import Mapping
 HELP = "see docs/TROUBLESHOOTING.md"
 COLLAPSED_SPREAD = 0.05  # of normalised features; spread evenly they have 1
 COLLAPSED_EPOCHS = 3
+FULL = 0.99  # of the queue: real keys
 FLAT_EPOCHS, FLAT_CHANGE = 10, 1e-3
 LOW_LR = 0.05  # of the largest one: a loss that is flat below it is at its end
 STARVED_SHARE, STARVED_SECONDS = 0.3, 10.0
@@ -44,7 +45,7 @@ class Watch:
 
     def _collapse(self, statistics: Mapping[str, float]) -> str:
         spread = statistics.get("feature_spread")
-        if spread is None:
+        if spread is None or statistics.get("queue_filled", 1.0) < FULL:  # before that, all turn away from real keys
             return ""
         self._collapsed = self._collapsed + 1 if spread < COLLAPSED_SPREAD else 0
         if self._collapsed < COLLAPSED_EPOCHS:

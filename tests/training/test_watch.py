@@ -6,10 +6,10 @@ from training.watch import Watch
 
 
 def told(watch: Watch, epochs: int, loss=lambda epoch: 5 - 0.05 * epoch, **more: float) -> list[str]:
-    values = {"spread": 0.5, "lr": 1e-3, "seconds": 100.0, "data_seconds": 1.0} | more
+    values = {"spread": 0.5, "filled": 1.0, "lr": 1e-3, "seconds": 100.0, "data_seconds": 1.0} | more
     found = []
     for epoch in range(epochs):
-        statistics = {"feature_spread": values["spread"]}
+        statistics = {"feature_spread": values["spread"], "queue_filled": values["filled"]}
         found += watch.epoch({"loss": loss(epoch)}, statistics, values["lr"], values["seconds"], values["data_seconds"])
     return found
 
@@ -20,6 +20,7 @@ def test_a_healthy_run_is_left_alone() -> None:
 
 def test_collapsed_features_are_said_once() -> None:
     watch = Watch()
+    assert told(watch, 20, spread=0.01, filled=0.9) == [], "the queue is filling"
     assert told(watch, 2, spread=0.01) == []
     assert told(watch, 1) == [], "they have spread again: the count begins anew"
     (warning,) = told(watch, 20, spread=0.01)
