@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,10 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
     record = json.loads((output / "run.json").read_text())
     assert record["options"] == checkpoint["opt"]
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert list((output / "tensorboard").glob("events*"))
+    (events,) = (output / "tensorboard").glob("events*")
+    assert {b"reconstructions", b"feature_spread", b"images_per_s"} <= set(
+        re.findall(rb"[a-z_]{4,}", events.read_bytes())
+    )
     assert list((output / "reconstructions").glob("epoch_*.png"))
     assert (output / "curves.png").stat().st_size > 10_000
     assert {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"} <= set(
@@ -72,13 +76,18 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
     for told in (
         "data: 6 samples in",
         "batches: 2 of 4 an epoch, the last of 2; 120 epochs",
-        "network: 19.3 million parameters are trained; precision float32",
-        "the last of 2 steps: loss ",
+        "network: 19.3 million parameters are trained, 19.3 million are not",
+        "precision: float32; 1 process(es)",
+        "the second step on the first batch: loss ",
+        " images/s; the first batch was there after ",
         "GB at the peak (cpu)",
-        "0.24 GB a checkpoint, 2 numbered ones",
-        "the end of it: out/pcrl_luna_pretask_1.0_120.pt",
+        "time, estimated from that one step: 0:",
+        "0.24 GB a checkpoint, 2 numbered beside",
+        "at the end pcrl_luna_pretask_1.0_120.pt",
+        "it would start anew: out holds no run",
         "  --optimizer sgd: optimizer\n",
-        "dry run: nothing was written",
+        "  --dry_run: build",
+        "dry run: nothing was written to out",
     ):
         assert told in run.stdout, told
 

@@ -19,12 +19,13 @@ from methods.base import Batch
 from options import Options
 from training.checkpoint import BEST, LAST, PREVIOUS, TrainingState, check_same_run, checkpoint_name, find_resume
 from training.devices import Devices
-from training.loop import Trainer
+from training.loop import StepResult, Trainer
 from training.progress import shown, speed
 from training.report import CURVES, METRICS, memory_gb
 from training.schedule import cosine_lr, set_lr
 from utils.console import say, warn
 from utils.errors import UserError
+from utils.ranks import Ranks
 
 
 class _Counter(io.RawIOBase):
@@ -72,16 +73,17 @@ def _tell_flags(options: Options) -> None:
     say("flags:")
     for name in _flags_given():
         value = getattr(options, name)
-        say(f"  --{name}{'' if value is True else f' {value}'}: {texts[name]}")
+        words = "" if value is True else f" {value}" if value != "" else ' ""'
+        say(f"  --{name}{words}: {texts[name]}")
 
 
-def _tell_beginning(options: Options, list_sha256: str, state: TrainingState) -> None:
-    """Where a run would begin, or what would keep it from beginning."""
+def tell_beginning(options: Options, list_sha256: str, ranks: Ranks) -> None:
+    """Say where a run would begin, or what would keep it from beginning."""
     output = Path(options.output)
     try:
         checkpoint = find_resume(options.resume, output)
         if checkpoint:
-            check_same_run(checkpoint, options, list_sha256, state.ranks)
+            check_same_run(checkpoint, options, list_sha256, ranks)
             say(f"it would go on after epoch {checkpoint['epoch']}, step {checkpoint['step']}, of {output}")
         else:
             held = any((output / name).exists() for name in (LAST, PREVIOUS))
@@ -90,13 +92,15 @@ def _tell_beginning(options: Options, list_sha256: str, state: TrainingState) ->
         warn(f"it would not start: {error}")
 
 
-def _timed_step(trainer: Trainer, batch: Batch, number: int, batch_size: int, devices: Devices) -> tuple[str, float]:
-    """One training step: its losses in words, and its seconds."""
+def _timed_step(
+    trainer: Trainer, batch: Batch, number: int, batch_size: int, devices: Devices
+) -> tuple[StepResult, float]:
+    """One training step, and its seconds."""
     started = time.perf_counter()
     result = trainer.step(batch, number, batch_size)
     if devices.main.type == "cuda":
         torch.cuda.synchronize(devices.main)
-    return shown({"loss": result.loss, **result.terms}), time.perf_counter() - started
+    return result, time.perf_counter() - started
 
 
 def rehearse(
@@ -116,13 +120,14 @@ def rehearse(
     waited = time.perf_counter() - started
     with out_of_memory_is_said(options):
         _timed_step(trainer, batch, 0, size, devices)  # compiles, and fills caches
-        losses, seconds = _timed_step(trainer, batch, 1, size, devices)
+        result, seconds = _timed_step(trainer, batch, 1, size, devices)
     payload = state.snapshot(options, list_sha256, {})
     if state.ranks.first:
         _tell_data(loader, files, list_sha256, options)
-        _tell_step(trainer, losses, seconds, waited, size, devices)
+        _tell_step(trainer, result, seconds, waited, size, devices)
         _tell_run(seconds, len(loader), checkpoint_gb(payload), options)
-        _tell_beginning(options, list_sha256, state)
+        _tell_files(options, with_pictures=bool(result.images))
+        tell_beginning(options, list_sha256, state.ranks)
         _tell_flags(options)
         say(f"dry run: nothing was written to {options.output}")
 
@@ -136,14 +141,16 @@ def _tell_data(loader: Loader, files: Sequence[str], list_sha256: str, options: 
     )
 
 
-def _tell_step(trainer: Trainer, losses: str, seconds: float, waited: float, batch_size: int, devices: Devices) -> None:
+def _tell_step(
+    trainer: Trainer, result: StepResult, seconds: float, waited: float, batch_size: int, devices: Devices
+) -> None:
     trained = {id(parameter): parameter.numel() for parameter in trainer.method.trainable()}
     others = sum(each.numel() for each in trainer.method.parameters() if id(each) not in trained)
     say(
         f"network: {sum(trained.values()) / 1e6:.1f} million parameters are trained, {others / 1e6:.1f} million are not"
     )
     say(f"precision: {trainer.precision.name}; {trainer.ranks.size} process(es)")
-    say(f"the second step on the first batch: {losses}")
+    say(f"the second step on the first batch: {shown({'loss': result.loss, **result.terms})}")
     say(f"a step: {seconds:.2f} s, {speed(batch_size / seconds)}; the first batch was there after {waited:.1f} s")
     say(f"memory: {memory_gb(devices.main):.1f} GB at the peak ({devices.main.type})")
 
@@ -156,7 +163,8 @@ def _tell_run(seconds: float, steps: int, size_gb: float, options: Options) -> N
         f"disk: {size_gb:.2f} GB a checkpoint, {numbered} numbered beside {LAST}, {PREVIOUS}, {BEST}: at most "
         f"{size_gb * (numbered + 3):.1f} GB"
     )
-    say(
-        f"in {options.output}: {checkpoint_name(options, options.epochs)} at the end, {METRICS}, {CURVES}, run.json, "
-        f"tensorboard/, reconstructions/"
-    )
+
+
+def _tell_files(options: Options, with_pictures: bool) -> None:
+    names = [METRICS, CURVES, "run.json", "tensorboard/", *(["reconstructions/"] if with_pictures else [])]
+    say(f"in {options.output}: {', '.join(names)}; at the end {checkpoint_name(options, options.epochs)}")
