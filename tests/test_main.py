@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from tests.conftest import ROOT, rows, run_main, write_pairs, write_xrays
 
@@ -37,23 +38,21 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
     record = json.loads((output / "run.json").read_text())
     assert record["options"] == checkpoint["opt"]
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    logged = {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"}
+    assert logged <= set(table[0])
     (events,) = (output / "tensorboard").glob("events*")
-    assert {b"reconstructions", b"feature_spread", b"images_per_s"} <= set(
-        re.findall(rb"[a-z_]{4,}", events.read_bytes())
-    )
+    words = set(re.findall(rb"[a-z_]{4,}", events.read_bytes()))
+    assert {b"reconstructions", *(name.encode() for name in logged)} <= words
+    for picture in (output / "curves.png", *(output / "reconstructions").glob("epoch_*.png")):
+        assert np.asarray(Image.open(picture).convert("L")).std() > 10, picture
     assert list((output / "reconstructions").glob("epoch_*.png"))
-    assert (output / "curves.png").stat().st_size > 10_000
-    assert {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"} <= set(
-        table[0]
-    )
     assert not list(output.rglob(".*.tmp"))
     return checkpoint
 
 
 def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> None:
-    run = run_main(
-        "--data", pairs, "--b", 5, "--epochs", 2, "--output", "out", "--workers", 1, *LUNA.split(), cwd=tmp_path
-    )
+    more = ("--epochs", 2, "--output", "out", "--workers", 1, "--log_every", 1)
+    run = run_main("--data", pairs, "--b", 5, *more, *LUNA.split(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "device: CPU" in run.stdout
     assert run.stderr.count("warning") == 1, run.stderr
@@ -61,6 +60,9 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     assert "\x1b" not in run.stdout + run.stderr
     assert "\r" not in run.stdout + run.stderr
     checkpoint = assert_run(tmp_path / "out", "pcrl_luna_pretask_1.0_2.pt", steps=4)
+    assert ["feature_spread" in row for row in rows(tmp_path / "out")] == [True, False] * 2, "one sample has no spread"
+    for epoch in (1, 2):  # where there is no terminal, a line for each
+        assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s, .* waiting for data$", run.stdout, re.M)) == 1
     assert checkpoint["epoch"] == 2
     assert len(checkpoint["state_dict"]) == 114
     assert checkpoint["contrast"]["pointer"] == 2 * 6 * 3
