@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from tests.conftest import ROOT, rows, run_main, write_pairs, write_xrays
 
@@ -36,20 +38,21 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
     record = json.loads((output / "run.json").read_text())
     assert record["options"] == checkpoint["opt"]
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert list((output / "tensorboard").glob("events*"))
+    logged = {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"}
+    assert logged <= set(table[0])
+    (events,) = (output / "tensorboard").glob("events*")
+    words = set(re.findall(rb"[a-z_]{4,}", events.read_bytes()))
+    assert {b"reconstructions", *(name.encode() for name in logged)} <= words
+    for picture in (output / "curves.png", *(output / "reconstructions").glob("epoch_*.png")):
+        assert np.asarray(Image.open(picture).convert("L")).std() > 10, picture
     assert list((output / "reconstructions").glob("epoch_*.png"))
-    assert (output / "curves.png").stat().st_size > 10_000
-    assert {"similarity_positive", "queue_spread", "gate_mean", "images_per_s", "data_wait", "memory_gb"} <= set(
-        table[0]
-    )
     assert not list(output.rglob(".*.tmp"))
     return checkpoint
 
 
 def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> None:
-    run = run_main(
-        "--data", pairs, "--b", 5, "--epochs", 2, "--output", "out", "--workers", 1, *LUNA.split(), cwd=tmp_path
-    )
+    more = ("--epochs", 2, "--output", "out", "--workers", 1, "--log_every", 1)
+    run = run_main("--data", pairs, "--b", 5, *more, *LUNA.split(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "device: CPU" in run.stdout
     assert run.stderr.count("warning") == 1, run.stderr
@@ -57,6 +60,9 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     assert "\x1b" not in run.stdout + run.stderr
     assert "\r" not in run.stdout + run.stderr
     checkpoint = assert_run(tmp_path / "out", "pcrl_luna_pretask_1.0_2.pt", steps=4)
+    assert ["feature_spread" in row for row in rows(tmp_path / "out")] == [True, False] * 2, "one sample has no spread"
+    for epoch in (1, 2):  # where there is no terminal, a line for each
+        assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s, .* waiting for data$", run.stdout, re.M)) == 1
     assert checkpoint["epoch"] == 2
     assert len(checkpoint["state_dict"]) == 114
     assert checkpoint["contrast"]["pointer"] == 2 * 6 * 3
@@ -72,13 +78,18 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
     for told in (
         "data: 6 samples in",
         "batches: 2 of 4 an epoch, the last of 2; 120 epochs",
-        "network: 19.3 million parameters are trained; precision float32",
-        "the last of 2 steps: loss ",
+        "network: 19.3 million parameters are trained, 19.3 million are not",
+        "precision: float32; 1 process(es)",
+        "the second step on the first batch: loss ",
+        " images/s; the first batch was there after ",
         "GB at the peak (cpu)",
-        "0.24 GB a checkpoint, 2 numbered ones",
-        "the end of it: out/pcrl_luna_pretask_1.0_120.pt",
+        "time, estimated from that one step: 0:",
+        "0.24 GB a checkpoint, 2 numbered beside",
+        "at the end pcrl_luna_pretask_1.0_120.pt",
+        "it would start anew: out holds no run",
         "  --optimizer sgd: optimizer\n",
-        "dry run: nothing was written",
+        "  --dry_run: build",
+        "dry run: nothing was written to out",
     ):
         assert told in run.stdout, told
 

@@ -11,36 +11,44 @@ from typing import Any
 from utils.files import atomic_path
 
 IGNORED = {"epoch", "step", "skipped", "replaced"}
-# Panels: title, unit, and the names that belong there. What no panel takes goes into the first.
+# Panels: title, what the y axis is, and the names that belong there.
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("loss", "", ("loss", "contrast", "reconstruction", "val_loss", "val_contrast", "val_reconstruction")),
-    ("contrast", "NCE", ("nce", "nce_mixup", "nce_mixed_key")),
+    ("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
+    ("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
     ("reconstruction", "squared or absolute error", ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed")),
-    ("results on held-out data", "", ("val_auroc", "val_dice")),
-    ("features", "spread; cosine", ("feature_spread", "queue_spread", "similarity_positive", "similarity_queue")),
+    ("results on held-out data", "score, 0 to 1", ("auroc", "dice")),
+    ("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread")),
+    ("similarity of a query", "cosine", ("similarity_positive", "similarity_queue")),
     ("positive pair (P0)", "exp(cosine / T) / Z", ("positive",)),
-    ("gate and queue", "share", ("gate_mean", "gate_spread", "queue_filled")),
-    ("learning rate", "", ("lr",)),
+    ("queue", "share of real keys", ("queue_filled",)),
+    ("gate", "weight, 0 to 1", ("gate_mean", "gate_spread")),
+    ("learning rate", "lr", ("lr",)),
     ("speed", "images/s", ("images_per_s",)),
-    ("waiting for data", "share of the time", ("data_wait",)),
+    ("waiting for data", "share of a step's time", ("data_wait",)),
+    ("memory, at its peak", "GB", ("memory_gb",)),
 )
+OTHERS = ("others", "")  # title and axis of the panel of all names that no panel has
+HELD_OUT = "val_"  # names of results on held-out data begin so; they are drawn dashed, beside those in training
 LOGARITHMIC = ("reconstruction", "positive pair (P0)")
+FROM_ZERO = ("queue", "speed", "waiting for data", "memory, at its peak")
 COLUMNS = 3
-SMOOTHED = 200  # points of a curve at most
+POINTS = 200  # of a curve at most
+
+Curves = dict[str, tuple[list[float], list[float]]]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl; a line that a full disk has cut short is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             rows.append(json.loads(line))
     return rows
 
 
-def curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+def curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
     """Name -> its steps and values."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    found: Curves = {}
     for row in rows:
         for name, value in row.items():
             if name not in IGNORED and isinstance(value, int | float):
@@ -50,9 +58,20 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[list[float], li
     return found
 
 
+def panels(names: Iterable[str]) -> list[tuple[str, str, list[str]]]:
+    """The panels to draw: title, axis and names. What is told of single classes (``val_dice/liver``) is left out."""
+    left = [name for name in names if "/" not in name]
+    found = []
+    for title, axis, keys in PANELS:
+        mine = [name for key in keys for name in (key, HELD_OUT + key) if name in left]
+        left = [name for name in left if name not in mine]
+        found.append((title, axis, mine))
+    return [panel for panel in (*found, (*OTHERS, left)) if panel[2]]
+
+
 def thinned(values: Sequence[float]) -> list[float]:
-    """Means of neighbours, at most ``SMOOTHED``, so that a long run is legible, and quickly drawn."""
-    width = -(-len(values) // SMOOTHED)
+    """Means of neighbours, at most ``POINTS``, so that a long run is legible, and quickly drawn."""
+    width = -(-len(values) // POINTS)
     parts = [values[start : start + width] for start in range(0, len(values), width)]
     return [sum(part) / len(part) for part in parts]
 
@@ -60,30 +79,38 @@ def thinned(values: Sequence[float]) -> list[float]:
 def draw_curves(metrics: Path, path: Path, title: str) -> None:
     """Draw what the rows have, panel by panel; nothing if there are none."""
     found = curves(read_rows(metrics))
-    panels = [(name, unit, [key for key in keys if key in found]) for name, unit, keys in PANELS]
-    panels = [panel for panel in panels if panel[2]]
-    if not panels:
+    shown = panels(found)
+    if not shown:
         return
     from matplotlib.figure import Figure  # late: it takes a second to import
 
-    rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(4.2 * COLUMNS, 2.7 * rows + 0.4), layout="constrained")
+    rows = -(-len(shown) // COLUMNS)
+    figure = Figure(figsize=(4.2 * COLUMNS, 2.5 * rows + 0.4), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for (name, unit, keys), axis in zip(panels, axes, strict=False):
-        for key in keys:
-            steps, values = (thinned(part) for part in found[key])
-            axis.plot(steps, values, label=key, marker="o" if len(steps) == 1 else "", linewidth=1.2)
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    for (name, label, keys), axis in zip(shown, axes, strict=False):
+        _draw(axis, {key: found[key] for key in keys})
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
-        axis.set_ylabel(unit, fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
+        axis.set_ylabel(label, fontsize=8)
         if name in LOGARITHMIC:
             axis.set_yscale("log")
-        if len(keys) > 1:
-            axis.legend(fontsize=7)
-    for axis in axes:  # those that are left
-        axis.set_axis_off()
+        if name in FROM_ZERO:
+            axis.set_ylim(bottom=0)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
+
+
+def _draw(axis: Any, lines: Curves) -> None:
+    """``axis``: matplotlib's."""
+    colours: dict[str, str] = {}
+    for name, (steps, values) in lines.items():
+        held_out, base = name.startswith(HELD_OUT), name.removeprefix(HELD_OUT)
+        colour = colours.setdefault(base, f"C{len(colours)}")
+        style = {"linestyle": "--" if held_out else "-", "marker": "o" if held_out or len(steps) == 1 else ""}
+        axis.plot(thinned(steps), thinned(values), label=name, color=colour, linewidth=1.2, markersize=3, **style)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=7)

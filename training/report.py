@@ -19,14 +19,14 @@ from torch import Tensor
 
 from training.curves import draw_curves
 from training.pictures import draw_reconstructions
-from training.progress import Progress, short, shown
+from training.progress import Moment, Pace, Progress, shown, speed
 from training.watch import Watch
 from utils.console import say, warn
 from utils.files import write_text
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
-CURVES_INTERVAL_S = 60.0  # between drawings while the run goes on
+CURVES_INTERVAL_S = 30.0  # between drawings while the run goes on
 
 
 @dataclass
@@ -58,7 +58,7 @@ class EpochTotals:
     seconds: float = 0.0
     data_seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
-    statistics: dict[str, float] = field(default_factory=dict)  # of the last row
+    statistics: dict[str, float] = field(default_factory=dict)  # the last known of each
 
     def add(self, report: StepReport) -> None:
         """Take in one step."""
@@ -143,20 +143,23 @@ class Reporter:
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
-        self._progress = Progress(epochs, steps_per_epoch)
-        self._watch = Watch()
+        self._progress, self._pace = Progress(), Pace()
         self._drawn_at = time.monotonic()
         self._lr = 0.0
         self._images: Mapping[str, Tensor] = {}
-        self._totals = EpochTotals(**state) if state else EpochTotals()
+        sums = dict(state or {})
+        self._watch = Watch(**sums.pop("watch", {}))
+        self._totals = EpochTotals(**sums)
 
     def step(self, report: StepReport) -> None:
         """Take in one step."""
         self._images, self._lr = report.images, report.lr
         self._totals.add(report)
+        self._pace.add(report.samples, report.seconds)
         if report.step % self.log_every == 0 or report.step == self.steps_per_epoch or not report.good:
-            self._totals.statistics = {name: value.item() for name, value in report.statistics.items()}
-            self._write_row(report)
+            statistics = {name: value.item() for name, value in report.statistics.items()}
+            self._totals.statistics |= statistics
+            self._write_row(report, statistics)
         self._show(report)
         done = self._done(report)
         if self.image_every and done % self.image_every == 0:
@@ -166,7 +169,7 @@ class Reporter:
         """Steps of the whole run."""
         return report.epoch * self.steps_per_epoch + report.step
 
-    def _write_row(self, report: StepReport) -> None:
+    def _write_row(self, report: StepReport, statistics: Mapping[str, float]) -> None:
         step = self._done(report)
         row = {
             "epoch": report.epoch + 1,
@@ -174,7 +177,7 @@ class Reporter:
             "lr": report.lr,
             "loss": report.loss,
             **report.terms,
-            **self._totals.statistics,
+            **statistics,
             "images_per_s": round(report.samples / report.seconds, 3),
             "data_wait": round(report.data_seconds / report.seconds, 4),
             "memory_gb": round(memory_gb(self.device), 2),
@@ -196,12 +199,18 @@ class Reporter:
             warn(f"no row could be written to {self.output / METRICS} ({error.strerror}); training goes on")
 
     def _show(self, report: StepReport) -> None:
-        totals = self._totals
-        left = (self.epochs * self.steps_per_epoch - self._done(report)) * totals.seconds / totals.steps
-        more = f"lr {report.lr:.0e}, {short(totals.samples / totals.seconds)} img/s, {memory_gb(self.device):.1f} GB"
-        self._progress.step(
-            report.epoch, report.step, self._headline({"loss": report.loss, **report.terms}), more, left
+        moment = Moment(
+            epoch=report.epoch + 1,
+            epochs=self.epochs,
+            step=report.step,
+            steps=self.steps_per_epoch,
+            values=self._headline({"loss": report.loss, **report.terms}),
+            lr=report.lr,
+            images_per_s=self._pace.images_per_s(),
+            memory_gb=memory_gb(self.device),
+            seconds_left=self._pace.seconds(self.epochs * self.steps_per_epoch - self._done(report)),
         )
+        self._progress.step(moment)
 
     def epoch_end(self, epoch: int) -> None:
         """Say the epoch's means and the samples that were replaced, and start the next one afresh."""
@@ -209,11 +218,12 @@ class Reporter:
         means = {name: value / max(1, totals.good) for name, value in totals.sums.items()}
         terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "positive")
         say(
-            f"epoch {epoch + 1}/{self.epochs}: {terms}; {short(totals.samples / totals.seconds)} images/s, "
+            f"epoch {epoch + 1}/{self.epochs}: {terms}; {speed(totals.samples / totals.seconds)}, "
             f"{timedelta(seconds=round(totals.seconds))}, {100 * totals.data_seconds / totals.seconds:.0f} % of it "
             f"waiting for data"
         )
-        for warning in self._watch.epoch(means, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
+        watched = self._headline(means)
+        for warning in self._watch.epoch(watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
             warn(warning)
         if totals.good < totals.steps:
             warn(f"{totals.steps - totals.good} of {totals.steps} steps were skipped: loss or gradient not finite")
@@ -245,8 +255,8 @@ class Reporter:
         return {name: values[name] for name in ("loss", *self.headline) if name in values}
 
     def state(self) -> dict[str, Any]:
-        """The sums of the epoch under way, for a checkpoint."""
-        return asdict(self._totals)
+        """The sums of the epoch under way and what the watch has seen, for a checkpoint."""
+        return {**asdict(self._totals), "watch": self._watch.state()}
 
     def picture(self, epoch: int) -> None:
         """Draw the last step's images, if the method gives any, as ``reconstructions/epoch_<n>.png``."""

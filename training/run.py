@@ -96,7 +96,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     if options.dry_run:
         with closing(loader):
-            rehearse(trainer, state, loader, job.files, options, devices)
+            rehearse(trainer, state, loader, job.files, list_sha256, options, devices)
         return
     with StopRequest(once=ranks.size > 1) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:

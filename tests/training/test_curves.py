@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.curves import curves, draw_curves, read_rows, thinned
+from training.curves import POINTS, curves, draw_curves, panels, read_rows, thinned
 
 
 def test_thinned_curves_are_means_of_neighbours() -> None:
     assert thinned([1.0, 2.0, 3.0]) == [1, 2, 3]
     long = np.arange(1001.0).tolist()
     short = thinned(long)
-    assert len(short) <= 200
+    assert len(short) <= POINTS
     assert short[0] == np.mean(long[:6])
     assert short[-1] == np.mean(long[-(1001 % 6) :])
 
@@ -31,6 +31,17 @@ def test_a_run_is_drawn_with_a_line_cut_short_and_a_loss_that_is_no_number(tmp_p
     assert curves(rows)["loss"] == ([*range(1, 9)], [5 - step / 10 for step in range(1, 9)])
     draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
     assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 10
+
+
+def test_every_name_has_a_panel_and_held_out_results_stand_beside_those_in_training() -> None:
+    names = ["lr", "val_loss", "loss", "val_auroc", "val_auroc/Mass", "new_term", "val_new_term"]
+    found = {title: keys for title, _, keys in panels(names)}
+    assert found == {
+        "loss": ["loss", "val_loss"],
+        "results on held-out data": ["val_auroc"],
+        "learning rate": ["lr"],
+        "others": ["new_term", "val_new_term"],
+    }
 
 
 def test_nothing_is_drawn_of_a_run_without_rows(tmp_path: Path) -> None:

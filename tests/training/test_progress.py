@@ -7,18 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from training.progress import Moment, Pace, fitted, rate
 
 PROGRAM = """
 import time
 from training import progress
 progress.PLAIN_INTERVAL_S = 0
-line = progress.Progress(240, 880)
+line = progress.Progress()
 values = {"loss": 7.3123, "contrast": 7.2561, "reconstruction": 0.055761}
 for step in range(1, 6):
     time.sleep(0.15)  # more often, tqdm would not draw
-    line.step(0, step, values, "lr 1e-03, 512 img/s, 5.3 GB", 3926 - step)
+    line.step(progress.Moment(1, 240, step, 880, values, 6.9e-4, 512.3, 5.31, 3926 - step))
 line.epoch_end()
 line.close()
 """
@@ -34,7 +37,7 @@ def test_in_a_terminal_it_is_one_line_that_fits(columns: int) -> None:
     import termios
 
     ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24 * (columns > 80), columns, 0, 0))
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=its, stderr=its)
     os.close(its)
     written = b""
@@ -52,11 +55,15 @@ def test_in_a_terminal_it_is_one_line_that_fits(columns: int) -> None:
     assert all(len(frame.strip("\n")) <= columns for frame in frames)
     assert "\n" not in written.decode().strip()
     last = next(frame for frame in frames if "5/880" in frame)
-    assert ("|" in last) == (columns == 140)
-    assert "1:05:2" in last
-    assert "loss 7.31 contrast 7.26" in last
-    if columns > 80:
-        assert "reconstruction 0.0558, lr 1e-03, 512 img/s" in last
+    assert (
+        last.rstrip()
+        == {
+            80: "1/240 5/880 loss 7.31 contr 7.26 recon 0.0558 lr 6.9e-4 512/s 5.3 GB 1:05:21",
+            100: "epoch 1/240 5/880 loss 7.31 contr 7.26 recon 0.0558 lr 6.9e-4 512 images/s 5.3 GB 1:05:21 left",
+            140: "epoch 1/240 [          ] 5/880 loss 7.31 contrast 7.26 reconstruction 0.0558 lr 6.9e-4 512 images/s "
+            "5.3 GB 1:05:21 left",
+        }[columns].rstrip()
+    )
 
 
 def test_in_a_file_lines_are_plain(tmp_path: Path) -> None:
@@ -67,6 +74,37 @@ def test_in_a_file_lines_are_plain(tmp_path: Path) -> None:
     lines = text.decode().splitlines()
     assert len(lines) == 5
     assert lines[0] == (
-        "epoch 1/240, step 1/880: loss 7.31, contrast 7.26, reconstruction 0.0558, lr 1e-03, 512 img/s, 5.3 GB, "
+        "epoch 1/240, step 1/880: loss 7.31, contrast 7.26, reconstruction 0.0558, lr 6.9e-4, 512 images/s, 5.3 GB, "
         "1:05:25 left"
     )
+
+
+@given(
+    columns=st.integers(1, 200),
+    epochs=st.integers(1, 10_000),
+    steps=st.integers(1, 100_000),
+    loss=st.floats(),
+    left=st.floats(0, 1e7),
+)
+def test_it_fits_whatever_its_numbers(columns: int, epochs: int, steps: int, loss: float, left: float) -> None:
+    now = Moment(epochs, epochs, steps, steps, {"loss": loss, "contrast": loss}, 1e-3, 1234.5, 123.4, left)
+    line = fitted(now, columns)
+    assert len(line) < columns
+    assert now.left in line or columns < 60
+
+
+def test_a_learning_rate_has_two_digits() -> None:
+    assert [rate(lr) for lr in (1e-3, 6.91e-4, 0.1, 0)] == ["1.0e-3", "6.9e-4", "1.0e-1", "0.0e0"]
+
+
+def test_the_pace_forgets_the_first_step_and_slowly_the_others() -> None:
+    pace = Pace()
+    pace.add(16, 60.0)
+    assert pace.seconds(10) == 600
+    pace.add(16, 2.0)
+    assert (pace.seconds(10), pace.images_per_s()) == (20, 8)
+    pace.add(16, 4.0)
+    assert pace.seconds(1) == 3
+    for _ in range(100):
+        pace.add(32, 1.0)
+    assert pace.images_per_s() == pytest.approx(32, rel=1e-2)
