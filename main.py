@@ -12,7 +12,7 @@ def main() -> int:
     options, warnings = parse_options()
     # Late, since torch takes seconds to import: --help and wrong flags are answered at once.
     from training.devices import Devices, processes_wanted
-    from training.distributed import end_alike, joined, launch, local_rank, ranks_of_environment
+    from training.distributed import end_alike, end_now, joined, launch, local_rank, ranks_of_environment
 
     ranks, rank_here = ranks_of_environment(), local_rank()
     processes = processes_wanted(options.parallel, options.processes, options.gpus)
@@ -28,7 +28,10 @@ def main() -> int:
     say(devices.note)
     with joined(ranks, devices.main):
         work = preview if options.preview else PHASES[options.phase]
-        return end_alike(ranks, lambda: work(options, devices, ranks))
+        status = end_alike(ranks, lambda: work(options, devices, ranks))
+    if ranks.size > 1:
+        end_now(status)
+    return status
 
 
 if __name__ == "__main__":

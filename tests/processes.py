@@ -40,12 +40,17 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def state(pid: int) -> str:
+    """proc(5)'s letter: R running, S asleep, T stopped, Z zombie; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def alive(pid: int) -> bool:
     """False for a zombie too: where nobody waits for orphans, those stay."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return state(pid) not in ("", "Z")
 
 
 @contextmanager
@@ -54,6 +59,8 @@ def held(pids: Sequence[int]) -> Iterator[None]:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
+        for pid in pids:  # a signal with a lower number that comes before the stop would go first
+            wait_until(lambda pid=pid: state(pid) in ("T", "Z", ""))  # type: ignore[misc]
         yield
     finally:
         for pid in pids:

@@ -179,6 +179,24 @@ def test_ranks_end_with_a_killed_launcher(launcher: tuple[str, ...], pairs: Path
     wait_until(lambda: not any(map(alive, ranks)), "a rank outlives its launcher")
 
 
+def test_a_rank_ends_without_taking_the_interpreter_down() -> None:
+    """Gloo's threads may hold tensors until the end; to free one while Python is taken down aborts the process."""
+    program = """
+import atexit, sys
+from training.distributed import end_now
+class Held:
+    def __del__(self):
+        print("taken down")
+held = Held()
+atexit.register(print, "called at exit")
+print("buffered")
+end_now(3)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 3, run.stderr
+    assert run.stdout.splitlines() == ["buffered", "called at exit"]
+
+
 def test_what_one_rank_cannot_read_ends_all_with_one_line(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs")
     broken = data / "subset1" / "1.2.1_img_0.npy"

@@ -13,6 +13,7 @@ or many. How a run ends when one of them does:
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import math
 import os
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -134,6 +135,18 @@ def end_alike(ranks: Ranks, work: Callable[[], None]) -> int:
         status = 2
     ranks.gather_objects(None)  # nobody leaves before it is said: launchers end the others once one has failed
     return status
+
+
+def end_now(status: int) -> NoReturn:
+    """End this process as ``sys.exit`` does, but for the taking down of the interpreter.
+
+    The model keeps gloo's threads alive, also after the group was destroyed. One of them may still hold the tensor of
+    the last collective call; to let go of it while Python is taken down aborts the process, whose work was done.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def launch(size: int) -> int:
