@@ -85,6 +85,7 @@ def test_torchrun_in_3d_gives_the_losses_of_one_process(pairs: Path, tmp_path: P
     argv = ["--data", pairs, *COMMON, "--epochs", 1, "--norm", "gn", "--output", tmp_path / "out"]
     run = finish(TORCHRUN, *argv)
     assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr
     assert run.stdout.count("device: CPU") == 1, "one rank speaks"
     assert run.stdout.count("saved ") == 1
     expected = literal_rows([str(word) for word in argv], ranks=2)
@@ -100,6 +101,7 @@ def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
     argv = ("--data", xrays, "--n", "chest", *COMMON[2:], "--b", 2, "--epochs", 1, "--output", tmp_path / "out")
     run = finish(TORCHRUN, *argv, "--amp", "native")
     assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr
     assert "bfloat16" in run.stdout
     checkpoint = torch.load(tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt", weights_only=True)
     assert checkpoint["contrast"]["pointer"] == 2 * 3, "three pushes of the keys of both ranks"
