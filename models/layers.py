@@ -65,15 +65,3 @@ def norm_layer(name: str, channels: int, dims: int) -> nn.Module:
     if name == "in":
         return OPERATORS[dims].instance_norm(channels, affine=True)
     raise ValueError(f"unknown normalisation {name!r}; known: {', '.join(NORMS)}")
-
-
-def use_channels_last(network: nn.Module) -> None:
-    """Lay the convolutions' weights out in the memory format that some processors are faster in; in place.
-
-    Weights that both formats lay out alike (a 1x1 kernel) keep their strides: gradients have those, and
-    DistributedDataParallel warns of a difference.
-    """
-    for parameter in network.parameters():
-        if parameter.dim() >= 4:
-            memory_format = OPERATORS[parameter.dim() - 2].channels_last
-            parameter.data = parameter.data.contiguous(memory_format=memory_format)

@@ -12,7 +12,7 @@ from datasets.registry import DATASETS
 from methods import METHODS
 from methods.base import Method
 from methods.pcrl import PCRLConfig
-from models.layers import use_channels_last
+from models.layers import OPERATORS
 from models.pcrl import PCRLNetwork
 from options import Options
 from phases.network import new_network, start_from_weight
@@ -90,7 +90,7 @@ def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: D
         without=options.left_out,
     )
     if channels_last(options, devices.main):
-        use_channels_last(network)
+        network = network.to(memory_format=OPERATORS[network.dims].channels_last)
     return METHODS[options.model](network, config, devices.wrap, ranks).to(devices.main)
 
 

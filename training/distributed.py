@@ -76,6 +76,8 @@ def distributed(method: Method, ranks: Ranks) -> Callable[[Batch, Any], StepOutp
     """
     if ranks.size == 1:
         return method
+    # The strides of a 1x1 kernel are ambiguous, and its gradient's depend on who computes it; nothing is slower for it.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 renames the argument; older ones know this name
         return DistributedDataParallel(method, broadcast_buffers=False)
