@@ -27,7 +27,7 @@ PHASES = {  # and the --n that each can do
 PRETRAINING, SUPERVISED = ("pretask",), ("finetune", "linear")
 TRAINING = PRETRAINING + SUPERVISED
 ONLY_IN = {  # phases -> the flags that have a meaning in them alone
-    PRETRAINING: ("augment", "outchannel", "final_act", "loss", "without", "moco_t", "shuffle_bn"),
+    PRETRAINING: ("augment", "outchannel", "final_act", "loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"),
     TRAINING: (
         *("model", "on_bad_sample", "epochs", "lr", "optimizer", "momentum", "weight_decay", "patience"),
         *("max_bad_steps", "amp", "resume", "val_every", "save_every", "save_minutes", "log_every"),
@@ -168,6 +168,12 @@ class Options:
     )
     max_bad_steps: int = _flag(10, "optimisation", "steps in a row without a finite loss and gradient before it stops")
     moco_t: float = _flag(0.2, "optimisation", "temperature T of the contrast")
+    moco_k: int = _flag(
+        16384, "optimisation", "keys in the queue; for few samples about 1.5 x their number", type=_positive
+    )
+    moco_m: float = _flag(
+        0.999, "optimisation", "momentum of the teacher at each step; for a few hundred steps less, as 0.99"
+    )
 
     gpus: str | None = _flag(
         None,
@@ -325,6 +331,8 @@ class Options:
             raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
         if not self.moco_t > 0:
             raise UserError(f"--moco_t {self.moco_t}: must be above 0")
+        if not 0 <= self.moco_m < 1:
+            raise UserError(f"--moco_m {self.moco_m}: must be at least 0 and below 1")
         if self.preview and self.phase != "pretask":
             raise UserError(f"--preview {self.preview}: it shows what pre-training sees, not --phase {self.phase}")
         if self.dry_run and (self.preview or self.phase not in TRAINING):

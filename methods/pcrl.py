@@ -244,7 +244,7 @@ class PCRL(Method):
         self.queue.write(output.state)
 
     def commit(self, output: StepOutput) -> None:
-        """7. Write the queue; teacher <- 0.999 teacher + 0.001 student."""
+        """7. Write the queue; teacher <- m teacher + (1 - m) student, m = 0.999."""
         self.queue.write(output.state)
         update_teacher(self.teacher, self.student, self.config.ema_momentum)
 

@@ -85,6 +85,8 @@ def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: D
     config = PCRLConfig(
         n_data=n_data,
         temperature=options.moco_t,
+        queue_size=options.moco_k,
+        ema_momentum=options.moco_m,
         reconstruction_loss=options.loss,
         shuffle_bn=options.shuffle_bn == "full",
         without=options.left_out,

@@ -107,7 +107,7 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     # and on from it, with one grey channel instead of three: all but the first and the last layer fits
     weight = tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt"
     grey = "--n chest --inchannel 1 --b 2 --workers 0 --ratio 1.0 --amp native --epochs 2"
-    speed = "--warmup_epochs 1 --accumulate 2 --channels_last off --image_every 1"
+    speed = "--warmup_epochs 1 --accumulate 2 --channels_last off --image_every 1 --moco_k 20 --moco_m 0"
     again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey.split(), *speed.split())
     assert again.returncode == 0, again.stderr
     assert "187 tensors used; 3 missing (model.encoder.conv1.weight, " in again.stdout
@@ -116,6 +116,9 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     pictures = sorted(path.name for path in (tmp_path / "grey" / "reconstructions").iterdir())
     assert pictures == ["epoch_0002.png", "step_00000001.png", "step_00000002.png"]
     assert checkpoint["contrast"]["pointer"] == 2 * 2 * 3, "each micro-batch of one pushes its keys"
+    assert checkpoint["contrast"]["memory"].shape == (20, 128)
+    conv = "model.encoder.layer4.1.conv2.weight"
+    assert torch.equal(checkpoint["model_ema"][conv], checkpoint["model"][conv]), "without momentum the teacher follows"
     assert checkpoint["optimizer"]["param_groups"][0]["lr"] == 1e-3, "the cosine starts after the warm-up"
 
 

@@ -35,6 +35,7 @@ def test_defaults_are_the_published_ones() -> None:
         1e-4,
     )
     assert (options.norm, options.final_act, options.loss, options.moco_t) == ("bn", "sigmoid", "mse", 0.2)
+    assert (options.moco_k, options.moco_m) == (16384, 0.999)
     assert (options.inchannel, options.outchannel, options.seed, options.gpus) == (1, 1, 0, None)
     chest, _ = parse_options(["--data", "x", "--n", "chest"])
     assert (chest.d, chest.inchannel, chest.outchannel, chest.final_act) == (2, 3, 3, "none")
@@ -75,6 +76,8 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
         ("--optimizer lamb", "lamb is not known"),
         ("--amp fp8", "fp8 is not known"),
         ("--moco_t 0", "--moco_t 0"),
+        ("--moco_k 0", "--moco_k: 0 is not 1 or more"),
+        ("--moco_m 1", "--moco_m 1.0: must be at least 0 and below 1"),
         ("--b 4 --accumulate 5", "--accumulate 5: a batch has only --b 4"),
         ("--accumulate 0", "--accumulate: 0 is not 1 or more"),
         ("--prefetch 0", "--prefetch: 0 is not 1 or more"),
