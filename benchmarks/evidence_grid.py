@@ -117,11 +117,12 @@ def hippocampus(data: Path, work: Path) -> Task:
         return (
             *("--n", "msd", "--phase", "finetune", "--data", str(labelled), "--split", str(splits)),
             *("--train_cases", str(labels), "--patch", "32,32,16", "--patches", str(patches), "--spacing_mm", "1,1,1"),
-            *("--b", str(batch), "--epochs", str(epochs), "--optimizer", "adamw", "--lr", "1e-3", "--val_every", "2"),
+            *("--b", str(batch), "--epochs", str(epochs), "--optimizer", "adamw", "--lr", "1e-3"),
+            *("--val_every", str(max(1, epochs // 5))),
         )
 
     pretraining = ("--n", "luna", "--data", str(pairs), "--ratio", "1.0", "--b", "8", "--epochs", "3")
-    schedule = ("--optimizer", "adam", "--lr", "1e-3")
+    schedule = ("--optimizer", "adam", "--lr", "1e-3", "--moco_k", "512", "--moco_m", "0.99")
     title = "Hippocampus (real MR, 3D segmentation), labelled volumes"
     metric = ("mean_dice", "Dice")
     return Task("hippocampus", title, prepare, pretraining + schedule, finetuning, (5, 10, 20), metric)
