@@ -38,7 +38,7 @@ from models.pcrl import build_network, published_state
 CHANNELS = {2: 3, 3: 1}
 SIZES = {2: (224, 224), 3: (64, 64, 32)}
 BATCH = {2: 8, 3: 4}
-QUICK_BATCH = {2: 2, 3: 4}
+QUICK_BATCH = {2: 2, 3: 2}
 QUICK_SIZES = {2: (224, 224), 3: (32, 32, 16)}
 AGREEMENT_SIZES = {2: (64, 64), 3: (32, 32, 16)}
 AGREEMENT_BATCH = 4
