@@ -25,5 +25,7 @@ printf '  %-34s %s\n' \
     "phantoms/" "the sample: scans, X-rays, labels" \
     "pairs/" "what 3D training reads" \
     "luna/, chest/" "a run each: checkpoint (.pt), run.json, metrics.jsonl, tensorboard/" \
+    "*/curves.png" "the loss terms: reconstruction falls; contrast rises while its queue fills" \
     "*/reconstructions/" "pictures of views, targets and reconstructions"
 find "$out/luna" "$out/chest" \( -name '*.pt' -o -name '*.png' \) | sort
+printf 'What each number should do, and by when: docs/LEARNING.md\n'
