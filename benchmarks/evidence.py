@@ -61,6 +61,7 @@ def compute(cell: Cell, work: Path, task: Task) -> str:
     start = weights(cell.start, work) if cell.start else None
     flags = [*cell.flags, "--output", str(output), "--resume", "auto", *(("--weight", str(start)) if start else ())]
     started = time.monotonic()
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (work / "runs").mkdir(parents=True, exist_ok=True)
     with open(work / "runs" / f"{cell.name}.log", "w", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
