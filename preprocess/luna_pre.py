@@ -62,7 +62,9 @@ def build_parser() -> Parser:
     add("--seed", type=int, default=0, help="all randomness, together with a scan's uid (0)")
     add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
     add("--fold", type=int, help="this subset alone")
-    add("--preview", type=int, help="draw the first so many pairs, old or new, into preview.png in --save")
+    add(
+        "--preview", type=int, help="draw so many pairs, old or new, in turn from each scan, into preview.png in --save"
+    )
     add("--hu_min", type=int, help="what becomes 0, in Hounsfield units (-1000)")
     add("--hu_max", type=int, help="what becomes 1, in Hounsfield units (1000)")
     add(
@@ -145,13 +147,13 @@ def _pairs_of(outcomes: list[Outcome]) -> str:
 
 
 def draw(jobs: Sequence[Job], wanted: int, save: Path) -> None:
-    """Draw the first ``wanted`` pairs of the scans, and say where; UserError if that cannot be written."""
+    """Draw ``wanted`` pairs, and say where; UserError if that cannot be written."""
     path = save / FILE_NAME
     try:
         drawn = draw_preview(jobs, wanted, path)
     except OSError as error:
         raise cannot_write(save, error) from None
-    say(f"{path} shows the first {drawn} pair{'s' * (drawn != 1)}" if drawn else f"no pair to draw in {path}")
+    say(f"{path} shows {drawn} pair{'s' * (drawn != 1)}" if drawn else f"no pair to draw in {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

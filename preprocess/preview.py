@@ -1,4 +1,4 @@
-"""``--preview N``: a sheet of the first pairs of crops, ``preview.png``, to check them by eye.
+"""``--preview N``: a sheet of pairs of crops, in turn from each scan, ``preview.png``, to check them by eye.
 
 It is drawn from what lies in the folder, the pairs and their scans' records, so that it can be had later as well.
 """
@@ -23,7 +23,7 @@ FILE_NAME = "preview.png"
 
 
 def draw_preview(jobs: Sequence[Job], wanted: int, path: Path) -> int:
-    """Draw the first ``wanted`` pairs of the scans, one a row; -> how many there were to draw."""
+    """Draw ``wanted`` pairs, one a row, in turn from each scan; -> how many there were to draw."""
     rows = list(islice(_rows(jobs), wanted))
     if rows:
         title = "pairs of crops: middle slices, front or head on top, the patient's left at the right"
@@ -32,10 +32,11 @@ def draw_preview(jobs: Sequence[Job], wanted: int, path: Path) -> int:
 
 
 def _rows(jobs: Sequence[Job]) -> Iterator[list[Picture]]:
-    for job in jobs:
-        record = read_record(job.record, *RECORD_KEYS) or {"pairs": 0}
-        for index in range(record["pairs"]):
-            yield _row(job, record, index)
+    records = [read_record(job.record, *RECORD_KEYS) or {"pairs": 0} for job in jobs]
+    for index in range(max(record["pairs"] for record in records)):
+        for job, record in zip(jobs, records, strict=True):
+            if index < record["pairs"]:
+                yield _row(job, record, index)
 
 
 def _row(job: Job, record: dict[str, Any], index: int) -> list[Picture]:

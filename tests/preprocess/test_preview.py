@@ -12,9 +12,10 @@ import SimpleITK as sitk
 from PIL import Image
 
 from preprocess import luna_pre
-from preprocess.luna_job import RECORD_KEYS
-from preprocess.preview import FILE_NAME, upright
-from preprocess.records import read_record
+from preprocess.luna_job import RECORD_KEYS, Job, PairOptions
+from preprocess.preview import FILE_NAME, _rows, upright
+from preprocess.records import read_record, write_record
+from preprocess.scans import Scan
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
 
@@ -59,7 +60,7 @@ def test_the_sheet_and_the_boxes_that_it_names(tmp_path: Path, capsys: pytest.Ca
     assert luna_pre.main([*argv, "--dtype", "float16", "--preview", "9"]) == 0
     text = capsys.readouterr().out
     assert "2 pairs from 1 scan were there before" in text
-    assert f"{FILE_NAME} shows the first 2 pairs" in text
+    assert f"{FILE_NAME} shows 2 pairs" in text
     sheet = Image.open(save / FILE_NAME)
     assert np.asarray(sheet.convert("L")).std() > 20
     one = tmp_path / "one"
@@ -73,6 +74,17 @@ def test_the_sheet_and_the_boxes_that_it_names(tmp_path: Path, capsys: pytest.Ca
     assert (save / FILE_NAME).exists()
     with pytest.raises(UserError, match="--preview 0: it must be at least 1"):
         luna_pre.main([*argv, "--preview", "0"])
+
+
+def test_scans_take_turns(tmp_path: Path) -> None:
+    options = PairOptions((8, 8, 8), (8, 8, 8), 3, 0, -1000, 1000, None, "float32")
+    jobs = [Job(Scan(0, name, (tmp_path / name,)), options, tmp_path) for name in ("a", "b", "none")]
+    for job, pairs in zip(jobs, (1, 3), strict=False):
+        job.folder.mkdir(exist_ok=True)
+        write_record(job.record, {"recipe": "", "pairs": pairs, "shortage": ""})
+        for index in range(pairs):
+            np.save(job.pair(index), np.zeros((2, 8, 8, 8), np.float32))
+    assert [row[0].label for row in _rows(jobs)] == ["a_img_0", "b_img_0", "b_img_1", "b_img_2"]
 
 
 def _at_1mm(path: Path) -> np.ndarray:
