@@ -43,6 +43,7 @@ ONLY_SEGMENTATION = (  # the flags that have a meaning with it alone, and those 
 NOT_SEGMENTATION = ("ratio", "train_list", "inchannel")
 CHANNELS = {2: (1, 3), 3: (1,)}
 AS_PHASE = -1  # a default that depends on the phase
+SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
 METAVARS = {int: "N", float: "X", str: "NAME"}
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
@@ -84,6 +85,7 @@ class Options:
     ratio: float = _flag(
         0.8, "data", "part of the training list for pre-training; with labels: the rest of it, or all at 1"
     )
+    size: int = _flag(0, "data", "pixels of a side of an X-ray's view, a multiple of 32 (default: 224)")
     b: int = _flag(16, "data", "batch size over all devices")
     workers: int = _flag(4, "data", "processes that load data; 0: the main one")
 
@@ -278,6 +280,12 @@ class Options:
             raise UserError(f"--backbone {self.backbone}: only in 2D; the 3D network has an encoder of its own")
         if self.dims == 2 and not self.backbone:
             self._set("backbone", BACKBONES[0])
+        if self.dims != 2 and self.size:
+            raise UserError(f"--size {self.size}: only in 2D; crops of CT and MR have the size they were cut to")
+        if self.dims == 2 and not self.size:
+            self._set("size", SIZE)
+        if self.dims == 2 and (self.size < SMALLEST_SIZE or self.size % SIZE_MULTIPLE):
+            raise UserError(f"--size {self.size}: must be a multiple of {SIZE_MULTIPLE}, {SMALLEST_SIZE} or more")
         if not self.final_act:
             self._set("final_act", "sigmoid" if self.dims == 3 else "none")
 

@@ -86,7 +86,7 @@ def link(path: Path, target: Path) -> None:
 # Segmentation of real MR volumes --------------------------------------------------------------------------------
 
 TEST, VALID = 26, 10  # of the 130 volumes, the same for all seeds
-STEPS = 200  # of fine-tuning, whatever the number of labels
+STEPS = 100  # of fine-tuning, whatever the number of labels
 SMALL = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16")
 
 
@@ -112,7 +112,7 @@ def hippocampus(data: Path, work: Path) -> Task:
         )
 
     def finetuning(labels: int, seed: int) -> tuple[str, ...]:
-        patches, batch = 80 // labels, 8
+        patches, batch = 80 // labels, 8  # an epoch of ten steps
         epochs = STEPS // (labels * patches // batch)
         return (
             *("--n", "msd", "--phase", "finetune", "--data", str(labelled), "--split", str(splits)),
@@ -132,6 +132,7 @@ def hippocampus(data: Path, work: Path) -> Task:
 
 PHANTOM_PATIENTS = 500
 XRAY_STEPS = 120
+XRAY_SIZE = ("--size", "128")
 
 
 def xrays(work: Path) -> Task:
@@ -161,7 +162,7 @@ def chest14(source: Path, work: Path) -> Task:
         link(own / "images", source / "images")
 
     title = "ChestX-ray14 (240 real X-rays), labelled images"
-    return _classification("chest14", title, own, own, prepare, (14, 28, 56))
+    return _classification("chest14", title, own, own, prepare, (14, 28, 56), queue=256)
 
 
 def _classification(
@@ -171,6 +172,7 @@ def _classification(
     own: Path,
     prepare: Callable[[Path], None],
     labels: tuple[int, ...] = (20, 40, 80),
+    queue: int = 512,
 ) -> Task:
     """Pre-training on the whole training list; fine-tuning on its first lines, permuted by the seed."""
 
@@ -191,14 +193,14 @@ def _classification(
         steps = -(-count // batch)
         epochs = XRAY_STEPS // steps
         return (
-            *("--n", "chest", "--phase", "finetune", "--data", str(data), "--ratio", "1.0"),
+            *("--n", "chest", *XRAY_SIZE, "--phase", "finetune", "--data", str(data), "--ratio", "1.0"),
             *("--train_list", str(own / f"labelled_{count}_seed{seed}.txt"), "--b", str(batch)),
             *("--epochs", str(epochs), "--val_every", str(max(1, epochs // 10))),
             *("--optimizer", "adamw", "--lr", "3e-4"),
         )
 
-    pretraining = ("--n", "chest", "--data", str(data), "--ratio", "1.0", "--b", "16", "--epochs", "3")
-    schedule = ("--optimizer", "adam", "--lr", "1e-3")
+    pretraining = ("--n", "chest", *XRAY_SIZE, "--data", str(data), "--ratio", "1.0", "--b", "16", "--epochs", "10")
+    schedule = ("--optimizer", "adam", "--lr", "1e-3", "--moco_k", str(queue), "--moco_m", "0.99")
     return Task(name, title, prepare_all, pretraining + schedule, finetuning, labels, ("mean_auroc", "AUROC"))
 
 

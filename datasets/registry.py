@@ -21,14 +21,14 @@ class Source:
     """How to find a data set's files and make pairs of views from them.
 
     ``find``: (folder, training list, ratio) -> paths. ``find_held_out``: folder -> paths.
-    ``pairs``: (files, seed, channels, augmented) -> samples. ``augment``: makes samples of a batch that was
-    fetched with ``augmented=False``, on its device. ``window``: the values of a view that are shown black
-    and white.
+    ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
+    batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
+    shown black and white.
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]
     find_held_out: Callable[[Path], Sequence[str]]
-    pairs: Callable[[Sequence[str], int, int, bool], PairDataset]
+    pairs: Callable[[Sequence[str], int, int, int, bool], PairDataset]
     window: tuple[float, float]
     augment: Callable[[Batch], Batch]
 
@@ -46,11 +46,11 @@ def _held_out_chest(data: Path) -> list[str]:
     return find_chest(data, str(own if own.exists() else PROJECT_LIST.with_name(HELD_OUT_LIST)))
 
 
-def _chest(files: Sequence[str], seed: int, channels: int, augmented: bool) -> PairDataset:
-    return ChestPairs(files, seed, channels, augmented=augmented)
+def _chest(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
+    return ChestPairs(files, seed, channels, size, augmented)
 
 
-def _luna(files: Sequence[str], seed: int, channels: int, augmented: bool) -> PairDataset:
+def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
     return LunaPairs(files, seed, augmented)
 
 

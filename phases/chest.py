@@ -15,8 +15,8 @@ def find_chest_labels(options: Options) -> Classification:
     found = find_labelled(Path(options.data), options.train_list or None, options.ratio)
 
     def part(labelled: Labelled) -> Part:
-        samples = SingleXRays(labelled.files, labelled.labels, options.inchannel)
+        samples = SingleXRays(labelled.files, labelled.labels, options.inchannel, size=options.size)
         return Part(labelled.files, labelled.labels, samples)
 
-    augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed)
+    augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed, options.size)
     return Classification(found.classes, part(found.train), part(found.valid), part(found.test), augmented)

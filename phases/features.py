@@ -35,17 +35,17 @@ SUBSETS = range(10)  # of LUNA16, all
 
 @dataclass(frozen=True)
 class Images:
-    """``find``: (folder, list) -> files. ``samples``: (files, channels) -> the images, ``per_file`` of each."""
+    """``find``: (folder, list) -> files. ``samples``: (files, channels, size) -> the images, ``per_file`` of each."""
 
     find: Callable[[Path, str | None], Sequence[str | Path]]
-    samples: Callable[[Sequence[str | Path], int], PairDataset]
+    samples: Callable[[Sequence[str | Path], int, int], PairDataset]
     per_file: int = 1
 
 
 IMAGES = {
-    "chest": Images(find_chest, lambda files, channels: SingleXRays(files, channels=channels)),
+    "chest": Images(find_chest, lambda files, channels, size: SingleXRays(files, channels=channels, size=size)),
     "luna": Images(
-        partial(find_luna, ratio=1.0, subsets=SUBSETS), lambda files, channels: SingleCrops(files), per_file=2
+        partial(find_luna, ratio=1.0, subsets=SUBSETS), lambda files, channels, size: SingleCrops(files), per_file=2
     ),
 }
 
@@ -70,7 +70,7 @@ def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
     one_process(options, ranks)
     images = IMAGES[options.n]
     files = images.find(Path(options.data), options.train_list or None)
-    loader = plain_loader(options, images.samples(files, options.inchannel), devices, ranks)
+    loader = plain_loader(options, images.samples(files, options.inchannel, options.size), devices, ranks)
     encoder = encoder_of(options, loader.first_sample["image"].shape[1:], devices)
     output = prepare_output(options.output)
     with exclusive(output):

@@ -52,7 +52,7 @@ def make_loader(
     """Batches of these files."""
     source = DATASETS[options.n]
     on_device = options.augment == "device"
-    dataset = source.pairs(files, options.seed, options.inchannel, not on_device)
+    dataset = source.pairs(files, options.seed, options.inchannel, options.size, not on_device)
     finish = source.augment if on_device else lambda batch: batch
     return Loader(
         dataset,

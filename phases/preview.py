@@ -22,7 +22,7 @@ def preview(options: Options, devices: Devices, ranks: Ranks) -> None:
         return
     source = DATASETS[options.n]
     files = source.find(Path(options.data), options.train_list or None, options.ratio)[: options.preview]
-    dataset = source.pairs(files, options.seed, options.inchannel, True)
+    dataset = source.pairs(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
         sample = dataset[0, index]

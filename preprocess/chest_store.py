@@ -38,7 +38,7 @@ from utils.errors import UserError, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive
 
-SMALLEST = 224  # of --size: the side of a view
+SMALLEST = 64  # of --size, as of main.py
 SAMPLED = 16  # images that are read to say how large the store will be
 KILLED = "a process was killed, most likely for want of memory: start again, with fewer --workers"
 
@@ -69,7 +69,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
     flags = parser.parse(argv)
     if flags.size is not None and flags.size < SMALLEST:
-        raise UserError(f"--size {flags.size}: it must be at least {SMALLEST}, the side of a view")
+        raise UserError(f"--size {flags.size}: it must be at least {SMALLEST}")
     if flags.workers < 1:
         raise UserError(f"--workers {flags.workers}: it must be at least 1")
     if is_store(flags.data):

@@ -184,6 +184,7 @@ def small_run(command: Command) -> str:
     epochs = 2 if "--resume" in command.words else 1  # the runs of the sample have one
     more = f" --epochs {epochs}" + " --val_every 1" * ("--val_every" in command.words)
     more += " --processes 2" * ("ddp" in command.words)
+    more += " --size 64" * ("chest" in command.words)
     return f"{TRAIN} {more} --b {2 if {'ddp', 'torchrun'} & {*command.words} else 1}"
 
 
@@ -197,6 +198,7 @@ def small_task(command: Command) -> str:
     steps = "--epochs 1 --val_every 1" if batch == 1 else ""
     if command.value("--n") == "msd":
         steps += " --patch 16,16,8 --patches 1 --folds 3"
+    steps += " --size 64" * ("chest" in command.words)
     return f"--workers 0 --gpus '' --b {batch} {steps}"
 
 

@@ -166,7 +166,7 @@ def test_encoder_and_decoder_in_smp(chest: Any, tmp_path: Path, monkeypatch: pyt
 
 def test_one_channel_and_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "grey.pt"
-    save_checkpoint(path, "chest", inchannel=1)
+    save_checkpoint(path, "chest", inchannel=1, size=96)
     teacher = build_network(2, 1, 1, "bn", "none")
     teacher.unet.encoder.load_state_dict(
         {
@@ -182,6 +182,7 @@ def test_one_channel_and_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         card = (tmp_path / target / "README.md").read_text()
         assert "of the teacher" in card
         assert "0.449" in card
+        assert "(pre-training: 96 x 96)" in card
         (code,) = python_blocks(card)
         with torch.no_grad():
             theirs = by_resnet_layers(run_block(code, tmp_path / target, monkeypatch), image(1))

@@ -106,7 +106,7 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     assert "blocks.0.conv1.0.weight" in checkpoint["decoder_state_dict"]
     # and on from it, with one grey channel instead of three: all but the first and the last layer fits
     weight = tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt"
-    grey = "--n chest --inchannel 1 --b 2 --workers 0 --ratio 1.0 --amp native --epochs 2"
+    grey = "--n chest --size 64 --inchannel 1 --b 2 --workers 0 --ratio 1.0 --amp native --epochs 2"
     speed = "--warmup_epochs 1 --accumulate 2 --channels_last off --image_every 1 --moco_k 20 --moco_m 0"
     again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey.split(), *speed.split())
     assert again.returncode == 0, again.stderr
@@ -179,9 +179,8 @@ def test_damaged_samples_are_named(tmp_path: Path) -> None:
     chest = write_xrays(tmp_path / "chest", count=3)
     image = chest / "images" / "00000002_000.png"
     image.write_bytes(image.read_bytes()[:200])
-    run = run_main(
-        "--data", chest, "--n", "chest", "--b", 3, "--ratio", 1, "--output", out, "--workers", 1, "--epochs", 1
-    )
+    small = "--n chest --size 64 --b 3 --ratio 1 --workers 1 --epochs 1"
+    run = run_main("--data", chest, *small.split(), "--output", out)
     assert_refused(run, "00000002_000.png")
     luna = write_pairs(tmp_path / "luna")
     np.save(luna / "subset1" / "1.2.1_img_0.npy", np.zeros((2, 16, 16, 8), np.float32))

@@ -38,7 +38,7 @@ def test_defaults_are_the_published_ones() -> None:
     assert (options.moco_k, options.moco_m) == (16384, 0.999)
     assert (options.inchannel, options.outchannel, options.seed, options.gpus) == (1, 1, 0, None)
     chest, _ = parse_options(["--data", "x", "--n", "chest"])
-    assert (chest.d, chest.inchannel, chest.outchannel, chest.final_act) == (2, 3, 3, "none")
+    assert (chest.d, chest.inchannel, chest.outchannel, chest.final_act, chest.size) == (2, 3, 3, "none", 224)
 
 
 def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
@@ -70,6 +70,9 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
         ("--phase pretrain", "pretrain is not known"),
         ("--loss bce", "bce is not known; choose from mse, l1"),
         ("--n chest --norm gn", "--norm gn: in 2D"),
+        ("--n chest --size 100", "--size 100: must be a multiple of 32, 64 or more"),
+        ("--n chest --size 32", "--size 32: must be a multiple of 32, 64 or more"),
+        ("--n luna --size 64", "--size 64: only in 2D"),
         ("--inchannel 3", "--inchannel 3: a 3D network"),
         ("--n chest --inchannel 3 --outchannel 1", "--outchannel 1"),
         ("--model simclr", "simclr is not known; choose from pcrl"),

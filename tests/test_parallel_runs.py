@@ -98,8 +98,8 @@ def test_torchrun_in_3d_gives_the_losses_of_one_process(pairs: Path, tmp_path: P
 
 
 def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
-    argv = ("--data", xrays, "--n", "chest", *COMMON[2:], "--b", 2, "--epochs", 1, "--output", tmp_path / "out")
-    run = finish(TORCHRUN, *argv, "--amp", "native")
+    own = "--n chest --size 64 --amp native --b 2 --epochs 1"
+    run = finish(TORCHRUN, "--data", xrays, *COMMON[2:], *own.split(), "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert "Warning" not in run.stderr
     assert "bfloat16" in run.stdout

@@ -18,7 +18,7 @@ DATA = {
     "luna": "CT crops (LUNA16 or scans in its place)",
 }
 INPUT = {
-    2: "X-rays, {channels}, sizes multiples of 32 (pre-training: 224 x 224), values 0..1, then {normal}",
+    2: "X-rays, {channels}, sizes multiples of 32 (pre-training: {size} x {size}), values 0..1, then {normal}",
     3: "CT volumes, {channels}, axes x, y, z, resampled to 1 mm, sizes multiples of 8 (pre-training: "
     "64 x 64 x 32), clipped to -1000..1000 HU and scaled to 0..1. These are `preprocess/luna_pre.py`'s defaults: "
     "weights that were trained on crops of other --hu_min, --hu_max or --percentiles want those",
@@ -132,7 +132,9 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         title=f"{method.upper()} {PHASES.get(phase, phase)}",
         content=facts.content,
         code=facts.code,
-        input=INPUT[facts.dims].format(channels=channels, normal=NORMAL.get(facts.in_channels, UNKNOWN)),
+        input=INPUT[facts.dims].format(
+            channels=channels, size=options.get("size", 224), normal=NORMAL.get(facts.in_channels, UNKNOWN)
+        ),
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
         flags=_flags(options) or UNKNOWN,
         files="\n".join(f"| `{name}` | {size} | `{digest}` |" for name, size, digest in facts.files),

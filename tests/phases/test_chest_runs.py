@@ -14,10 +14,14 @@ from sklearn.metrics import roc_auc_score
 
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network
+from options import parse_options
+from phases.chest import find_chest_labels
+from phases.pretask import build_loader, view_shape
 from tests.conftest import ROOT, rows, write_xrays
 from tests.inprocess import run_script
+from utils.ranks import Ranks
 
-COMMON = "--n chest --b 4 --workers 0 --gpus , --ratio 1"
+COMMON = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1"
 
 
 def run(tmp_path: Path, *argv: object) -> tuple[int, str]:
@@ -114,6 +118,18 @@ def test_embed_crops(pairs: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "e" / "features.npy").shape == (12, 512)
     names = [line.split(",")[0] for line in (tmp_path / "e" / "features.csv").read_text().splitlines()]
     assert names[1:3] == ["subset0/1.2.0_img_0.npy:0", "subset0/1.2.0_img_0.npy:1"]
+
+
+@pytest.mark.parametrize("more", [["--size", "96"], ["--size", "64", "--augment", "device"], []], ids=str)
+def test_size_is_that_of_all_views(labelled: Path, more: list[str]) -> None:
+    options, _ = parse_options(["--data", str(labelled), *COMMON.replace("--size 64", "").split(), *more])
+    size = int(more[1]) if more else 224
+    loader, _ = build_loader(options, torch.device("cpu"), Ranks())
+    assert view_shape(loader) == (size, size)
+    assert next(iter(loader.epoch(0)))["input1"].shape == (4, 3, size, size)
+    found = find_chest_labels(options)
+    for samples in (found.augmented, found.test.samples):
+        assert samples[(0, 0)]["image"].shape == (3, size, size)
 
 
 def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:

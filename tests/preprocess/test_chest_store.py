@@ -174,7 +174,7 @@ def test_dicom_files_without_a_suffix_are_still_images_in_the_store(tmp_path: Pa
     [
         ("--save {tmp}/s", "--data"),
         ("--data {data} --save {tmp}/s --siz 300", "unknown argument --siz; did you mean --size?"),
-        ("--data {data} --save {tmp}/s --size 100", "--size 100: it must be at least 224"),
+        ("--data {data} --save {tmp}/s --size 40", "--size 40: it must be at least 64"),
         ("--data {data} --save {tmp}/s --workers 0", "--workers 0: it must be at least 1"),
         ("--data {tmp} --save {tmp}/s", "holds no images"),
         ("--data {tmp}/absent --save {tmp}/s", "no such folder"),
