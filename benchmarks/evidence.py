@@ -59,6 +59,8 @@ def compute(cell: Cell, work: Path, task: Task) -> str:
     """Run the cell and keep its result; -> a line that says so. CalledProcessError if the run fails."""
     output = work / "runs" / cell.name
     start = weights(cell.start, work) if cell.start else None
+    if cell.start and not start:
+        raise RuntimeError(f"{cell.name}: {cell.start.name} has left no weights; it must come to its end first")
     flags = [*cell.flags, "--output", str(output), "--resume", "auto", *(("--weight", str(start)) if start else ())]
     started = time.monotonic()
     RESULTS.mkdir(parents=True, exist_ok=True)
