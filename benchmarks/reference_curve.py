@@ -43,7 +43,7 @@ def train(work: Path, epochs: int) -> None:
     if not (data / "Chest14" / "chest_train.txt").exists():
         making = ["--scans", "0", "--patients", "92", "--xrays_per_patient", "1", "--size", "256"]
         subprocess.run([sys.executable, str(ROOT / "preprocess/phantoms.py"), "--save", str(data), *making], check=True)
-    flags = f"--n chest --b 16 --ratio 1.0 --epochs {epochs} --optimizer adam --lr 1e-3 --amp native --workers 0"
+    flags = f"--n chest --b 16 --ratio 1.0 --epochs {epochs} --optimizer adamw --lr 1e-3 --amp native --workers 0"
     flags += " --log_every 1 --save_minutes 5 --image_every 0 --resume auto"
     command = [sys.executable, str(ROOT / "main.py"), "--data", str(data / "Chest14"), "--output", str(output)]
     print("python main.py --data Chest14", flags, flush=True)

@@ -27,7 +27,7 @@ else
     finetuning=(--data "$out/crops" --n nodules --b 4)
 fi
 step "2/4 pre-training without labels (minutes of what takes days: it shows the way, not the result)"
-python main.py "${pretraining[@]}" --output "$out/pretrained" --epochs 2 --optimizer adam --ratio 1.0 --workers 1
+python main.py "${pretraining[@]}" --output "$out/pretrained" --epochs 2 --optimizer adamw --ratio 1.0 --workers 1
 weight=$(ls "$out"/pretrained/pcrl_*_pretask_1.0_2.pt)
 
 finetuning+=(--phase finetune --optimizer adamw --lr 1e-3 --epochs 4 --ratio 1.0 --workers 1)
