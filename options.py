@@ -174,7 +174,7 @@ class Options:
         16384, "optimisation", "keys in the queue; for few samples about 1.5 x their number", type=_positive
     )
     moco_m: float = _flag(
-        0.999, "optimisation", "momentum of the teacher at each step; for a few hundred steps less, as 0.99"
+        0.999, "optimisation", "momentum of the teacher at each step; with less it catches up, and features collapse"
     )
 
     gpus: str | None = _flag(
@@ -432,10 +432,15 @@ def _without_effect(given: Iterable[str], phase: str) -> list[str]:
 
 
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
-    """Command line -> options and warnings (flags without effect in its phase)."""
+    """Command line -> options and warnings: of flags without effect, and of a choice that spoils a run."""
     given = {name: value for name, value in vars(_parser().parse(argv)).items() if value is not None}
     options = Options(**{name: value for name, value in given.items() if name not in NO_EFFECT})
     warnings = [f"--{name} has no effect in {options.phase}" for name in _without_effect(given, options.phase)]
     others = NOT_SEGMENTATION if options.n == SEGMENTATION else ONLY_SEGMENTATION
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
+    if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
+        warnings.append(
+            f"--optimizer adam divides --weight_decay {options.weight_decay} by the gradient's size, too: weights of "
+            "small gradients, such as the decoder's, vanish; take adamw, or --weight_decay 0"
+        )
     return options, warnings

@@ -121,7 +121,7 @@ def hippocampus(data: Path, work: Path) -> Task:
         )
 
     pretraining = ("--n", "luna", "--data", str(pairs), "--ratio", "1.0", "--b", "8", "--epochs", "3")
-    schedule = ("--optimizer", "adamw", "--lr", "1e-3", "--moco_k", "512", "--moco_m", "0.99")
+    schedule = ("--optimizer", "adamw", "--lr", "1e-3", "--moco_k", "512")
     title = "Hippocampus (real MR, 3D segmentation), labelled volumes"
     metric = ("mean_dice", "Dice")
     return Task("hippocampus", title, prepare, pretraining + schedule, finetuning, (5, 10, 20), metric)
@@ -199,7 +199,7 @@ def _classification(
         )
 
     pretraining = ("--n", "chest", *XRAY_SIZE, "--data", str(data), "--ratio", "1.0", "--b", "16", "--epochs", "10")
-    schedule = ("--optimizer", "adamw", "--lr", "1e-3", "--moco_k", str(queue), "--moco_m", "0.99")
+    schedule = ("--optimizer", "adamw", "--lr", "1e-3", "--moco_k", str(queue))
     return Task(name, title, prepare_all, pretraining + schedule, finetuning, labels, ("mean_auroc", "AUROC"))
 
 

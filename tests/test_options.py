@@ -51,6 +51,20 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
 
 
 @pytest.mark.parametrize(
+    ("argv", "warned"),
+    [
+        ("--optimizer adam", True),
+        ("--optimizer adam --phase finetune --n chest", True),
+        ("--optimizer adam --weight_decay 0", False),
+        ("--optimizer adamw", False),
+    ],
+)
+def test_decay_that_empties_the_decoder_is_warned_of(argv: str, warned: bool) -> None:
+    _, warnings = parse_options(["--data", "x", *argv.split()])
+    assert ["take adamw, or --weight_decay 0" in warning for warning in warnings] == [True] * warned
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         ("--n chest --d 3", "--d 3 with --n chest"),
