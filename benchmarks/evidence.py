@@ -25,7 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.evidence_grid import ROOT, Cell, Task, chest14, hippocampus, ordered, xrays
 from benchmarks.evidence_report import RESULTS, report
+from training.curves import read_rows
 from utils.files import write_text
+
+OF_THE_MACHINE = {"images_per_s", "data_wait", "memory_gb"}
 
 
 def command_of(cell: Cell, work: Path) -> list[str]:
@@ -50,11 +53,6 @@ def weights(cell: Cell, work: Path) -> Path | None:
     return found[0] if found else None
 
 
-def rows(output: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def compute(cell: Cell, work: Path, task: Task) -> str:
     """Run the cell and keep its result; -> a line that says so. CalledProcessError if the run fails."""
     output = work / "runs" / cell.name
@@ -71,18 +69,18 @@ def compute(cell: Cell, work: Path, task: Task) -> str:
             [sys.executable, str(ROOT / "main.py"), *flags], check=True, stdout=log, stderr=log, env=environment
         )
     seconds = time.monotonic() - started
+    rows = read_rows(output / "metrics.jsonl")
     result: dict[str, Any] = {"task": cell.task, "arm": cell.arm, "labels": cell.labels, "seed": cell.seed}
     if cell.pretrains:
-        names = [name for name in rows(output)[-1] if name == "loss" or name.startswith(("nce", "mse", "contrast"))]
-        result["losses"] = [
-            {name: round(row[name], 5) for name in ("epoch", "step", *names) if name in row} for row in rows(output)
+        result["rows"] = [
+            {name: float(f"{value:.4g}") for name, value in row.items() if name not in OF_THE_MACHINE} for row in rows
         ]
-        score = result["losses"][-1]["loss"]
+        score = result["rows"][-1]["loss"]
     else:
         found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
         score = result["score"] = round(found[task.metric[0]], 5)
         key = "val_dice" if task.metric[1] == "Dice" else "val_auroc"
-        result["curve"] = [[row["step"], round(row[key], 5)] for row in rows(output) if key in row]
+        result["curve"] = [[row["step"], round(row[key], 5)] for row in rows if key in row]
         for checkpoint in output.glob("*.pt"):
             checkpoint.unlink()
     result |= {"command": command_of(cell, work), "minutes": round(seconds / 60, 2)}

@@ -198,7 +198,7 @@ def _classification(
             *("--optimizer", "adamw", "--lr", "3e-4"),
         )
 
-    pretraining = ("--n", "chest", *XRAY_SIZE, "--data", str(data), "--ratio", "1.0", "--b", "16", "--epochs", "10")
+    pretraining = ("--n", "chest", *XRAY_SIZE, "--data", str(data), "--ratio", "1.0", "--b", "16", "--epochs", "20")
     schedule = ("--optimizer", "adamw", "--lr", "1e-3", "--moco_k", str(queue))
     return Task(name, title, prepare_all, pretraining + schedule, finetuning, labels, ("mean_auroc", "AUROC"))
 

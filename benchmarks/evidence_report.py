@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from training.curves import draw_curves
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence"
 PICTURES = ROOT / "docs" / "images"
@@ -24,6 +26,12 @@ TASKS = {  # the task -> its title, what is counted, and the score
     "xrays": ("Phantoms: findings on projected X-rays", "images", "mean AUROC"),
     "chest14": ("ChestX-ray14: 240 real X-rays", "images", "mean AUROC"),
 }
+REFERENCE = "xrays_pretrain_pcrl_seed0"  # the cell whose curves show what a run looks like
+REFERENCE_EPOCHS = (1, 2, 5, 10, 15, 20)
+REFERENCE_TERMS = (
+    *("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed"),
+    *("feature_spread", "similarity_positive", "similarity_queue", "queue_filled"),
+)
 Runs = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]  # by arm and number of labels
 
 
@@ -104,8 +112,24 @@ def draw(task: str, runs: Runs) -> Path:
     return path
 
 
+def reference() -> str:
+    """The loss terms of a whole pre-training, for docs/LEARNING.md: drawn, and as Markdown at some epochs' ends."""
+    found = json.loads((RESULTS / f"{REFERENCE}.json").read_text(encoding="utf-8"))
+    flags = " ".join(found["command"])
+    draw_curves(found["rows"], PICTURES / "reference_curve.png", "pre-training on 350 X-rays of phantoms")
+    ends = {int(row["epoch"]): row for row in found["rows"]}
+    chosen = sorted({epoch for epoch in REFERENCE_EPOCHS if epoch in ends} | {max(ends)})
+    lines = [f"python main.py {flags}", "", "| epoch | " + " | ".join(REFERENCE_TERMS) + " |"]
+    lines.append("|---" * (1 + len(REFERENCE_TERMS)) + "|")
+    for epoch in chosen:
+        lines.append(f"| {epoch} | " + " | ".join(f"{ends[epoch][name]:.3g}" for name in REFERENCE_TERMS) + " |")
+    return "\n".join(lines)
+
+
 def report() -> None:
     """Print the tables of all tasks that have results, and draw their pictures."""
+    if (RESULTS / f"{REFERENCE}.json").exists():
+        print(reference())
     for task in TASKS:
         if runs := read_results(task):
             print(f"\n{table(task, runs)}\n\n{gains(runs)}\n\n{draw(task, runs).relative_to(ROOT)}")

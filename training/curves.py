@@ -76,18 +76,18 @@ def thinned(values: Sequence[float]) -> list[float]:
     return [sum(part) / len(part) for part in parts]
 
 
-def draw_curves(metrics: Path, path: Path, title: str) -> None:
+def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw what the rows have, panel by panel; nothing if there are none."""
-    found = curves(read_rows(metrics))
+    found = curves(rows)
     shown = panels(found)
     if not shown:
         return
     from matplotlib.figure import Figure  # late: it takes a second to import
 
-    rows = -(-len(shown) // COLUMNS)
-    figure = Figure(figsize=(4.2 * COLUMNS, 2.5 * rows + 0.4), layout="constrained")
+    lines = -(-len(shown) // COLUMNS)
+    figure = Figure(figsize=(4.2 * COLUMNS, 2.5 * lines + 0.4), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     for (name, label, keys), axis in zip(shown, axes, strict=False):

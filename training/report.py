@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from torch import Tensor
 
-from training.curves import draw_curves
+from training.curves import draw_curves, read_rows
 from training.pictures import draw_reconstructions
 from training.progress import Moment, Pace, Progress, shown, speed
 from training.watch import Watch
@@ -280,7 +280,7 @@ class Reporter:
     def _draw_curves(self) -> None:
         self._drawn_at = time.monotonic()
         try:
-            draw_curves(self.output / METRICS, self.output / CURVES, str(self.output))
+            draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output))
         except OSError as error:
             warn(f"{self.output / CURVES} could not be drawn ({error.strerror or error})")
 

@@ -29,7 +29,7 @@ def test_a_run_is_drawn_with_a_line_cut_short_and_a_loss_that_is_no_number(tmp_p
     (tmp_path / "metrics.jsonl").write_text(text + '{"epoch": 1, "st')
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 8
     assert curves(rows)["loss"] == ([*range(1, 9)], [5 - step / 10 for step in range(1, 9)])
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
+    draw_curves(read_rows(tmp_path / "metrics.jsonl"), tmp_path / "curves.png", "a run")
     assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 10
 
 
@@ -46,5 +46,5 @@ def test_every_name_has_a_panel_and_held_out_results_stand_beside_those_in_train
 
 def test_nothing_is_drawn_of_a_run_without_rows(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").touch()
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
+    draw_curves(read_rows(tmp_path / "metrics.jsonl"), tmp_path / "curves.png", "a run")
     assert not (tmp_path / "curves.png").exists()
