@@ -36,6 +36,7 @@ ADJUST = {
 }
 COLOUR_ONLY = ("saturation", "hue")
 HOLES, HOLE_SIDE = 3, 32
+PUBLISHED_SIZE = 224  # of a view, in pixels: BLUR_RADIUS and HOLE_SIDE are for this size, and in proportion for others
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -66,7 +67,7 @@ class XRayParams:
             angle=rng.uniform(-DEGREES, DEGREES),
             flip=bool(rng.random() < FLIP_P),
             gray=bool(rng.random() < GRAY_P),
-            blur=rng.uniform(*BLUR_RADIUS) if rng.random() < BLUR_P else None,
+            blur=rng.uniform(*BLUR_RADIUS) * (size / PUBLISHED_SIZE) if rng.random() < BLUR_P else None,
             jitter=_sample_jitter(rng),
             holes=tuple((int(row), int(column)) for row, column in rng.integers(0, size, (HOLES, 2))),
             spatial=SpatialTransform.sample((size, size), rng),
@@ -182,11 +183,17 @@ def _look_up(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return result
 
 
-def cut_holes(image: np.ndarray, centres: tuple[tuple[int, int], ...]) -> None:
-    """Set squares of 32 x 32 to 0 in all channels of ``(channels, height, width)``, in place.
+def hole_side(size: int) -> int:
+    """The side of a hole in a view of ``size`` x ``size`` pixels: 32 of 224."""
+    return round(HOLE_SIDE * size / PUBLISHED_SIZE)
 
-    A hole around (r, c) has the rows r - 16 .. r + 15 and columns c - 16 .. c + 15 that are in the image.
+
+def cut_holes(image: np.ndarray, centres: tuple[tuple[int, int], ...]) -> None:
+    """Set squares to 0 in all channels of ``(channels, size, size)``, in place.
+
+    A hole of side 32 around (r, c) has the rows r - 16 .. r + 15 and columns c - 16 .. c + 15 that are in the image.
     """
-    half = HOLE_SIDE // 2
+    side = hole_side(image.shape[-1])
     for row, column in centres:
-        image[:, max(0, row - half) : row + half, max(0, column - half) : column + half] = 0
+        top, left = row - side // 2, column - side // 2
+        image[:, max(0, top) : top + side, max(0, left) : left + side] = 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from datasets.transforms.spatial import SpatialTransform
-from datasets.transforms.xray import HOLE_SIDE, XRayParams, normalised_values, pixels
+from datasets.transforms.xray import XRayParams, hole_side, normalised_values, pixels
 
 
 def parameters(image: np.ndarray, params: XRayParams, channels: int, size: int) -> dict[str, np.ndarray]:
@@ -53,9 +53,9 @@ def normalise(images: Tensor) -> Tensor:
 
 def _holes(centres: Tensor, size: int) -> Tensor:
     """bool (N, size, size): where the squares around ``centres`` (N, holes, 2) are."""
-    place = torch.arange(size, device=centres.device)
-    first = centres[..., None] - HOLE_SIDE // 2
-    rows, columns = ((place >= first) & (place < first + HOLE_SIDE)).unbind(2)
+    place, side = torch.arange(size, device=centres.device), hole_side(size)
+    first = centres[..., None] - side // 2
+    rows, columns = ((place >= first) & (place < first + side)).unbind(2)
     return (rows[..., :, None] & columns[..., None, :]).any(1)
 
 

@@ -156,3 +156,16 @@ def test_the_contrast_is_computed_in_float32_under_apex(packages: Path) -> None:
 def test_apex_needs_a_gpu() -> None:
     with pytest.raises(UserError, match="--amp apex needs a GPU; use --amp native"):
         build_precision("apex", CPU, *model())
+
+
+def test_bf16_that_the_processor_cannot_do_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        pytest.skip("only Linux says so what the processor has")
+    if "avx2" not in flags or ("avx512f" in flags and "avx512_bf16" not in flags):
+        pytest.skip("whether bf16 pays is known of processors with AVX512-BF16, and of those with AVX2 alone")
+    build_precision("native", CPU, *model())
+    assert ("product in bf16 takes" in capsys.readouterr().err) == ("avx512_bf16" not in flags)
+    build_precision("off", CPU, *model())
+    assert not capsys.readouterr().err

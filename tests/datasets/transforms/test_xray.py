@@ -112,14 +112,24 @@ def test_one_channel_is_normalised_by_the_average_of_imagenets_values() -> None:
     np.testing.assert_array_equal(from_grey[0][0][holes], 0)
 
 
-@pytest.mark.parametrize("size", [224, 64])
-def test_holes_are_32_wide_and_clipped(size: int) -> None:
-    image = np.ones((2, size, size), np.float32)
-    cut_holes(image, ((0, 20), (size - 1, size - 1)))
-    expected = np.ones((size, size))
+def test_holes_are_32_of_224_wide_and_clipped() -> None:
+    image = np.ones((2, 224, 224), np.float32)
+    cut_holes(image, ((0, 20), (223, 223)))
+    expected = np.ones((224, 224))
     expected[0:16, 4:36] = 0
-    expected[size - 17 :, size - 17 :] = 0
+    expected[207:, 207:] = 0
     np.testing.assert_array_equal(image, [expected, expected])
+
+
+@pytest.mark.parametrize(("size", "side"), [(224, 32), (448, 64), (64, 9), (128, 18)])
+def test_views_of_any_size_are_damaged_alike(size: int, side: int) -> None:
+    """Holes and blur cover the same part of the image, else small views would be nearly all hole."""
+    image = np.ones((1, size, size), np.float32)
+    cut_holes(image, ((size // 2, size // 2),))
+    assert [(image[0] == 0).any(axis=axis).sum() for axis in (0, 1)] == [side, side]
+    for seed in range(8):
+        published, ours = (XRayParams.sample(500, 500, of, generator(seed, "blur")) for of in (224, size))
+        assert (ours.blur or 0) == pytest.approx((published.blur or 0) * size / 224)
 
 
 def test_normalise_is_torchvisions_for_every_value() -> None:
