@@ -135,7 +135,7 @@ def build_precision(amp: str, device: torch.device, module: nn.Module, optimizer
 
 
 def bf16_slowness() -> float:
-    """How long a product in bf16 takes on the CPU, as a multiple of float32: large where it has no instructions for it."""
+    """How long a product in bf16 takes on the CPU, as a multiple of float32: large without instructions for it."""
 
     def fastest(dtype: torch.dtype) -> float:
         factor, times = torch.ones(PROBE_SIDE, PROBE_SIDE, dtype=dtype), []
