@@ -26,13 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.evidence_grid import ROOT, Cell, Task, chest14, hippocampus, ordered, xrays
 from benchmarks.evidence_report import RESULTS, report
 from training.curves import read_rows
+from training.precision import bf16_slowness
 from utils.files import write_text
 
 OF_THE_MACHINE = {"images_per_s", "data_wait", "memory_gb"}
 
 
 def command_of(cell: Cell, work: Path) -> list[str]:
-    """The flags, but for where things lie, so that the same cell has the same command on every machine."""
+    """The flags, but for where things lie and for --amp, so that a cell has the same command on every machine."""
     start = ["--weight", cell.start.name] if cell.start else []
     return [word.replace(str(work), "WORK") for word in (*cell.flags, *start)]
 
@@ -53,13 +54,14 @@ def weights(cell: Cell, work: Path) -> Path | None:
     return found[0] if found else None
 
 
-def compute(cell: Cell, work: Path, task: Task) -> str:
+def compute(cell: Cell, work: Path, task: Task, amp: str) -> str:
     """Run the cell and keep its result; -> a line that says so. CalledProcessError if the run fails."""
     output = work / "runs" / cell.name
     start = weights(cell.start, work) if cell.start else None
     if cell.start and not start:
         raise RuntimeError(f"{cell.name}: {cell.start.name} has left no weights; it must come to its end first")
-    flags = [*cell.flags, "--output", str(output), "--resume", "auto", *(("--weight", str(start)) if start else ())]
+    flags = [*cell.flags, "--amp", amp, "--output", str(output), "--resume", "auto"]
+    flags += ["--weight", str(start)] if start else []
     started = time.monotonic()
     RESULTS.mkdir(parents=True, exist_ok=True)
     (work / "runs").mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def compute(cell: Cell, work: Path, task: Task) -> str:
         result["curve"] = [[row["step"], round(row[key], 5)] for row in rows if key in row]
         for checkpoint in output.glob("*.pt"):
             checkpoint.unlink()
-    result |= {"command": command_of(cell, work), "minutes": round(seconds / 60, 2)}
+    result |= {"command": command_of(cell, work), "amp": amp, "minutes": round(seconds / 60, 2)}
     write_text(RESULTS / f"{cell.name}.json", json.dumps(result) + "\n")
     return f"{cell.name}: {score:.4f}, {seconds / 60:.1f} min"
 
@@ -99,7 +101,8 @@ def compute_grid(tasks: list[Task], work: Path, jobs: int, minutes: float) -> No
             task.prepare(work)
             write_text(marker, "")
     missing = [cell for cell in ordered(tasks) if not is_done(cell, work)]
-    print(f"{len(missing)} cells to compute", flush=True)
+    amp = "native" if bf16_slowness() < 1 else "off"
+    print(f"{len(missing)} cells to compute, with --amp {amp}", flush=True)
     end = time.monotonic() + 60 * minutes
     running: dict[Future[str], Cell] = {}
     with ThreadPoolExecutor(jobs) as pool:
@@ -108,7 +111,7 @@ def compute_grid(tasks: list[Task], work: Path, jobs: int, minutes: float) -> No
             for cell in list(missing):
                 if len(running) < jobs and time.monotonic() < end and cell.start not in waiting:
                     missing.remove(cell)
-                    running[pool.submit(compute, cell, work, by_name[cell.task])] = cell
+                    running[pool.submit(compute, cell, work, by_name[cell.task], amp)] = cell
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
