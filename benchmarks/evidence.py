@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,21 @@ def command_of(cell: Cell, work: Path) -> list[str]:
     return [word.replace(str(work), "WORK") for word in (*cell.flags, *start)]
 
 
-def is_done(cell: Cell, work: Path) -> bool:
-    """Whether the cell's result is there, by the same command; of pre-training, its weights as well."""
+def is_kept(cell: Cell, work: Path) -> bool:
+    """Whether the cell's result is there, by the same command."""
     try:
         kept = json.loads((RESULTS / f"{cell.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return kept["command"] == command_of(cell, work) and (not cell.pretrains or weights(cell, work) is not None)
+    return kept["command"] == command_of(cell, work)
+
+
+def to_compute(cells: Iterable[Cell], work: Path) -> list[Cell]:
+    """Those without a result, and the pre-trainings whose weights these start from and are no longer in ``work``."""
+    cells = list(cells)
+    missing = [cell for cell in cells if not is_kept(cell, work)]
+    needed = {cell.start for cell in missing}
+    return [cell for cell in cells if cell in missing or (cell in needed and not weights(cell, work))]
 
 
 def weights(cell: Cell, work: Path) -> Path | None:
@@ -100,7 +109,7 @@ def compute_grid(tasks: list[Task], work: Path, jobs: int, minutes: float) -> No
             (work / task.name).mkdir(parents=True, exist_ok=True)
             task.prepare(work)
             write_text(marker, "")
-    missing = [cell for cell in ordered(tasks) if not is_done(cell, work)]
+    missing = to_compute(ordered(tasks), work)
     amp = "native" if bf16_slowness() < 1 else "off"
     print(f"{len(missing)} cells to compute, with --amp {amp}", flush=True)
     end = time.monotonic() + 60 * minutes
