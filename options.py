@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -423,6 +423,14 @@ def _parser() -> Parser:
     for name in NO_EFFECT:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
+
+
+def telling(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's options, by name, that meant something in it: for a record that others read."""
+    phase, n = options.get("phase", "pretask"), options.get("n")
+    others = {*(NOT_SEGMENTATION if n == SEGMENTATION else ONLY_SEGMENTATION), *_without_effect(options, phase)}
+    others |= {"preview", "dry_run"} | ({"size", "backbone"} if DIMS.get(str(n)) == 3 else set())
+    return {name: value for name, value in options.items() if name not in others}
 
 
 def _without_effect(given: Iterable[str], phase: str) -> list[str]:
