@@ -77,9 +77,10 @@ def view_shape(loader: Loader) -> tuple[int, ...]:
 
 def tell_recipes(options: Options, files: Sequence[str], ranks: Ranks) -> dict[str, Any]:
     """How the samples were cut, as their records say; warns where that was not done alike. Nothing for whole images."""
-    if DATASETS[options.n].recipes is None:
+    read = DATASETS[options.n].recipes
+    if read is None:
         return {}
-    recipes = DATASETS[options.n].recipes(files)
+    recipes = read(files)
     if len(recipes) > 1 and ranks.first:
         warn(f"{options.data} mixes pairs of different recipes: {with_scans(recipes)}")
     return {"recipes": recipes}

@@ -129,6 +129,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 options.image_every,
                 checkpoint["report"] if checkpoint else None,
                 state.position.epoch * len(loader) + state.position.step,
+                options.loss,
             )
         with closing(reporter), closing(loader), out_of_memory_is_said(options):
             train(
