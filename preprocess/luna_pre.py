@@ -138,6 +138,11 @@ def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: 
             lines.append(f"no pairs: {outcome.name}: {outcome.shortage}")
         elif outcome.shortage:
             lines.append(f"fewer pairs: {outcome.name}: {outcome.pairs} of {options.pairs}; {outcome.shortage}")
+        if outcome.flat:
+            lines.append(
+                f"nothing to see: {outcome.name}: {outcome.flat} of {outcome.pairs} pairs are nearly constant; "
+                f"look with --preview, and choose the window"
+            )
     return "\n".join(lines)
 
 
