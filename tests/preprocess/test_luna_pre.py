@@ -296,3 +296,14 @@ def test_real_scans(folder: str, scans: int, tmp_path: Path) -> None:
     assert len(pairs) == 16 * scans
     assert {pair.shape for pair in pairs} == {(2, 64, 64, 32)}
     assert len((tmp_path / "luna_train.txt").read_text().splitlines()) == scans
+
+
+def test_help_is_laid_out_with_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert "--input_rows VOXELS" in text
+    assert "``" not in text
+    commands = [line.split() for line in text.splitlines() if line.strip().startswith("python preprocess/luna_pre.py")]
+    assert len(commands) == 2
+    assert parse(commands[1][2:]).hu_max == 250
