@@ -10,7 +10,8 @@ from typing import Any
 
 from models import standalone_unet3d
 from models.portable import TARGETS, Portable, checkpoint_options, make_portable
-from training.card import CardFacts, model_card, read_run_record
+from training.card import CardFacts, model_card
+from training.record import read_run_record
 from utils import torch_file
 from utils.cli import Parser
 from utils.console import say

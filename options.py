@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.errors import UserError
 
 GROUPS = ("what to run", "data", "segmentation", "network", "optimisation", "machine", "output")
@@ -46,6 +46,13 @@ AS_PHASE = -1  # a default that depends on the phase
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
 METAVARS = {int: "N", float: "X", str: "NAME"}
+EXAMPLES = """examples:
+  look at what X-rays in my_xrays become, then pre-train on all of them:
+    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output my_look
+    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run
+  pre-train on pairs of CT crops that preprocess/luna_pre.py has written, or go on where that stopped:
+    python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
+"""
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
@@ -74,7 +81,8 @@ class Options:
     n: str = _flag(
         "luna",
         "what to run",
-        "data: luna (CT, 3D), chest (X-rays, 2D); with labels also nodules (CT crops), msd (segmentation in 3D)",
+        "kind of data: luna: pairs of crops of CT or MR, 3D; chest: X-rays, 2D; with labels also nodules: CT crops, "
+        "and msd: segmentation in 3D",
         choices=list(DIMS),
     )
     d: int = _flag(0, "what to run", "spatial dimensions, 2 or 3 (default: the data set's)", type=_positive)
@@ -83,7 +91,10 @@ class Options:
     data: str = _flag("", "data", "folder of the data (needed)", metavar="FOLDER")
     train_list: str = _flag("", "data", "what to train on; none: all (default: the list in --data)", metavar="FILE")
     ratio: float = _flag(
-        0.8, "data", "part of the training list for pre-training; with labels: the rest of it, or all at 1"
+        0.8,
+        "data",
+        "pre-training takes this part of the training list, from its beginning; 1: all. With labels, give what the "
+        "pre-training had: the other part is trained on; 1: all",
     )
     size: int = _flag(0, "data", "pixels of a side of an X-ray's view, a multiple of 32 (default: 224)")
     b: int = _flag(16, "data", "batch size over all devices")
@@ -104,12 +115,18 @@ class Options:
     )
 
     folds: int = _flag(5, "segmentation", "parts of the cases; one is tested on")
-    fold: int = _flag(0, "segmentation", "the part to test on, from 0; with --split, the entry of the file")
-    split: str = _flag("", "segmentation", "file of splits in place of --folds, like nnU-Net's splits_final.json")
+    fold: int = _flag(
+        0, "segmentation", "the part to test on, from 0; with --split, the entry of the file (default: 0)"
+    )
+    split: str = _flag(
+        "", "segmentation", "splits in place of --folds, as nnU-Net's splits_final.json (default: none)", metavar="FILE"
+    )
     train_cases: int = _flag(0, "segmentation", "train on the first so many of the training cases (default: all)")
-    patch: str = _flag("64,64,32", "segmentation", "voxels of a patch: x,y,z, multiples of 8")
+    patch: str = _flag("64,64,32", "segmentation", "voxels of a patch, multiples of 8", metavar="X,Y,Z")
     patches: int = _flag(4, "segmentation", "patches of each case in an epoch")
-    spacing_mm: str = _flag("", "segmentation", "of the voxels: x,y,z (default: median of the training cases)")
+    spacing_mm: str = _flag(
+        "", "segmentation", "of the voxels (default: median of the training cases)", metavar="X,Y,Z"
+    )
     modality: str = _flag(
         "",
         "segmentation",
@@ -124,7 +141,9 @@ class Options:
         "exchange left and right at random; auto: unless the name of a class says left or right",
         choices=["auto", "on", "off"],
     )
-    cache: str = _flag("", "segmentation", "folder for prepared volumes, mapped from there (default: in memory)")
+    cache: str = _flag(
+        "", "segmentation", "for prepared volumes, mapped from there (default: in memory)", metavar="FOLDER"
+    )
 
     inchannel: int = _flag(0, "network", "input channels (default: 3 in 2D, 1 in 3D)", type=_positive)
     outchannel: int = _flag(0, "network", "output channels (default: as inchannel)", type=_positive)
@@ -146,7 +165,9 @@ class Options:
     epochs: int = _flag(100, "optimisation", "passes over the data")
     lr: float = _flag(1e-3, "optimisation", "base learning rate; it follows a cosine to 0")
     warmup_epochs: int = _flag(
-        0, "optimisation", "epochs in which the learning rate first rises in equal steps to --lr; then the cosine"
+        0,
+        "optimisation",
+        "epochs in which the learning rate first rises in equal steps to --lr; then the cosine (default: 0)",
     )
     accumulate: int = _flag(
         1,
@@ -162,11 +183,14 @@ class Options:
     without: str = _flag(
         "",
         "optimisation",
-        "leave out parts of the method, comma-separated, for ablations: contrast, reconstruction, mixup, gate",
+        "leave out parts of the method, comma-separated, for ablations: contrast, reconstruction, mixup, gate "
+        "(default: nothing)",
         metavar="PARTS",
     )
     patience: int = _flag(
-        0, "optimisation", "epochs without a better result on held-out data (--val_every) after which it stops; 0: none"
+        0,
+        "optimisation",
+        "epochs without a better result on held-out data (--val_every) after which it stops; 0: never (default: 0)",
     )
     max_bad_steps: int = _flag(10, "optimisation", "steps in a row without a finite loss and gradient before it stops")
     moco_t: float = _flag(0.2, "optimisation", "temperature T of the contrast")
@@ -194,8 +218,8 @@ class Options:
     shuffle_bn: str = _flag(
         "full",
         "machine",
-        "with several processes and --norm bn: full: images and teacher's features are exchanged (ShuffleBN); "
-        "off: each encodes its own",
+        "with several processes and --norm bn: full: they exchange the images that the teacher encodes, so that its "
+        "batch statistics do not give away which belong together (ShuffleBN); off: they do not, which saves traffic",
         choices=["full", "off"],
     )
     amp: str = _flag(
@@ -221,7 +245,8 @@ class Options:
     resume: str = _flag(
         "",
         "output",
-        "go on from a checkpoint: its path, or auto: the newest in --output, if any; none: start anew",
+        "go on from a checkpoint: its path, or auto: the newest in --output, if any; none: start anew (default: start "
+        "anew, unless --output holds a run)",
         metavar="auto|none|FILE",
     )
     save_every: int = _flag(60, "output", "epochs between numbered checkpoints; the last is always kept")
@@ -407,7 +432,8 @@ def _parser() -> Parser:
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
         description="Self-supervised pre-training of medical-image networks (PCRL) in 2D and 3D.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+        epilog=EXAMPLES,
+        formatter_class=help_format,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for field in dataclasses.fields(Options):
@@ -423,6 +449,14 @@ def _parser() -> Parser:
     for name in NO_EFFECT:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
+
+
+def telling(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's options, by name, that meant something in it: for a record that others read."""
+    phase, n = options.get("phase", "pretask"), options.get("n")
+    others = {*(NOT_SEGMENTATION if n == SEGMENTATION else ONLY_SEGMENTATION), *_without_effect(options, phase)}
+    others |= {"preview", "dry_run"} | ({"size", "backbone"} if DIMS.get(str(n)) == 3 else set())
+    return {name: value for name, value in options.items() if name not in others}
 
 
 def _without_effect(given: Iterable[str], phase: str) -> list[str]:

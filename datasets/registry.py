@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import chest, luna
 from datasets.chest import ChestPairs, find_chest
 from datasets.chest_files import PROJECT_LIST
 from datasets.loader import Batch, PairDataset
 from datasets.luna import LunaPairs, find_luna
+from datasets.recipes import recipes_of
 
 HELD_OUT_SUBSETS = range(7, 10)
 HELD_OUT_LIST = "chest_valid.txt"
@@ -23,7 +25,8 @@ class Source:
     ``find``: (folder, training list, ratio) -> paths. ``find_held_out``: folder -> paths.
     ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
     batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
-    shown black and white.
+    shown black and white. ``recipes``: how files were made, by the records beside them (datasets/recipes.py), if there
+    are such.
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]
@@ -31,6 +34,7 @@ class Source:
     pairs: Callable[[Sequence[str], int, int, int, bool], PairDataset]
     window: tuple[float, float]
     augment: Callable[[Batch], Batch]
+    recipes: Callable[[Sequence[str]], list[dict[str, Any]]] | None = None
 
 
 def _find_luna(data: Path, train_list: str | None, ratio: float) -> list[str]:
@@ -57,5 +61,5 @@ def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: 
 DATASETS = {
     # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
     "chest": Source(find_chest, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch),
-    "luna": Source(_find_luna, _held_out_luna, _luna, window=(0.0, 1.0), augment=luna.augment_batch),
+    "luna": Source(_find_luna, _held_out_luna, _luna, (0.0, 1.0), luna.augment_batch, recipes_of),
 }

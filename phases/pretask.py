@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from datasets.loader import Loader
+from datasets.recipes import with_scans
 from datasets.registry import DATASETS
 from methods import METHODS
 from methods.base import Method
@@ -19,7 +21,7 @@ from phases.network import new_network, start_from_weight
 from training.devices import Devices
 from training.run import Job, execute, workers_here
 from training.validate import HeldOut
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import UserError
 from utils.ranks import Ranks
 
@@ -73,6 +75,17 @@ def view_shape(loader: Loader) -> tuple[int, ...]:
     return tuple(loader.first_sample["gt1"].shape[1:])
 
 
+def tell_recipes(options: Options, files: Sequence[str], ranks: Ranks) -> dict[str, Any]:
+    """How the samples were cut, as their records say; warns where that was not done alike. Nothing for whole images."""
+    read = DATASETS[options.n].recipes
+    if read is None:
+        return {}
+    recipes = read(files)
+    if len(recipes) > 1 and ranks.first:
+        warn(f"{options.data} mixes pairs of different recipes: {with_scans(recipes)}")
+    return {"recipes": recipes}
+
+
 def build_student(options: Options, shape: tuple[int, ...]) -> PCRLNetwork:
     """The network, from random values or from ``--weight``; ``shape``: spatial size of a view."""
     network = new_network(options, shape)
@@ -111,6 +124,7 @@ def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
         held_out = build_held_out(options, devices.main, ranks)
         network = build_student(options, view_shape(loader))
         method = build_method(options, network, len(loader), devices, ranks)
-        return Job(method, loader, files, DATASETS[options.n].window, held_out)
+        facts = {"shape": list(view_shape(loader))} | tell_recipes(options, files, ranks)
+        return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts)
 
     execute(options, devices, ranks, build)

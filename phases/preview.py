@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.luna import FILE_NAME as PAIR
 from datasets.registry import DATASETS
 from options import Options
 from training.devices import Devices
@@ -11,24 +14,43 @@ from training.pictures import draw_samples
 from training.run import prepare_output
 from utils.console import say
 from utils.ranks import Ranks
+from utils.sheet import shortened
 
 FILE_NAME = "views.png"
-COLUMNS = {"crop": "gt", "view": "input", "target": "mask"}  # words for people <- keys of a sample
+COLUMNS = {  # headings, of view {0} <- keys of a sample
+    "crop {0}": "gt",
+    "view {0}": "input",
+    "target {0}: view {0},\nturned or flipped": "mask",
+}
+
+
+def in_turn(files: Sequence[str]) -> list[str]:
+    """The first pair of each scan, then the second of each, and so on; single images stay in their order."""
+    seen: Counter[str] = Counter()
+    rounds: list[list[str]] = []
+    for file in files:
+        match = PAIR.fullmatch(Path(file).name)
+        scan = match["uid"] if match else file
+        if seen[scan] == len(rounds):
+            rounds.append([])
+        rounds[seen[scan]].append(file)
+        seen[scan] += 1
+    return [file for each in rounds for file in each]
 
 
 def preview(options: Options, devices: Devices, ranks: Ranks) -> None:
-    """Draw the uncorrupted crops, the views and their targets, as the first epoch has them."""
+    """Draw the uncorrupted crops, the views and their targets, as the first epoch has them; of scans, in turn."""
     if not ranks.first:
         return
     source = DATASETS[options.n]
-    files = source.find(Path(options.data), options.train_list or None, options.ratio)[: options.preview]
+    files = in_turn(source.find(Path(options.data), options.train_list or None, options.ratio))[: options.preview]
     dataset = source.pairs(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
         sample = dataset[0, index]
-        samples[f"{index + 1}: {Path(file).stem[-20:]}"] = {
-            f"{column} {view}": sample[f"{key}{view}"] for view in (1, 2) for column, key in COLUMNS.items()
+        samples[f"{index + 1}: {shortened(Path(file).stem)}"] = {
+            column.format(view): sample[f"{key}{view}"] for view in (1, 2) for column, key in COLUMNS.items()
         }
     path = prepare_output(options.output) / FILE_NAME
-    draw_samples(samples, source.window, f"the first {len(files)} samples of {options.data}", path)
+    draw_samples(samples, source.window, f"{len(files)} samples of {options.data}", path)
     say(f"saved {path}")

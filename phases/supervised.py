@@ -47,7 +47,8 @@ def learn(options: Options, devices: Devices, ranks: Ranks) -> None:
             warn("--phase linear without --weight: the head learns on an encoder of random values")
         task = TASKS[options.n](options, devices, ranks)
         evaluation = Periodic(task.judge, options.val_every, options.epochs)
-        return Job(task.method, task.loader, task.files, (0.0, 1.0), evaluation, partial(_finish, task, options))
+        finish, shape = partial(_finish, task, options), task.loader.first_sample["image"].shape[1:]
+        return Job(task.method, task.loader, task.files, (0.0, 1.0), evaluation, finish, {"shape": list(shape)})
 
     execute(options, devices, ranks, build)
 

@@ -2,7 +2,7 @@
 
 Beside the pairs ``<save>/subset<k>/<uid>_img_<j>.npy`` of a scan lies its record ``<uid>.json``: the options,
 the size of the scan's files, how many pairs there are and, where they are fewer than wanted, why; the boxes of each
-pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``.
+pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``; how many pairs show nearly nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ TISSUE_HU = -150
 RECORD_KEYS = ("pairs", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same pairs
 TRAINING_SUBSETS = range(7)
+FLAT = 0.01  # the standard deviation of a crop, in [0, 1], below which there is nothing to see in it
 LIST_NAME = "luna_train.txt"
 LIST_SEED = 0
 
@@ -83,13 +84,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan: its pairs, whether they were there before, why they are few, why it is broken."""
+    """What became of a scan: its pairs, whether they were there before, why they are few, why it is broken.
+
+    ``flat``: pairs of which a crop is nearly constant.
+    """
 
     name: str
     pairs: int = 0
     done_before: bool = False
     shortage: str = ""
     problem: str = ""
+    flat: int = 0
 
 
 def make_pairs(job: Job) -> Outcome:
@@ -105,24 +110,24 @@ def make_pairs(job: Job) -> Outcome:
         recipe = recipe_of(job.scan, RECIPE, asdict(options))
         record = read_record(job.record, *RECORD_KEYS)
         if record and record["recipe"] == recipe and _all_readable(job, record["pairs"]):
-            return Outcome(name, record["pairs"], done_before=True, shortage=record["shortage"])
+            return Outcome(name, record["pairs"], True, record["shortage"], flat=record.get("flat", 0))
         image = read_image(job.scan)
         pairs, none_fits = _pairs(image, job)
     except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
         return Outcome(name, problem=" ".join(str(error).split()) or type(error).__name__)
     try:
         clear(job.record, "img")
-        boxes = _write(job, pairs)
+        boxes, flat = _write(job, pairs)
         made = len(boxes)
         shortage = none_fits
         if made < options.pairs and not none_fits:
             shortage = "the other boxes that were tried hold too much tissue, or overlap too little"
         direction = image.GetDirection()
-        record = {"recipe": recipe, "pairs": made, "shortage": shortage, "direction": direction, "boxes": boxes}
-        write_record(job.record, record)
+        record = {"recipe": recipe, "pairs": made, "shortage": shortage, "flat": flat}
+        write_record(job.record, record | {"direction": direction, "boxes": boxes})
     except OSError as error:
         raise cannot_write(job.save, error) from None
-    return Outcome(name, made, shortage=shortage)
+    return Outcome(name, made, shortage=shortage, flat=flat)
 
 
 def _pairs(image: sitk.Image, job: Job) -> tuple[Iterable[Pair], str]:
@@ -153,13 +158,20 @@ def _all_readable(job: Job, pairs: int) -> bool:
     return all(is_array(job.pair(index), shape, job.options.dtype) for index in range(pairs))
 
 
-def _write(job: Job, pairs: Iterable[Pair]) -> list[dict[str, list[list[int]]]]:
-    """Write the crops; -> the boxes of each pair."""
+def is_flat(crops: np.ndarray) -> bool:
+    """Whether one of a pair of crops (2, x, y, z) is nearly constant; every second voxel of a line will do."""
+    return bool((crops[:, ::2, ::2, ::2].std(axis=(1, 2, 3)) < FLAT).any())
+
+
+def _write(job: Job, pairs: Iterable[Pair]) -> tuple[list[dict[str, list[list[int]]]], int]:
+    """Write the crops; -> the boxes of each pair, and how many pairs are flat."""
     boxes: list[dict[str, list[list[int]]]] = []
+    flat = 0
     for pair in pairs:
+        flat += is_flat(pair.crops)
         write_array(job.pair(len(boxes)), pair.crops.astype(job.options.dtype, copy=False))
         boxes.append({"starts": pair.starts.tolist(), "sizes": pair.sizes.tolist()})
-    return boxes
+    return boxes, flat
 
 
 def write_training_list(save: Path) -> int:

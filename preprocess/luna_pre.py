@@ -1,12 +1,9 @@
 """Make the pairs of crops that 3D pre-training reads, from LUNA16 or from anyone's CT or MR.
 
-    python preprocess/luna_pre.py --input_rows 64 --input_cols 64 --input_deps 32 \
-        --data LUNA_dataset_path --save processedLUNA_save_path
-
-Every scan is resampled to 1 mm and gives up to ``--scale`` pairs of overlapping boxes, cut, resized to
-``--input_rows`` x ``--input_cols`` x ``--input_deps`` voxels (x, y, z) and scaled to [0, 1]:
-``<save>/subset<k>/<uid>_img_<j>.npy``, each of shape (2, rows, cols, deps). ``luna_train.txt`` beside the
-subset folders names the scans of subsets 0-6. Started again, a run goes on where it was interrupted.
+Every scan is resampled to 1 mm and gives up to --scale pairs of overlapping boxes, cut, resized to --input_rows x
+--input_cols x --input_deps voxels (x, y, z) and scaled to [0, 1]: SAVE/subset<k>/<uid>_img_<j>.npy, each of shape
+(2, rows, cols, deps). luna_train.txt beside the subset folders names the scans of subsets 0-6. Started again, a run
+goes on where it was interrupted.
 
 A worker takes 0.3 GB and the scan as it is stored in memory: 0.6 GB for 512 x 512 x 600 voxels of 16 bits.
 Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can be read.
@@ -19,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -39,42 +37,71 @@ from preprocess.parallel import run_parallel
 from preprocess.preview import FILE_NAME, draw_preview
 from preprocess.records import cannot_write
 from preprocess.scans import find_scans
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 
+EXAMPLES = """examples:
+  as published:
+    python preprocess/luna_pre.py --data LUNA_dataset_path --save processedLUNA_save_path
+  the abdomen in soft tissue's window, and a picture of six pairs:
+    python preprocess/luna_pre.py --data my_scans --save my_pairs --hu_min -150 --hu_max 250 --preview 6
+"""
 SMALLEST = (32, 32, 16)
 
 
 def build_parser() -> Parser:
     """The command's flags."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--data", type=Path, help="LUNA16 (subset0..9), or a folder of .mhd .mha .nrrd .nii .nii.gz or DICOM scans")
-    add("--save", type=Path, help="folder for the pairs")
-    add("--input_rows", type=int, default=64, help="voxels of a crop in x (64)")
-    add("--input_cols", type=int, default=64, help="voxels of a crop in y (64)")
-    add("--input_deps", type=int, default=32, help="voxels of a crop in z (32)")
-    add("--crop_rows", type=int, help="mm in x of the box that is 64 as published; the others scale (--input_rows)")
-    add("--crop_cols", type=int, help="the same in y (--input_cols)")
-    add("--scale", type=int, default=16, help="pairs a scan (16)")
-    add("--seed", type=int, default=0, help="all randomness, together with a scan's uid (0)")
-    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
-    add("--fold", type=int, help="this subset alone")
-    add(
-        "--preview", type=int, help="draw so many pairs, old or new, in turn from each scan, into preview.png in --save"
+    parser = Parser(
+        usage="luna_pre.py --data FOLDER --save FOLDER [flags]",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=help_format,
     )
-    add("--hu_min", type=int, help="what becomes 0, in Hounsfield units (-1000)")
-    add("--hu_max", type=int, help="what becomes 1, in Hounsfield units (1000)")
+
+    def add(name: str, text: str, metavar: str | None = None, **more: Any) -> None:
+        parser.add_argument(name, help=text, metavar=metavar, **({"type": int} | more))
+
     add(
+        "--data",
+        "needed: LUNA16 (subset0..9), or a folder of .mhd .mha .nrrd .nii .nii.gz or DICOM scans",
+        "FOLDER",
+        type=Path,
+    )
+    add("--save", "needed: where the pairs go", "FOLDER", type=Path)
+    add("--input_rows", "of a crop in x (default: 64)", "VOXELS", default=64)
+    add("--input_cols", "of a crop in y (default: 64)", "VOXELS", default=64)
+    add("--input_deps", "of a crop in z (default: 32)", "VOXELS", default=32)
+    add(
+        "--crop_rows",
+        "how large the boxes are that crops are cut from: 64 gives the published ones, of 32 to 112 mm in x; 128 gives "
+        "ones of twice the size in x (default: as --input_rows, so that larger crops come from larger boxes)",
+        "MM",
+    )
+    add("--crop_cols", "the same in y (default: as --input_cols)", "MM")
+    add("--scale", "pairs a scan (default: 16)", "N", default=16)
+    add("--seed", "of all randomness, together with a scan's uid (default: 0)", "N", default=0)
+    add("--workers", "processes (default: one a core)", "N", default=available_cores())
+    add("--fold", "make the pairs of this subset alone, 0 to 9 (default: all)", "N")
+    add("--preview", "draw so many pairs, old or new, in turn from each scan, into preview.png in --save", "N")
+    add("--hu_min", "what becomes 0, in Hounsfield units (default: -1000)", "HU")
+    add("--hu_max", "what becomes 1, in Hounsfield units (default: 1000)", "HU")
+    parser.add_argument(
         "--percentiles",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="for MR, e.g. 0.5 99.5: what becomes 0 and 1, as percentiles of each scan; no limit on tissue then",
     )
-    add("--dtype", choices=("float32", "float16"), default="float32", help="numbers in the files (float32)")
+    add(
+        "--dtype",
+        "of the numbers in the files (default: float32)",
+        "float32|float16",
+        type=str,
+        choices=("float32", "float16"),
+        default="float32",
+    )
     return parser
 
 
@@ -138,6 +165,11 @@ def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: 
             lines.append(f"no pairs: {outcome.name}: {outcome.shortage}")
         elif outcome.shortage:
             lines.append(f"fewer pairs: {outcome.name}: {outcome.pairs} of {options.pairs}; {outcome.shortage}")
+        if outcome.flat:
+            lines.append(
+                f"nothing to see: {outcome.name}: {outcome.flat} of {outcome.pairs} pairs are nearly constant; "
+                f"look with --preview, and choose the window"
+            )
     return "\n".join(lines)
 
 

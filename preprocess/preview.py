@@ -17,7 +17,7 @@ from preprocess.crops import iou
 from preprocess.luna_job import RECORD_KEYS, Job
 from preprocess.records import read_record
 from utils.npy import read_array
-from utils.sheet import Picture, draw_sheet, middle_slices
+from utils.sheet import Picture, draw_sheet, middle_slices, shortened
 
 FILE_NAME = "preview.png"
 
@@ -50,8 +50,8 @@ def _row(job: Job, record: dict[str, Any], index: int) -> list[Picture]:
         volume, voxel = upright(crop, size / crop.shape, direction)
         box = f": {' x '.join(map(str, size))} mm" if boxes else ""
         for name, picture in middle_slices(volume, voxel).items():
-            pictures.append(replace(picture, title=f"crop {number}{box}" if name == "axial" else name))
-    label = f"...{job.scan.uid[-12:]}_img_{index}" if len(job.scan.uid) > 15 else f"{job.scan.uid}_img_{index}"
+            pictures.append(replace(picture, title=f"crop {number}{box}\n{name}" if name == "axial" else name))
+    label = f"{shortened(job.scan.uid)}\npair {index}"
     if boxes:
         label += f"\noverlap (IoU) {iou(np.array(boxes[index]['starts']), sizes):.2f}"
     return [replace(pictures[0], label=label), *pictures[1:]]

@@ -20,7 +20,7 @@ from export import export
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import PCRLNetwork, build_network, published_state
 from models.standalone_unet3d import UNet3d as StandaloneUNet3d
-from options import Options
+from options import Options, parse_options
 from tests.conftest import ROOT
 from training.checkpoint import Position, TrainingState
 from training.precision import build_precision
@@ -360,6 +360,55 @@ def test_run_record_of_another_run_is_not_believed(chest: Any, tmp_path: Path) -
     (tmp_path / "run.json").write_text(json.dumps({"commit": "0123abcd", "data": {"list_sha256": "another"}}))
     export(tmp_path / "moved.pt", tmp_path / "weights", None, teacher=False)
     assert "0123abcd" not in (tmp_path / "weights/README.md").read_text()
+
+
+def carded(tmp_path: Path, run: dict[str, Any], **flags: Any) -> str:
+    """The card of a 3D checkpoint that tells this of its run."""
+    save_checkpoint(tmp_path / "checkpoint.pt", "luna", **flags)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(content | {"run": run}, tmp_path / "checkpoint.pt")
+    export(tmp_path / "checkpoint.pt", tmp_path / "weights", None, teacher=False)
+    return (tmp_path / "weights/README.md").read_text()
+
+
+CUT = {"crop": [32, 32, 16], "box_mm": [64, 64, 32], "spacing_mm": 1.0, "scans": 2}
+
+
+def test_card_tells_how_the_crops_were_cut_and_when(tmp_path: Path) -> None:
+    times = {"started": "2025-01-01T00:00:00+00:00", "resumed": ["2025-02-02T00:00:00+00:00"]}
+    recipes = [CUT | {"hu": [-150, 250]}]
+    card = carded(tmp_path, times | {"samples": 20, "shape": [32, 32, 16], "recipes": recipes})
+    for fact in (
+        "(pre-training: 32 x 32 x 16)",
+        "clipped to -150..250 HU and scaled",
+        "window -150 to 250 HU, 32 x 32 x 16 voxels from boxes in proportion to 64 x 64 x 32 mm, scans at 1 mm",
+        "(2 scans)",
+        "20 training samples",
+        "| started | 2025-01-01T00:00:00+00:00; resumed 2025-02-02T00:00:00+00:00 |",
+    ):
+        assert fact in card, fact
+    assert "-1000" not in card
+
+
+def test_card_tells_of_percentiles_of_mixed_crops_and_of_what_is_not_known(tmp_path: Path) -> None:
+    recipes = [CUT | {"percentiles": [0.5, 99.5]}, {"scans": 1}]
+    card = carded(tmp_path, {"shape": [32, 32, 16], "recipes": recipes})
+    assert "clipped to the percentiles 0.5..99.5 of each scan" in card
+    assert "not all made alike" in card
+    assert "window not recorded (no record beside the pairs) (1 scan)" in card
+    assert "| started | not recorded |" in card
+
+
+def test_card_has_the_flags_that_meant_something(luna: Any, tmp_path: Path) -> None:
+    path, _ = luna
+    export(path, tmp_path / "weights", None, teacher=False)
+    card = (tmp_path / "weights/README.md").read_text()
+    assert "(pre-training: not recorded)" in card, "an earlier version's checkpoint"
+    flags = card.split("```\n--")[1].split("```")[0]
+    for name in ("hu_min", "patch", "folds", "dry_run", "preview", "size", "backbone"):
+        assert f"--{name} " not in f"--{flags} ", name
+    parsed, warnings = parse_options(f"--{flags}".split())
+    assert (parsed.b, parsed.epochs, warnings) == (4, 240, [])
 
 
 def test_command_line_refuses_with_status_2(tmp_path: Path) -> None:

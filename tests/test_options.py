@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from options import NO_EFFECT, parse_options
+from options import EXAMPLES, NO_EFFECT, parse_options, telling
 from utils.errors import UserError
 
 CHEST = (
@@ -106,6 +106,32 @@ def test_bad_values_are_named(argv: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         parse_options(["--data", "x", *argv.split()])
     assert "\n" not in str(error.value)
+
+
+def test_help_tells_metavars_defaults_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("--patch X,Y,Z", "--spacing_mm X,Y,Z", "--cache FOLDER", "--split FILE"):
+        assert words in text, words
+    for name in ("resume auto|none|FILE", "warmup_epochs N", "patience N", "without PARTS", "fold N"):
+        assert "(default:" in text.split(f" --{name} ")[1][:200], name
+    for line in EXAMPLES.splitlines():
+        if line.strip().startswith("python main.py"):
+            assert line.strip() in text
+            assert parse_options(line.split()[2:])[1] == []
+
+
+def test_telling_options_are_those_with_an_effect() -> None:
+    options, _ = parse_options(["--data", "x"])
+    pretask = telling(options.plain())
+    assert {"b", "epochs", "moco_k", "norm", "ratio"} <= pretask.keys()
+    assert not {"hu_min", "patch", "fold", "dry_run", "preview", "size"} & pretask.keys()
+    options, _ = parse_options(["--data", "x", "--n", "msd", "--phase", "finetune"])
+    segmentation = telling(options.plain())
+    assert {"hu_min", "patch", "fold"} <= segmentation.keys()
+    assert not {"moco_k", "ratio", "train_list", "inchannel"} & segmentation.keys()
+    assert telling({"b": 3, "unheard_of": 1}) == {"b": 3, "unheard_of": 1}, "of the published code's options"
 
 
 def test_data_is_needed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,17 @@ def assert_equal(a: Any, b: Any, where: str = "") -> None:
             assert_equal(x, y, f"{where}[{i}]")
     else:
         assert a == b, where
+
+
+def assert_times(output: Path) -> None:
+    """The start is the first one's, each resumption is listed, in the checkpoint and in run.json."""
+    run = torch.load(output / FINAL, weights_only=True)["run"]
+    record = json.loads((output / "run.json").read_text())
+    assert {key: record[key] for key in ("started", "resumed")} == {key: run[key] for key in ("started", "resumed")}
+    assert len(run["resumed"]) == 1
+    assert run["started"] <= run["resumed"][0]
+    assert run["shape"] == [16, 16, 16]
+    assert run["recipes"] == [{"scans": 3}]
 
 
 def assert_same_run(output: Path, reference: Path) -> None:
@@ -109,6 +121,7 @@ def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_pa
     run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", output / "last.pt")
     assert run.returncode == 0, run.stderr
     assert_same_run(output, reference)
+    assert_times(output)
 
 
 def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path, tmp_path: Path) -> None:

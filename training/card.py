@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-UNKNOWN = "not recorded"
+from datasets.recipes import UNKNOWN, with_scans
+from options import telling
+
 PHASES = {"pretask": "pre-training"}
 DATA = {
     "chest": "chest X-rays (ChestX-ray14 or images in its place)",
@@ -19,10 +19,12 @@ DATA = {
 }
 INPUT = {
     2: "X-rays, {channels}, sizes multiples of 32 (pre-training: {size} x {size}), values 0..1, then {normal}",
-    3: "CT volumes, {channels}, axes x, y, z, resampled to 1 mm, sizes multiples of 8 (pre-training: "
-    "64 x 64 x 32), clipped to -1000..1000 HU and scaled to 0..1. These are `preprocess/luna_pre.py`'s defaults: "
-    "weights that were trained on crops of other --hu_min, --hu_max or --percentiles want those",
+    3: "CT or MR volumes, {channels}, axes x, y, z, sizes multiples of 8 ({phase}: {size}), {prepared}",
 }
+WINDOW_UNKNOWN = (
+    "resampled and scaled to 0..1 as the crops were; how that was is not recorded "
+    "(`preprocess/luna_pre.py`'s default: to 1 mm, clipped to -1000..1000 HU)"
+)
 NORMAL = {
     1: "less 0.449, divided by 0.226 (the averages of ImageNet's means and standard deviations)",
     3: "ImageNet's normalisation: less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
@@ -98,26 +100,21 @@ class CardFacts:
     source: tuple[str, str]
 
 
-def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:
-    """``run.json`` in the checkpoint's folder; empty if there is none, or if it is of a run on other samples."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    of_this_run = isinstance(record, dict) and record.get("data", {}).get("list_sha256") == list_sha256
-    return record if of_this_run and list_sha256 else {}
-
-
 def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[str, Any], record: dict[str, Any]) -> str:
-    """The card. ``checkpoint``: its epoch, step and list hash are read; ``record``: as :func:`read_run_record`."""
+    """The card.
+
+    ``checkpoint``: its epoch, step, list hash and ``run`` are read. ``record``: of ``training.record.read_run_record``,
+    for what a checkpoint of an earlier version does not have itself.
+    """
     method, phase = options.get("model", "pcrl"), options.get("phase", "pretask")
+    run = _run(checkpoint, record)
     source, source_hash = facts.source
     channels = f"{facts.in_channels} channel" + ("s" if facts.in_channels > 1 else "")
     made = {
         "method": f"{method}, phase {phase}",
-        "data": _data(checkpoint, options, record),
-        "length": _length(checkpoint, options, record),
-        "started": record.get("started", UNKNOWN),
+        "data": _data(checkpoint, options, run),
+        "length": _length(checkpoint, options, run),
+        "started": _started(run),
         "commit": record.get("commit") or UNKNOWN,
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or UNKNOWN,
         "exported": datetime.now(timezone.utc).date().isoformat(),
@@ -132,9 +129,7 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         title=f"{method.upper()} {PHASES.get(phase, phase)}",
         content=facts.content,
         code=facts.code,
-        input=INPUT[facts.dims].format(
-            channels=channels, size=options.get("size", 224), normal=NORMAL.get(facts.in_channels, UNKNOWN)
-        ),
+        input=_input(facts, channels, options, run),
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
         flags=_flags(options) or UNKNOWN,
         files="\n".join(f"| `{name}` | {size} | `{digest}` |" for name, size, digest in facts.files),
@@ -143,24 +138,67 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
 
 def _flags(options: dict[str, Any]) -> str:
     """As on a command line; of paths the last part alone, since a card is for others to read."""
-    values = {name: str(value).rstrip("/").rpartition("/")[2] for name, value in options.items() if value is not None}
-    return " ".join(f"--{name} {shlex.quote(value)}" for name, value in values.items() if value)
+    words = []
+    for name, value in telling(options).items():
+        text = str(value).rstrip("/").rpartition("/")[2]
+        if isinstance(value, bool):
+            words += [f"--{name}"] * value
+        elif value is not None and text:
+            words.append(f"--{name} {shlex.quote(text)}")
+    return " ".join(words)
 
 
-def _data(checkpoint: Mapping[str, Any], options: dict[str, Any], record: dict[str, Any]) -> str:
-    name = options.get("n")
-    samples = record.get("data", {}).get("samples")
+def _run(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Times and data of the run, as its checkpoint has them, else as ``run.json`` does."""
+    run = checkpoint.get("run")
+    return run if isinstance(run, Mapping) and run else {**record, **record.get("data", {})}
+
+
+def _started(run: Mapping[str, Any]) -> str:
+    resumed = run.get("resumed", [])
+    return (run.get("started") or UNKNOWN) + (f"; resumed {', '.join(resumed)}" if resumed else "")
+
+
+def _input(facts: CardFacts, channels: str, options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    """What the network wants to be given."""
+    phase = options.get("phase", "pretask")
+    normal = NORMAL.get(facts.in_channels, UNKNOWN)
+    size = options.get("size", 224) if facts.dims == 2 else " x ".join(map(str, run.get("shape", ()))) or UNKNOWN
+    prepared = _prepared(run.get("recipes", [])) if phase == "pretask" else "prepared as the flags below say"
+    words = PHASES.get(phase, phase)
+    return INPUT[facts.dims].format(channels=channels, size=size, normal=normal, phase=words, prepared=prepared)
+
+
+def _prepared(recipes: Sequence[Mapping[str, Any]]) -> str:
+    """How pre-training's crops were resampled and scaled."""
+    windows = []
+    for recipe in recipes:
+        if recipe.get("percentiles"):
+            windows.append("the percentiles {:g}..{:g} of each scan".format(*recipe["percentiles"]))
+        elif recipe.get("hu"):
+            windows.append("{}..{} HU".format(*recipe["hu"]))
+    if not windows:
+        return WINDOW_UNKNOWN
+    spacing = next(recipe["spacing_mm"] for recipe in recipes if "spacing_mm" in recipe)
+    mixed = "; the crops were not all made alike, see below" if len(recipes) > 1 else ""
+    return f"resampled to {spacing:g} mm, clipped to {' or '.join(dict.fromkeys(windows))} and scaled to 0..1{mixed}"
+
+
+def _data(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    name, samples = options.get("n"), run.get("samples")
+    crops = [f"crops: {with_scans(run.get('recipes', [])) or UNKNOWN}"] if name == "luna" else []
     return "; ".join(
         (
             f"`--n {name}`: {DATA[name]}" if name in DATA else f"`--n {name}`" if name else UNKNOWN,
             f"{samples} training samples" if samples else f"number of training samples {UNKNOWN}",
+            *crops,
             f"SHA-256 of their names `{checkpoint.get('list_sha256') or UNKNOWN}`",
         )
     )
 
 
-def _length(checkpoint: Mapping[str, Any], options: dict[str, Any], record: dict[str, Any]) -> str:
-    epoch, samples, batch = checkpoint.get("epoch"), record.get("data", {}).get("samples"), options.get("b")
+def _length(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    epoch, samples, batch = checkpoint.get("epoch"), run.get("samples"), options.get("b")
     if epoch is None:
         return UNKNOWN
     completed = "epochs completed" if "list_sha256" in checkpoint else "is the epoch that its file names,"  # not ours

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class TrainingState:
     ranks: Ranks = ALONE
     best: float = math.inf  # the lowest score on held-out data
     best_epoch: int = 0  # epochs completed when it was reached
+    run: dict[str, Any] = field(default_factory=dict)  # times and data, for the model card; does not change
 
     def snapshot(self, options: Options, list_sha256: str, report: dict[str, Any]) -> dict[str, Any]:
         """All that a checkpoint holds, as tensors and plain containers. All ranks must call."""
@@ -69,6 +70,7 @@ class TrainingState:
             "list_sha256": list_sha256,
             "world_size": self.ranks.size,
             "opt": options.plain(),
+            "run": self.run,
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:

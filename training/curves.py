@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ IGNORED = {"epoch", "step", "skipped", "replaced"}
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
     ("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
-    ("reconstruction", "squared or absolute error", ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed")),
+    ("reconstruction", "{loss} error", ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed")),
     ("results on held-out data", "score, 0 to 1", ("auroc", "dice")),
     ("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread")),
     ("similarity of a query", "cosine", ("similarity_positive", "similarity_queue")),
@@ -29,8 +30,11 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 OTHERS = ("others", "")  # title and axis of the panel of all names that no panel has
 HELD_OUT = "val_"  # names of results on held-out data begin so; they are drawn dashed, beside those in training
-LOGARITHMIC = ("reconstruction", "positive pair (P0)")
+LOGARITHMIC = ("reconstruction", "positive pair (P0)")  # where the values span a decade
+ERRORS = {"mse": "squared", "l1": "absolute"}  # --loss -> what it computes
+FLAT = 0.05  # an axis spans at least this part of its largest value: rounding should not look like change
 FROM_ZERO = ("queue", "speed", "waiting for data", "memory, at its peak")
+MOST = {"results on held-out data": 1.0}  # what a score can be at most
 COLUMNS = 3
 POINTS = 200  # of a curve at most
 
@@ -76,35 +80,60 @@ def thinned(values: Sequence[float]) -> list[float]:
     return [sum(part) / len(part) for part in parts]
 
 
-def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw what the rows have, panel by panel; nothing if there are none."""
+def limits(lines: Curves, from_zero: bool, most: float = math.inf) -> tuple[float, float] | None:
+    """Of the y axis, with a margin, so that no line runs along the frame; None: no value is a number.
+
+    ``most``: what no value can exceed; the axis goes no further than the margin beyond it.
+    """
+    values = [value for _, values in lines.values() for value in thinned(values) if math.isfinite(value)]
+    if not values:
+        return None
+    low, high = (min(0.0, *values) if from_zero else min(values)), max(values)
+    least = FLAT * max(abs(low), abs(high)) or 1.0
+    if high - low < least:
+        low, high = low - (0 if from_zero else least / 2), high + least / 2
+        low, high = low - max(0.0, high - most), min(high, most)
+    margin = 0.06 * (high - low)
+    return low - margin * (not from_zero or low < 0), high + margin
+
+
+def spans_a_decade(lines: Curves) -> bool:
+    """Whether a logarithmic axis is of use: all values above 0, the largest ten times the smallest."""
+    values = [value for _, values in lines.values() for value in thinned(values) if math.isfinite(value)]
+    return bool(values) and min(values) > 0 and max(values) >= 10 * min(values)
+
+
+def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, loss: str = "mse") -> None:
+    """Draw what the rows have, panel by panel; nothing if there are none. ``loss``: of the reconstruction."""
     found = curves(rows)
     shown = panels(found)
     if not shown:
         return
     from matplotlib.figure import Figure  # late: it takes a second to import
+    from matplotlib.ticker import MaxNLocator
 
     lines = -(-len(shown) // COLUMNS)
-    figure = Figure(figsize=(4.2 * COLUMNS, 2.5 * lines + 0.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * COLUMNS, 2.8 * lines + 0.4), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     for (name, label, keys), axis in zip(shown, axes, strict=False):
-        _draw(axis, {key: found[key] for key in keys})
-        axis.set_title(name, fontsize=10)
+        mine = {key: found[key] for key in keys}
+        _draw(axis, mine, name)
         axis.set_xlabel("step", fontsize=8)
-        axis.set_ylabel(label, fontsize=8)
-        if name in LOGARITHMIC:
+        axis.set_ylabel(label.format(loss=ERRORS.get(loss, loss)), fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        if name in LOGARITHMIC and spans_a_decade(mine):
             axis.set_yscale("log")
-        if name in FROM_ZERO:
-            axis.set_ylim(bottom=0)
+        elif span := limits(mine, name in FROM_ZERO, MOST.get(name, math.inf)):
+            axis.set_ylim(*span)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def _draw(axis: Any, lines: Curves) -> None:
-    """``axis``: matplotlib's."""
+def _draw(axis: Any, lines: Curves, title: str) -> None:
+    """``axis``: matplotlib's. The legend stands between title and panel, where it hides nothing."""
     colours: dict[str, str] = {}
     for name, (steps, values) in lines.items():
         held_out, base = name.startswith(HELD_OUT), name.removeprefix(HELD_OUT)
@@ -113,4 +142,9 @@ def _draw(axis: Any, lines: Curves) -> None:
         axis.plot(thinned(steps), thinned(values), label=name, color=colour, linewidth=1.2, markersize=3, **style)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=7)
+    columns = 2
+    height = 0.09 * -(-len(lines) // columns)  # of the legend's lines, in parts of the panel's height
+    axis.legend(
+        fontsize=7, loc="lower left", bbox_to_anchor=(0, 1, 1, height), ncols=columns, mode="expand", frameon=False
+    )
+    axis.set_title(title, fontsize=10, y=1 + height)

@@ -12,6 +12,12 @@ from torch import Tensor
 from utils.sheet import Picture, draw_sheet, middle_slices
 
 SAMPLES_2D = 3
+HEADINGS = {  # of the images that a method gives, where their names do not say enough
+    "target": "target: view 1,\nturned or flipped",
+    "mixed target": "mixed target: of views\n1 and 2, in shares",
+    "mixup target": "mixup target: crops of\ntwo images, in shares",
+    "mixed mixup target": "mixed mixup target: of\nboth views' crops as well",
+}
 
 
 def _rows(images: Mapping[str, Tensor], label: str) -> list[list[Picture]]:
@@ -51,5 +57,6 @@ def draw_reconstructions(
     """
     batch = next(iter(images.values()))
     shown = min(SAMPLES_2D, len(batch)) if batch.dim() == 4 else 1
-    samples = {f"sample {i + 1}": {name: image[i] for name, image in images.items()} for i in range(shown)}
+    headed = {HEADINGS.get(name, name): image for name, image in images.items()}
+    samples = {f"sample {i + 1}": {name: image[i] for name, image in headed.items()} for i in range(shown)}
     draw_samples(samples, window, title, path)

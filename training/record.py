@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -60,10 +60,31 @@ def list_hash(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
+def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:
+    """``run.json`` in this folder; empty if there is none, or if it is of a run on other samples."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    of_this_run = isinstance(record, dict) and record.get("data", {}).get("list_sha256") == list_sha256
+    return record if of_this_run and list_sha256 else {}
+
+
+def times(output: Path, list_sha256: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+    """When the run started, now or as ``checkpoint`` has it, and when it was resumed, now being the last time.
+
+    A checkpoint of an earlier version has no times: ``run.json`` may have them, else the start is not known, None.
+    """
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    if checkpoint is None:
+        return {"started": now, "resumed": []}
+    before = checkpoint.get("run") or read_run_record(output, list_sha256)
+    return {"started": before.get("started"), "resumed": [*before.get("resumed", []), now]}
+
+
 def write_run_record(output: Path, options: Options, data: dict[str, Any], run: dict[str, Any]) -> None:
-    """Write ``run.json``: command, options, data found, versions, commit and machine."""
+    """Write ``run.json``: command, options, data found, versions, commit and machine; ``run``: times, device, ..."""
     record = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "options": options.plain(),
         "data": data,

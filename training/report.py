@@ -132,14 +132,16 @@ class Reporter:
         image_every: int = 0,
         state: Mapping[str, Any] | None = None,
         done: int = 0,
+        loss: str = "mse",
     ) -> None:
         """``image_every``: steps between pictures, 0: none but :meth:`picture`'s.
 
         ``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut.
+        ``loss``: of the reconstruction, ``--loss``.
         """
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
         self.log_every, self.window, self.device, self.headline = log_every, window, device, headline
-        self.image_every = image_every
+        self.image_every, self.loss = image_every, loss
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
@@ -280,7 +282,7 @@ class Reporter:
     def _draw_curves(self) -> None:
         self._drawn_at = time.monotonic()
         try:
-            draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output))
+            draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output), self.loss)
         except OSError as error:
             warn(f"{self.output / CURVES} could not be drawn ({error.strerror or error})")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from training.distributed import backend_name, local_size
 from training.keeper import Keeper
 from training.loop import Trainer, train
 from training.precision import build_precision
-from training.record import list_hash, write_run_record
+from training.record import list_hash, times, write_run_record
 from training.rehearsal import out_of_memory_is_said, rehearse
 from training.report import Reporter, Silence
 from training.schedule import build_optimizer
@@ -36,7 +36,8 @@ class Job:
     """What a phase trains.
 
     ``files``: of the training samples. ``window``: the values that pictures show black and white. ``evaluation``: how
-    the method is judged between epochs. ``finish``: called with the output folder once the training is over.
+    the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
+    what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, ``recipes``.
     """
 
     method: Method
@@ -45,6 +46,7 @@ class Job:
     window: tuple[float, float]
     evaluation: Evaluation | None = None
     finish: Callable[[Path, TrainingState, Reporter | Silence], None] = lambda output, state, reporter: None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def workers_here(options: Options) -> int:
@@ -109,11 +111,13 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
         )
         reporter: Reporter | Silence = Silence()
         if ranks.first:
-            data = {"samples": len(job.files), "list_sha256": list_sha256}
+            data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
+            began = times(output, list_sha256, checkpoint)
+            state.run = began | data
             machine = {"device": devices.note, "precision": precision.name, "world_size": ranks.size}
             if ranks.size > 1:
                 machine["backend"] = backend_name(devices.main)
-            write_run_record(output, options, data, machine)
+            write_run_record(output, options, data, began | machine)
             reporter = Reporter(
                 output,
                 options.epochs,
@@ -125,6 +129,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 options.image_every,
                 checkpoint["report"] if checkpoint else None,
                 state.position.epoch * len(loader) + state.position.step,
+                options.loss,
             )
         with closing(reporter), closing(loader), out_of_memory_is_said(options):
             train(

@@ -10,6 +10,11 @@ from typing import NoReturn
 from utils.errors import UserError
 
 
+def help_format(prog: str) -> argparse.HelpFormatter:
+    """How help is laid out: description and examples as they are written, flags in wide columns."""
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=100)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are :class:`UserError`, and which names the nearest known flag."""
 

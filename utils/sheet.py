@@ -32,6 +32,11 @@ class Picture:
         return rows * self.aspect / columns
 
 
+def shortened(name: str, longest: int = 24) -> str:
+    """A name that fits beside a picture: of a long one the beginning and, longer, the end, where names differ."""
+    return name if len(name) <= longest else f"{name[: longest // 3]}...{name[-(longest - longest // 3 - 3) :]}"
+
+
 def middle_slices(volume: np.ndarray, voxel_mm: Sequence[float] = (1.0, 1.0, 1.0)) -> dict[str, Picture]:
     """Volume (X, Y, Z) -> its three middle slices, by name, as radiologists look at them.
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.luna_pre import parse
+from preprocess.luna_job import is_flat
+from preprocess.luna_pre import main, parse
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError
 
@@ -142,7 +143,8 @@ def test_broken_scans_cost_nothing_but_themselves(luna: Path, made: Path, tmp_pa
     assert "broken: subset0/no_raw: the data file that no_raw.mhd names is missing\n" in printed
     assert "broken: subset0/short: the data of short.mhd are cut short" in printed
     assert "broken: subset0/holes: it has voxels that are not finite numbers" in printed
-    assert len(printed.splitlines()) == 5
+    lines = [line for line in printed.splitlines() if not line.startswith("nothing to see")]  # small and all in a lung
+    assert len(lines) == 5
     good = {name: value for name, value in contents(made).items() if name.startswith("subset0")}
     assert {k: v for k, v in contents(tmp_path / "save").items() if k != "luna_train.txt"} == good
 
@@ -166,6 +168,26 @@ def test_a_thin_wide_scan_gives_pairs_that_lie_inside(tmp_path: Path) -> None:
     assert len(files) == 16
     for file in files:  # outside the scan there would be -1000 HU, which is 0
         np.testing.assert_allclose(np.load(file), 0.1, atol=1e-6)
+
+
+def test_pairs_that_show_nothing_are_counted_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "scans" / "air.nii.gz", np.full((40, 52, 52), -1000, np.int16))
+    write(tmp_path / "scans" / "chest.nii.gz", chest())
+    argv = ["--data", str(tmp_path / "scans"), "--save", str(tmp_path / "pairs"), *SMALL, "--workers", "1"]
+    for _ in range(2):  # the second time they were there before
+        assert main([*argv, "--scale", "2"]) == 0
+        text = capsys.readouterr().out
+        assert "nothing to see: subset0/air: 2 of 2 pairs are nearly constant; look with --preview" in text
+        assert "subset0/chest" not in text
+    assert len(list((tmp_path / "pairs").rglob("*.npy"))) == 4
+
+
+def test_flat_is_a_crop_whose_deviation_is_small() -> None:
+    rng = np.random.default_rng(0)
+    pair = rng.normal(0.5, 0.02, (2, 32, 32, 16)).astype(np.float32)
+    assert not is_flat(pair)
+    pair[1] = 0.5 + (pair[1] - 0.5) / 4
+    assert is_flat(pair)
 
 
 def test_scans_that_give_few_pairs_or_none_are_reported(tmp_path: Path) -> None:
@@ -274,3 +296,14 @@ def test_real_scans(folder: str, scans: int, tmp_path: Path) -> None:
     assert len(pairs) == 16 * scans
     assert {pair.shape for pair in pairs} == {(2, 64, 64, 32)}
     assert len((tmp_path / "luna_train.txt").read_text().splitlines()) == scans
+
+
+def test_help_is_laid_out_with_examples_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert "--input_rows VOXELS" in text
+    assert "``" not in text
+    commands = [line.split() for line in text.splitlines() if line.strip().startswith("python preprocess/luna_pre.py")]
+    assert len(commands) == 2
+    assert parse(commands[1][2:]).hu_max == 250

@@ -84,7 +84,7 @@ def test_scans_take_turns(tmp_path: Path) -> None:
         write_record(job.record, {"recipe": "", "pairs": pairs, "shortage": ""})
         for index in range(pairs):
             np.save(job.pair(index), np.zeros((2, 8, 8, 8), np.float32))
-    assert [row[0].label for row in _rows(jobs)] == ["a_img_0", "b_img_0", "b_img_1", "b_img_2"]
+    assert [row[0].label for row in _rows(jobs)] == ["a\npair 0", "b\npair 0", "b\npair 1", "b\npair 2"]
 
 
 def _at_1mm(path: Path) -> np.ndarray:

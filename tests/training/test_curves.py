@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from training.curves import POINTS, curves, draw_curves, panels, read_rows, thinned
+from training.curves import POINTS, curves, draw_curves, limits, panels, read_rows, spans_a_decade, thinned
 
 
 def test_thinned_curves_are_means_of_neighbours() -> None:
@@ -42,6 +45,38 @@ def test_every_name_has_a_panel_and_held_out_results_stand_beside_those_in_train
         "learning rate": ["lr"],
         "others": ["new_term", "val_new_term"],
     }
+
+
+def axis(values: list[float], from_zero: bool = False, most: float = math.inf) -> tuple[float, float]:
+    span = limits({"a": ([1.0] * len(values), values)}, from_zero, most)
+    assert span
+    return span
+
+
+@given(
+    st.lists(st.floats(0, 1e9) | st.just(math.nan), min_size=1, max_size=50).filter(lambda v: not all(np.isnan(v))),
+    st.booleans(),
+)
+def test_no_line_runs_along_the_upper_frame(values: list[float], from_zero: bool) -> None:
+    low, high = axis(values, from_zero)
+    assert low <= np.nanmin(values)
+    assert high > np.nanmax(values)
+    assert low == 0 if from_zero else low < np.nanmin(values)
+
+
+def test_axes_of_constants_are_not_blown_up_and_scores_end_at_1() -> None:
+    low, high = axis([3.0, 3.0])
+    assert high - low > 0.04 * 3
+    low, high = axis([1.0, 1.0], most=1.0)
+    assert low < 0.96
+    assert 1 < high < 1.005
+    assert limits({"a": ([1.0], [math.nan])}, False) is None
+
+
+def test_logarithmic_from_a_decade_on() -> None:
+    assert spans_a_decade({"a": ([1, 2], [1.0, 4.0]), "b": ([1], [10.0])})
+    assert not spans_a_decade({"a": ([1, 2], [17.2, 17.4])})
+    assert not spans_a_decade({"a": ([1, 2], [0.0, 17.4])})
 
 
 def test_nothing_is_drawn_of_a_run_without_rows(tmp_path: Path) -> None:

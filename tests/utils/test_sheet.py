@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.sheet import Picture, draw_sheet, middle_slices
+from utils.sheet import Picture, draw_sheet, middle_slices, shortened
+
+
+def test_long_names_keep_their_beginning_and_end() -> None:
+    assert shortened("thorax_abdomen_3mm") == "thorax_abdomen_3mm"
+    uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001.105756658031515062000744821260"
+    assert shortened(uid) == f"{uid[:8]}...{uid[-13:]}"
+    assert len(shortened(uid)) == 24
 
 
 def test_slices_are_upright() -> None:

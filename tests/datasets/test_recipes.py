@@ -1,0 +1,60 @@
+"""How pairs were cut is read from luna_pre's own records, and mixtures are warned of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datasets.recipes import in_words, recipes_of
+from options import Options
+from phases.pretask import tell_recipes
+from preprocess import luna_pre
+from tests.conftest import write_pairs
+from tests.preprocess.small_scans import chest, write
+from utils.ranks import ALONE
+
+SMALL = ["--scale", "2", "--workers", "1", "--input_rows", "32", "--input_cols", "32", "--input_deps", "16"]
+
+
+def cut(folder: Path, name: str, *window: str) -> None:
+    write(folder / name / f"{name}.nii.gz", chest(shape=(64, 64, 48)))
+    assert luna_pre.main(["--data", str(folder / name), "--save", str(folder / "pairs"), *SMALL, *window]) == 0
+
+
+def found(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.rglob("*.npy"))]
+
+
+def test_what_luna_pre_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = tmp_path / "pairs"
+    cut(tmp_path, "a", "--hu_min", "-150", "--hu_max", "250", "--crop_rows", "64")
+    size = {"crop": [32, 32, 16], "spacing_mm": 1.0}
+    a = size | {"hu": [-150, 250], "box_mm": [64, 32, 16], "scans": 1}
+    assert recipes_of(found(pairs)) == [a]
+    options = Options(data=str(pairs))
+    capsys.readouterr()
+    assert tell_recipes(options, found(pairs), ALONE) == {"recipes": [a]}
+    assert capsys.readouterr().err == "", "nothing to warn of"
+
+    cut(tmp_path, "b", "--percentiles", "0.5", "99.5")
+    cut(tmp_path, "c", "--percentiles", "0.5", "99.5", "--seed", "3", "--dtype", "float16")
+    b = size | {"percentiles": [0.5, 99.5], "box_mm": [32, 32, 16], "scans": 2}
+    assert recipes_of(found(pairs)) == [b, a], "seed and type of the numbers do not make another recipe"
+    capsys.readouterr()
+    tell_recipes(options, found(pairs), ALONE)
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ")
+    assert f"mixes pairs of different recipes: {in_words(b)} (2 scans); {in_words(a)} (1 scan)" in warning
+
+
+def test_pairs_without_records(tmp_path: Path) -> None:
+    write_pairs(tmp_path, scans=3, pairs=2)
+    assert recipes_of(found(tmp_path)) == [{"scans": 3}]
+    (tmp_path / "subset0" / "1.2.0.json").write_text('{"recipe": 3}')
+    (tmp_path / "subset1" / "1.2.1.json").write_text('{"half')
+    assert recipes_of(found(tmp_path)) == [{"scans": 3}]
+
+
+def test_other_data_has_no_recipes() -> None:
+    assert tell_recipes(Options(data="x", n="chest"), ["a.png"], ALONE) == {}
