@@ -143,6 +143,7 @@ def train(
         started = time.perf_counter()
         for batch in loader.epoch(epoch, position.step):
             fetched = time.perf_counter()
+            reporter.fetched()
             batch_size = loader.batch_sizes[position.step]
             result = trainer.step(batch, epoch * len(loader) + position.step, batch_size)
             finished = time.perf_counter()

@@ -17,7 +17,16 @@ import torch
 from datasets.loader import Loader
 from methods.base import Batch
 from options import Options
-from training.checkpoint import BEST, LAST, PREVIOUS, TrainingState, check_same_run, checkpoint_name, find_resume
+from training.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    Position,
+    TrainingState,
+    check_same_run,
+    checkpoint_name,
+    find_resume,
+)
 from training.devices import Devices
 from training.loop import StepResult, Trainer
 from training.progress import shown, speed
@@ -77,14 +86,15 @@ def _tell_flags(options: Options) -> None:
         say(f"  --{name}{words}: {texts[name]}")
 
 
-def tell_beginning(options: Options, list_sha256: str, ranks: Ranks) -> None:
-    """Say where a run would begin, or what would keep it from beginning."""
+def tell_beginning(options: Options, list_sha256: str, ranks: Ranks, steps: int) -> None:
+    """Say where a run would begin, or what would keep it from beginning. ``steps``: of an epoch."""
     output = Path(options.output)
     try:
         checkpoint = find_resume(options.resume, output)
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
-            say(f"it would go on after epoch {checkpoint['epoch']}, step {checkpoint['step']}, of {output}")
+            position = Position(checkpoint["epoch"], checkpoint["step"])
+            say(f"it would go on at {position.next_step(options.epochs, steps)}, of {output}")
         else:
             held = any((output / name).exists() for name in (LAST, PREVIOUS))
             say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
@@ -127,7 +137,7 @@ def rehearse(
         _tell_step(trainer, result, seconds, waited, size, devices)
         _tell_run(seconds, len(loader), checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))
-        tell_beginning(options, list_sha256, state.ranks)
+        tell_beginning(options, list_sha256, state.ranks, len(loader))
         _tell_flags(options)
         say(f"dry run: nothing was written to {options.output}")
 

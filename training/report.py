@@ -101,6 +101,8 @@ def memory_gb(device: torch.device) -> float:
 class Silence:
     """The reporter of all ranks but the first."""
 
+    def fetched(self) -> None: ...
+
     def step(self, report: StepReport) -> None: ...
 
     def epoch_end(self, epoch: int) -> None: ...
@@ -150,6 +152,10 @@ class Reporter:
         sums = dict(state or {})
         self._watch = Watch(**sums.pop("watch", {}))
         self._totals = EpochTotals(**sums)
+
+    def fetched(self) -> None:
+        """The batch of the next step is there."""
+        self._progress.fetched()
 
     def step(self, report: StepReport) -> None:
         """Take in one step."""

@@ -80,6 +80,30 @@ def run_folder(options: Options, ranks: Ranks) -> Iterator[tuple[Path, dict[str,
         yield output, ranks.from_first(checkpoint)
 
 
+def _tell_beginning(options: Options, output: Path, state: TrainingState, steps: int, resumed: bool) -> None:
+    """Say where the training goes on, or that there is nothing to go on from, or left to do."""
+    position = state.position
+    if not resumed:
+        if options.resume == "auto":  # where --output is mistyped, too
+            say(f"--resume auto: {output} holds no run; starting anew")
+    elif position.epoch >= options.epochs:
+        say(f"the run is complete: {position.epoch} of {options.epochs} epochs; a higher --epochs goes on")
+    elif state.out_of_patience(options.patience):
+        say(f"the run is complete: no better result for {options.patience} epochs; a higher --patience goes on")
+    else:
+        say(f"going on at {position.next_step(options.epochs, steps)}")
+
+
+@contextmanager
+def _abort_is_said(keeper: Keeper) -> Iterator[None]:
+    """Say what is on disk when the user will not wait for a last save."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        keeper.tell_what_is_there()
+        raise
+
+
 def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[], Job]) -> None:
     """Train what ``build`` makes, from the first epoch or from where ``--resume`` says, to the last."""
     with ranks.together():
@@ -98,11 +122,12 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
         with closing(loader):
             rehearse(trainer, state, loader, job.files, list_sha256, options, devices)
         return
-    with StopRequest(once=ranks.size > 1) as request, run_folder(options, ranks) as (output, checkpoint):
+    answer = "stopping after this step, then saving" if ranks.first else ""
+    with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
             state.restore(checkpoint)
-            say(f"going on after epoch {state.position.epoch}, step {state.position.step}")
+        _tell_beginning(options, output, state, len(loader), resumed=checkpoint is not None)
         say(
             f"data: {len(job.files)} samples in {options.data}, {len(loader)} steps an epoch; "
             f"precision: {precision.name}; output: {output}"
@@ -126,12 +151,13 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 checkpoint["report"] if checkpoint else None,
                 state.position.epoch * len(loader) + state.position.step,
             )
-        with closing(reporter), closing(loader), out_of_memory_is_said(options):
+        keeper = Keeper(state, reporter, options, output, list_sha256, request, len(loader))
+        with closing(reporter), closing(loader), out_of_memory_is_said(options), _abort_is_said(keeper):
             train(
                 trainer,
                 loader,
                 reporter,
-                Keeper(state, reporter, options, output, list_sha256, request),
+                keeper,
                 lr=options.lr,
                 epochs=options.epochs,
                 position=state.position,
