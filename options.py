@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,12 @@ AS_PHASE = -1  # a default that depends on the phase
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
 METAVARS = {int: "N", float: "X", str: "NAME"}
+NO_PATHS = {
+    "train_list": ("none",),
+    "weight": ("imagenet",),
+    "resume": ("auto", "none"),
+    "split": (),
+}  # words, not files
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
@@ -429,6 +436,22 @@ def _without_effect(given: Iterable[str], phase: str) -> list[str]:
     """Those of the flags that mean nothing in this phase."""
     pointless = {name for phases, names in ONLY_IN.items() if phase not in phases for name in names}
     return [name for name in given if name in pointless or name in NO_EFFECT]
+
+
+def check_paths(options: Options) -> None:
+    """UserError if a folder or file that a flag names is not there: said at once, before anything heavy is imported."""
+    if not os.path.isdir(options.data):
+        what = "this is not a folder" if os.path.exists(options.data) else "no such folder"
+        raise UserError(f"--data {options.data}: {what}")
+    for name, words in {
+        "train_list": ("none",),
+        "weight": ("imagenet",),
+        "resume": ("auto", "none"),
+        "split": (),
+    }.items():
+        path = getattr(options, name)
+        if path and path not in words and not os.path.exists(path):
+            raise UserError(f"--{name} {path}: no such file")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
