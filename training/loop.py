@@ -170,6 +170,6 @@ def train(
         reporter.epoch_end(epoch)
         score = None
         if evaluation and evaluation.due(position.epoch):
-            score, values = evaluation(trainer.method, trainer.precision)
-            reporter.validation(epoch, values)
+            score, values, over = evaluation(trainer.method, trainer.precision)
+            reporter.validation(epoch, values, over)
         keeper.after_epoch(score)
