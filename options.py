@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.cli import Parser
+from utils.cores import cores_of_process
 from utils.errors import UserError
 
 GROUPS = ("what to run", "data", "segmentation", "network", "optimisation", "machine", "output")
@@ -461,6 +462,9 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     warnings = [f"--{name} has no effect in {options.phase}" for name in _without_effect(given, options.phase)]
     others = NOT_SEGMENTATION if options.n == SEGMENTATION else ONLY_SEGMENTATION
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
+    cores = cores_of_process()
+    if given.get("workers", 0) > cores:
+        warnings.append(f"--workers {options.workers}: {cores} here, one for each core")
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
             f"--optimizer adam divides --weight_decay {options.weight_decay} by the gradient's size, too: weights of "

@@ -14,7 +14,7 @@ from methods.base import Method
 from options import Options
 from training.checkpoint import Position, TrainingState, check_same_run, find_resume
 from training.devices import Devices
-from training.distributed import backend_name, local_size
+from training.distributed import backend_name
 from training.keeper import Keeper
 from training.loop import Trainer, train
 from training.precision import build_precision
@@ -24,7 +24,7 @@ from training.report import Reporter, Silence
 from training.schedule import build_optimizer
 from training.validate import Evaluation
 from utils.console import say
-from utils.cores import available_cores
+from utils.cores import cores_of_process
 from utils.errors import UserError
 from utils.locks import exclusive
 from utils.ranks import Ranks
@@ -49,10 +49,7 @@ class Job:
 
 def workers_here(options: Options) -> int:
     """The processes that load data for this one: ``--workers``, but no more than its share of the cores."""
-    workers = min(options.workers, max(1, available_cores() // local_size()))
-    if workers < options.workers:
-        say(f"workers: {workers}, one a core, not {options.workers}")
-    return workers
+    return min(options.workers, cores_of_process())
 
 
 def prepare_output(path: str) -> Path:
