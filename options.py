@@ -48,12 +48,7 @@ AS_PHASE = -1  # a default that depends on the phase
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
 METAVARS = {int: "N", float: "X", str: "NAME"}
-NO_PATHS = {
-    "train_list": ("none",),
-    "weight": ("imagenet",),
-    "resume": ("auto", "none"),
-    "split": (),
-}  # words, not files
+NO_PATHS = {"train_list": ("none",), "weight": ("imagenet",), "resume": ("auto", "none"), "split": ()}  # but words
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
@@ -444,12 +439,7 @@ def check_paths(options: Options) -> None:
     if not os.path.isdir(options.data):
         what = "this is not a folder" if os.path.exists(options.data) else "no such folder"
         raise UserError(f"--data {options.data}: {what}")
-    for name, words in {
-        "train_list": ("none",),
-        "weight": ("imagenet",),
-        "resume": ("auto", "none"),
-        "split": (),
-    }.items():
+    for name, words in NO_PATHS.items():
         path = getattr(options, name)
         if path and path not in words and not os.path.exists(path):
             raise UserError(f"--{name} {path}: no such file")
@@ -464,7 +454,7 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
     cores = cores_of_process()
     if given.get("workers", 0) > cores:
-        warnings.append(f"--workers {options.workers}: {cores} here, one for each core")
+        warnings.append(f"--workers {options.workers}: it takes {cores}, one for each core here")
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
             f"--optimizer adam divides --weight_decay {options.weight_decay} by the gradient's size, too: weights of "

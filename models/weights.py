@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     return WeightReport(list(used), missing, unexpected, _unneeded(unexpected, full_names))
 
 
-def _unneeded(unexpected: Iterable[str], bare_names: Iterable[str]) -> list[str]:
+def _unneeded(unexpected: Iterable[str], bare_names: Collection[str]) -> list[str]:
     """Those of the decoder and of the heads, if the network of ``bare_names`` has no such part."""
     absent = [part for part in (DECODER, HEADS) if not any(map(part.match, bare_names))]
     return [name for name in unexpected if any(part.match(name) for part in absent)]

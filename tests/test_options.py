@@ -120,7 +120,7 @@ def test_workers_above_the_cores_are_said_where_they_were_asked_for(monkeypatch:
     monkeypatch.setattr(options_module, "cores_of_process", lambda: 2)
     assert parse_options(["--data", "x"])[1] == []
     assert parse_options(["--data", "x", "--workers", "2"])[1] == []
-    assert parse_options(["--data", "x", "--workers", "4"])[1] == ["--workers 4: 2 here, one for each core"]
+    assert parse_options(["--data", "x", "--workers", "4"])[1] == ["--workers 4: it takes 2, one for each core here"]
 
 
 @pytest.mark.parametrize("flag", ["train_list", "weight", "resume", "split"])
