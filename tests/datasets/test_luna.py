@@ -333,4 +333,4 @@ def test_bad_lists(data: Path, content: bytes, message: str) -> None:
 def test_a_folder_of_something_else_is_told_what_to_do(tmp_path: Path, name: str, words: str) -> None:
     touch(tmp_path / name)
     with pytest.raises(UserError, match=re.escape(words)):
-        find_luna(tmp_path)
+        find_luna(tmp_path, None, 1.0)
