@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models import standalone_unet3d
-from models.portable import TARGETS, Portable, checkpoint_options, make_portable
-from training.card import CardFacts, model_card
-from training.record import read_run_record
-from utils import torch_file
+import utils.requirements  # noqa: F401  # first: it says which package is missing
 from utils.cli import Parser
 from utils.console import say
 from utils.errors import UserError, run_cli
 from utils.files import atomic_folder, write_text
+
+if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong flags are answered at once
+    from models.portable import Portable
 
 DEFINITION, CARD = "unet3d.py", "README.md"
 CHUNK = 1 << 20
@@ -54,7 +54,7 @@ def _parser() -> Parser:
     parser.add_argument("--save", required=True, help="new folder for the weights and the card")
     parser.add_argument(
         "--target",
-        choices=list(TARGETS),
+        choices=list(CODE),
         help="what will load them; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)",
     )
     parser.add_argument("--teacher", action="store_true", help="the teacher's weights, not the student's")
@@ -87,6 +87,10 @@ def loading_code(portable: Portable) -> str:
 
 def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> None:
     """Write ``save``: whole or not at all."""
+    from models import standalone_unet3d
+    from models.portable import TARGETS, make_portable
+    from utils import torch_file
+
     content = torch_file.load(checkpoint)
     try:
         portable = make_portable(content, target, teacher)
@@ -104,6 +108,10 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
 
 
 def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:
+    from models.portable import TARGETS, checkpoint_options
+    from training.card import CardFacts, model_card
+    from training.record import read_run_record
+
     whose = "teacher (the moving average)" if teacher else "student"
     part = "encoder and decoder" if portable.decoder else "encoder"
     facts = CardFacts(
@@ -124,6 +132,8 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
 def main() -> None:
     """Parse the command line and export."""
     flags = _parser().parse()
+    if not os.path.exists(flags.checkpoint):
+        raise UserError(f"--checkpoint {flags.checkpoint}: no such file")
     export(Path(flags.checkpoint), Path(flags.save), flags.target, flags.teacher)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from options import parse_options
+import os
+
+import utils.requirements  # noqa: F401  # first: it says which package is missing
+from options import check_paths, parse_options
 from utils.console import say, warn
 from utils.errors import run_cli
 
@@ -10,6 +13,8 @@ from utils.errors import run_cli
 def main() -> int:
     """Parse the command line and run; -> the exit status."""
     options, warnings = parse_options()
+    if "RANK" not in os.environ:  # else the ranks say together what one of them finds wrong
+        check_paths(options)
     # Late, since torch takes seconds to import: --help and wrong flags are answered at once.
     from training.devices import Devices, processes_wanted
     from training.distributed import end_alike, end_now, joined, launch, local_rank, ranks_of_environment

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from utils.cli import Parser, help_format
+from utils.cores import cores_of_process
 from utils.errors import UserError
 
 GROUPS = ("what to run", "data", "segmentation", "network", "optimisation", "machine", "output")
@@ -53,6 +55,7 @@ EXAMPLES = """examples:
   pre-train on pairs of CT crops that preprocess/luna_pre.py has written, or go on where that stopped:
     python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
 """
+NO_PATHS = {"train_list": ("none",), "weight": ("imagenet",), "resume": ("auto", "none"), "split": ()}  # but words
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
@@ -465,6 +468,17 @@ def _without_effect(given: Iterable[str], phase: str) -> list[str]:
     return [name for name in given if name in pointless or name in NO_EFFECT]
 
 
+def check_paths(options: Options) -> None:
+    """UserError if a folder or file that a flag names is not there: said at once, before anything heavy is imported."""
+    if not os.path.isdir(options.data):
+        what = "this is not a folder" if os.path.exists(options.data) else "no such folder"
+        raise UserError(f"--data {options.data}: {what}")
+    for name, words in NO_PATHS.items():
+        path = getattr(options, name)
+        if path and path not in words and not os.path.exists(path):
+            raise UserError(f"--{name} {path}: no such file")
+
+
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
     """Command line -> options and warnings: of flags without effect, and of a choice that spoils a run."""
     given = {name: value for name, value in vars(_parser().parse(argv)).items() if value is not None}
@@ -472,6 +486,9 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     warnings = [f"--{name} has no effect in {options.phase}" for name in _without_effect(given, options.phase)]
     others = NOT_SEGMENTATION if options.n == SEGMENTATION else ONLY_SEGMENTATION
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
+    cores = cores_of_process()
+    if given.get("workers", 0) > cores:
+        warnings.append(f"--workers {options.workers}: it takes {cores}, one for each core here")
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
             f"--optimizer adam divides --weight_decay {options.weight_decay} by the gradient's size, too: weights of "

@@ -29,7 +29,8 @@ class PairDataset(Protocol):
 
 
 REPLACEMENTS = 20  # other samples tried for one that cannot be made
-TOLERATED = 0.01  # part of an epoch's samples
+TOLERATED = 0.01  # part of an epoch's samples; one may always be replaced
+REMEDY = "--on_bad_sample skip takes another one in its place"
 
 
 class _Fetched(NamedTuple):
@@ -66,7 +67,7 @@ class _Fetcher(Dataset[_Fetched]):
         if self.skip:
             epoch, index = key
             others = generator(self.seed, "replacement", epoch, index).integers(0, len(self), REPLACEMENTS)
-            yield from ((epoch, int(other)) for other in others)
+            yield from ((epoch, int(other)) for other in others if other != index)
 
 
 def _collate(fetched: list[_Fetched]) -> _Fetched:
@@ -120,8 +121,8 @@ class Loader:
 
     ``first_sample``: as it comes out of the data set. Batches arrive on ``device`` and go through ``finish`` there.
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
-    of an epoch. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part of them.
-    ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the next.
+    of an epoch, but always one. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part
+    of them. ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the next.
     """
 
     def __init__(
@@ -141,8 +142,10 @@ class Loader:
         self._device, self._finish = device, finish
         self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
         first = self._fetcher[(0, 0)]  # a first look at the data
+        # said where the data are trained on: those that judge a network are never replaced
+        self._remedy = f"; {REMEDY}" if shuffled and on_bad_sample != "skip" else ""
         if first.sample is None:
-            raise UserError(first.faults[0])
+            raise UserError(first.faults[0] + self._remedy)
         self.first_sample = first.sample
         self._faults: list[str] = []
         self._replaced = 0
@@ -175,10 +178,10 @@ class Loader:
         for fetched in self._loader:
             for impossible, faults in self.ranks.gather_objects((fetched.sample is None, fetched.faults)):
                 if impossible:
-                    raise UserError(faults[0])
+                    raise UserError(faults[0] + self._remedy)
                 self._faults += faults
                 self._replaced += len(faults)
-            if self._replaced > TOLERATED * len(self._fetcher):
+            if self._replaced > max(1, TOLERATED * len(self._fetcher)):
                 raise UserError(
                     f"{self._replaced} of {len(self._fetcher)} samples of epoch {epoch + 1} cannot be read, more "
                     f"than {TOLERATED:.0%}; the last: {self._faults[-1]}"

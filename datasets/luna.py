@@ -6,6 +6,7 @@ On disk: ``<data>/subset<n>/<series uid>_img_<k>.npy``, each a pair (2, X, Y, Z)
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datasets.images import DICOM_SUFFIXES, SUFFIXES
 from datasets.transforms import batched
 from datasets.transforms.affine import Affine
 from datasets.transforms.corruption import SMALLEST_AXIS, LocalShuffling, Painting
@@ -27,6 +29,8 @@ TRAINING_SUBSETS = range(7)  # 7, 8 and 9 are for validation
 TRAINING_LIST = "luna_train.txt"
 FILE_NAME = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy")
 LOOKED_AT = 20  # files, in search of a first one that is whole: the loader may be told to skip the others
+SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
+LISTED = 10_000  # files, in search of what a folder without pairs may be
 ROUNDING = 1e-3  # how far beyond [0, 1] a voxel may lie
 REMEDY = "write it anew with preprocess/luna_pre.py"
 
@@ -215,10 +219,20 @@ def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
                 found.setdefault(match["uid"], []).append(entry)
     if not found:
         where = f"in its {', '.join(present)}" if present else f"and no folder {wanted[0]} .. {wanted[-1]}"
-        raise UserError(
-            f"--data {data} holds no LUNA16 pairs (<uid>_img_<k>.npy) {where}; write them with preprocess/luna_pre.py"
-        )
+        raise UserError(f"--data {data} holds no LUNA16 pairs (<uid>_img_<k>.npy) {where}; {_remedy(data)}")
     return {uid: [file for _, file in sorted(entries)] for uid, entries in found.items()}
+
+
+def _remedy(data: Path) -> str:
+    """What to do about a folder without pairs, by what else lies in it."""
+    there = (name for _, _, names in os.walk(data) for name in names)
+    names = list(itertools.islice(there, LISTED))
+    image = next((name for name in names if name.lower().endswith(SUFFIXES)), "")
+    scans = f"make them of CT or MR scans: python preprocess/luna_pre.py --data {data} --save my_pairs"
+    if not image or any(name.lower().endswith(SCANS) for name in names):
+        return scans
+    x_rays = f"it holds images ({image}): for X-rays add --n chest"
+    return f"{x_rays}; or {scans}" if image.lower().endswith(DICOM_SUFFIXES) else x_rays
 
 
 def _names(folder: Path, what: str) -> list[str]:

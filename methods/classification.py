@@ -6,7 +6,7 @@ scikit-learn is imported where it is needed: that takes seconds, which other pha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,14 @@ class ClassScores:
         """Of the classes that were not skipped; NaN if all were."""
         return sum(self.auroc.values()) / len(self.auroc) if self.auroc else math.nan
 
-    def table(self, title: str) -> str:
-        """Lines to read, one a class."""
+    def table(self, title: str, never_seen: Collection[str] = ()) -> str:
+        """Lines to read, one a class; ``never_seen``: the classes whose AUROC says nothing, for want of examples."""
         width = max(map(len, (title, f"mean of {len(self.positives)} classes", *self.positives)))
         lines = [f"{title:<{width}}  positives   AUROC"]
         for name, count in self.positives.items():
             value = f"{self.auroc[name]:.4f}" if name in self.auroc else f"     -  {self.skipped[name]}"
-            lines.append(f"{name:<{width}}  {count:9d}  {value}")
+            remark = "  no positives in training" if name in never_seen and name in self.auroc else ""
+            lines.append(f"{name:<{width}}  {count:9d}  {value}{remark}")
         lines.append(f"{f'mean of {len(self.auroc)} classes':<{width}}  {'':9}  {self.mean:.4f}")
         return "\n".join(lines)
 

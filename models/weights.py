@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,40 @@ from utils.errors import UserError
 
 # What a network's parts sit in, in files: DataParallel, our names, other projects'.
 WRAPPERS = re.compile(r"^((module|model|base_model|encoder|decoder|unet|backbone)\.)+")
+# The parts of a pre-trained network that tasks may do without, by their bare names in 2D and 3D.
+DECODER = re.compile(r"(blocks|segmentation_head|up_tr\d+|out_tr)\.")
+HEADS = re.compile(r"(aug_)?fc[12]\.")
 IMAGENET = "imagenet"  # --weight imagenet: torchvision's ResNet
 ENCODER_LAYER = "model.encoder.layer"  # of a 2D network: all that backbones differ in
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """Names (published) that were ``used``, those of the network that were ``missing``, and what was ``unexpected``."""
+    """Names (published) that were ``used``, those of the network that were ``missing``, and what was ``unexpected``.
+
+    ``unneeded``: those of the unexpected ones that belong to parts of pre-training which this network does without.
+    """
 
     used: list[str]
     missing: list[str]
     unexpected: list[str]
+    unneeded: list[str]
 
     def __str__(self) -> str:
         def some(names: list[str], what: str) -> str:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
-        return "; ".join(
-            (
-                f"{len(self.used)} tensors used",
-                some(self.missing, "missing"),
-                some(self.unexpected, "unexpected"),
-            )
-        )
+        parts = [f"{len(self.used)} tensors used", some(self.missing, "missing")]
+        if self.unneeded:
+            decoder = "decoder" if any(DECODER.match(name) for name in self.unneeded) else ""
+            heads = "heads" if any(HEADS.match(name) for name in self.unneeded) else ""
+            whose = " and ".join(filter(None, (decoder, heads)))
+            parts.append(f"pre-training's {whose} ({len(self.unneeded)} tensors) not needed here")
+        strange = [name for name in self.unexpected if name not in self.unneeded]
+        if strange or not self.unneeded:
+            parts.append(some(strange, "unexpected"))
+        return "; ".join(parts)
 
 
 def bare_name(name: str) -> str:
@@ -109,4 +119,11 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     if 0 < fitting < len(layers):
         warn(f"{path}: only {fitting} of {len(layers)} tensors of the encoder's layers fit: another --backbone's?")
     load_published_state(network, own | used)
-    return WeightReport(list(used), [name for name in own if name not in used], unexpected)
+    missing = [name for name in own if name not in used]
+    return WeightReport(list(used), missing, unexpected, _unneeded(unexpected, full_names))
+
+
+def _unneeded(unexpected: Iterable[str], bare_names: Collection[str]) -> list[str]:
+    """Those of the decoder and of the heads, if the network of ``bare_names`` has no such part."""
+    absent = [part for part in (DECODER, HEADS) if not any(map(part.match, bare_names))]
+    return [name for name in unexpected if any(part.match(name) for part in absent)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -47,6 +47,11 @@ class Classification:
     test: Part
     augmented: PairDataset
 
+    def never_seen(self) -> list[str]:
+        """The classes without a positive among the training images."""
+        positives = self.train.labels.sum(axis=0)
+        return [name for name, count in zip(self.classes, positives, strict=True) if not count]
+
     def announce(self) -> None:
         """Say how large the parts are, and which classes cannot be judged in them; UserError if none can."""
         parts = {"training": self.train, "validation": self.valid, "test": self.test}
@@ -88,11 +93,13 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
 
     def judge(precision: Precision) -> Judgement:
         found, loss = scores(valid, precision)
-        return Judgement(-found.mean, {"auroc": found.mean, "loss": loss} | _named(found))
+        plural = "es" * (len(data.classes) != 1)
+        over = {"auroc": f"{len(found.auroc)} of {len(data.classes)} class{plural}"}
+        return Judgement(-found.mean, {"auroc": found.mean, "loss": loss} | _named(found), over)
 
     def report(precision: Precision) -> Results:
         found, loss = scores(test, precision)
-        return classification_results(found, len(data.test.files), {"loss": loss})
+        return classification_results(found, len(data.test.files), data.never_seen(), {"loss": loss})
 
     return Task(method, loader, data.train.files, judge, report)
 
@@ -101,8 +108,10 @@ def _named(scores: ClassScores) -> dict[str, float]:
     return {f"auroc/{name}": value for name, value in scores.auroc.items()}
 
 
-def classification_results(scores: ClassScores, images: int, more: dict[str, float] | None = None) -> Results:
-    """AUROC of each class and their mean, and ``more`` figures."""
+def classification_results(
+    scores: ClassScores, images: int, never_seen: Collection[str], more: dict[str, float] | None = None
+) -> Results:
+    """AUROC of each class and their mean, and ``more`` figures; ``never_seen``: as of a Classification."""
     values = {"images": images, "mean_auroc": scores.mean, **(more or {}), **asdict(scores)}
     scalars = {"auroc": scores.mean, **(more or {}), **_named(scores)}
-    return Results(values, scalars, scores.table(f"{images} test images"))
+    return Results(values, scalars, scores.table(f"{images} test images", never_seen))

@@ -47,7 +47,7 @@ def look_up(options: Options, devices: Devices, ranks: Ranks) -> None:
         (features, labels), (test_features, test_labels) = described(train), described(test)
         k = min(NEIGHBOURS, len(features))
         scores = class_scores(test_labels, neighbour_scores(features, labels, test_features, k), data.classes)
-        results = classification_results(scores, len(test_features))
+        results = classification_results(scores, len(test_features), data.never_seen())
         run = {"phase": options.phase, "task": options.n, "weight": options.weight or "none", "neighbours": k}
         write_results(output, run | results.values)
     say(f"results on the test part, by {k} neighbours among {len(features)} training images:\n{results.table}")

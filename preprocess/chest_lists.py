@@ -23,6 +23,7 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import utils.requirements  # noqa: F401  # first: it says which package is missing
 
 from datasets.lists import CHEST14_LABELS
 from utils.cli import Parser

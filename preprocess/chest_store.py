@@ -22,6 +22,7 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import utils.requirements  # noqa: F401  # first: it says which package is missing
 
 import numpy as np
 from PIL import Image

@@ -7,9 +7,11 @@ pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--previe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,6 +24,16 @@ from utils.files import write_text
 from utils.seeding import generator
 
 TISSUE_HU = -150
+OPTION_WORDS = {  # of PairOptions, for people
+    "shape": "crops of",
+    "nominal": "boxes of",
+    "pairs": "--scale",
+    "seed": "--seed",
+    "hu_min": "--hu_min",
+    "hu_max": "--hu_max",
+    "percentiles": "--percentiles",
+    "dtype": "--dtype",
+}
 RECORD_KEYS = ("pairs", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same pairs
 TRAINING_SUBSETS = range(7)
@@ -52,6 +64,11 @@ class PairOptions:
     hu_max: int
     percentiles: tuple[float, float] | None
     dtype: str
+
+    @property
+    def size(self) -> str:
+        """Of a crop, in words."""
+        return " x ".join(map(str, self.shape))
 
     @property
     def has_tissue_rule(self) -> bool:
@@ -95,6 +112,24 @@ class Outcome:
     shortage: str = ""
     problem: str = ""
     flat: int = 0
+
+
+def made_otherwise(job: Job) -> tuple[int, str]:
+    """The number of pairs that are there but were made with other options, and the first difference in words."""
+    record = read_record(job.record, *RECORD_KEYS)
+    if not record or not isinstance(record["recipe"], dict):
+        return 0, ""
+    former, now = record["recipe"], json.loads(json.dumps(asdict(job.options)))
+    for name, words in OPTION_WORDS.items():
+        if name in former and former[name] != now[name]:
+            return record["pairs"], f"{words} {_shown(former[name])}, not {_shown(now[name])}"
+    return 0, ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return (" .. " if len(value) == 2 else " x ").join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 def make_pairs(job: Job) -> Outcome:

@@ -20,6 +20,7 @@ from typing import Any
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import utils.requirements  # noqa: F401  # first: it says which package is missing
 
 from tqdm import tqdm
 
@@ -30,6 +31,7 @@ from preprocess.luna_job import (
     Job,
     Outcome,
     PairOptions,
+    made_otherwise,
     make_pairs,
     write_training_list,
 )
@@ -94,6 +96,9 @@ def build_parser() -> Parser:
         metavar=("LOW", "HIGH"),
         help="for MR, e.g. 0.5 99.5: what becomes 0 and 1, as percentiles of each scan; no limit on tissue then",
     )
+    parser.add_argument(
+        "--replace", action="store_true", help="replace pairs in --save that were made with other options"
+    )
     add(
         "--dtype",
         "of the numbers in the files (default: float32)",
@@ -150,14 +155,24 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     return options
 
 
+def refuse_others(jobs: Sequence[Job]) -> None:
+    """UserError if there are pairs of these scans that were made with other options: they would be lost."""
+    others = [(pairs, words) for pairs, words in map(made_otherwise, jobs) if pairs]
+    if others:
+        pairs = sum(number for number, _ in others)
+        raise UserError(
+            f"--save {jobs[0].save} holds {_counted(pairs, 'pair')} made with other options ({others[0][1]}); give "
+            f"another --save, or --replace to replace them"
+        )
+
+
 def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float) -> str:
     """The report of a run: what was written, skipped and not possible, one line a scan that fell short."""
-    made = [outcome for outcome in outcomes if outcome.pairs and not outcome.done_before]
-    done = [outcome for outcome in outcomes if outcome.done_before]
-    size = " x ".join(map(str, options.shape))
-    lines = [f"{_pairs_of(made)} of {size} voxels written to {save} in {seconds:.1f} s"]
-    if done:
-        lines.append(f"{_pairs_of(done)} were there before")
+    pairs = sum(outcome.pairs for outcome in outcomes)
+    former = sum(outcome.pairs for outcome in outcomes if outcome.done_before)
+    before = f", {'all' if former == pairs else former} of them there already" if former else ""
+    line = f"{_counted(len(outcomes), 'scan')}: {_counted(pairs, 'pair')} of {options.size} voxels in {save}{before}"
+    lines = [f"{line} ({seconds:.1f} s)"]
     for outcome in outcomes:
         if outcome.problem:
             lines.append(f"broken: {outcome.name}: {outcome.problem}")
@@ -173,9 +188,8 @@ def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: 
     return "\n".join(lines)
 
 
-def _pairs_of(outcomes: list[Outcome]) -> str:
-    pairs, scans = sum(outcome.pairs for outcome in outcomes), len(outcomes)
-    return f"{pairs} pairs from {scans} scan{'s' * (scans != 1)}"
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def draw(jobs: Sequence[Job], wanted: int, save: Path) -> None:
@@ -196,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = pair_options(flags)
     scans = find_scans(flags.data, flags.fold)
     jobs = [Job(scan, options, flags.save) for scan in scans]
+    if not flags.replace:
+        refuse_others(jobs)
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_pairs, jobs, min(flags.workers, len(jobs))):

@@ -2,7 +2,8 @@
 # The whole way on an embedded sample: phantoms -> preprocessing -> 3D and 2D pre-training -> pictures.
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
-rm -rf "$out/luna" "$out/chest"  # of an earlier demo
+# A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
+if [ -e "$out/.complete" ]; then rm -rf "$out/luna" "$out/chest" "$out/.complete"; fi
 step() { printf '\n== %s\n' "$1"; }
 
 step "1/4 phantoms of thoraces: CT scans as LUNA16 has them, X-rays as ChestX-ray14 has them"
@@ -14,12 +15,13 @@ python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" 
 
 step "3/4 pre-training in 3D (a few minutes of what takes days: it shows the way, not the result)"
 python main.py --data "$out/pairs" --output "$out/luna" --n luna --d 3 --b 4 --epochs 4 --ratio 1.0 \
-    --lr 1e-2 --log_every 1 --workers 1
+    --lr 1e-2 --log_every 1 --workers 1 --resume auto
 
 step "4/4 pre-training in 2D"
 python main.py --data "$out/phantoms/Chest14" --output "$out/chest" --n chest --d 2 --b 8 --epochs 4 --ratio 1.0 \
-    --lr 1e-2 --log_every 1 --workers 1
+    --lr 1e-2 --log_every 1 --workers 1 --resume auto
 
+touch "$out/.complete"
 printf '\nThe demo is done. In %s:\n' "$out"
 printf '  %-34s %s\n' \
     "phantoms/" "the sample: scans, X-rays, labels" \
@@ -29,3 +31,6 @@ printf '  %-34s %s\n' \
     "*/reconstructions/" "pictures of views, targets and reconstructions"
 find "$out/luna" "$out/chest" \( -name '*.pt' -o -name '*.png' \) | sort
 printf 'What each number should do, and by when: docs/LEARNING.md\n'
+if [ "$VIRTUAL_ENV" = "$PWD/.venv" ]; then
+    printf 'Commands of your own need the environment, in each new terminal: source .venv/bin/activate\n'
+fi

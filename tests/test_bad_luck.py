@@ -58,8 +58,17 @@ def test_what_takes_its_place_is_the_same_whatever_the_workers(damaged: tuple[Pa
         for each in (first, second):
             (fault,) = each.take_faults()
             assert str(bad) in fault
-    with pytest.raises(UserError, match=bad.name):
+    with pytest.raises(UserError, match=rf"{bad.name}.*; --on_bad_sample skip takes another one in its place"):
         loader(data, 0, "stop")
+
+
+def test_one_is_always_replaced_however_few_there_are(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "data", scans=3, pairs=1)
+    (data / "subset1" / "1.2.1_img_0.npy").write_bytes(b"")
+    few = loader(data, 0, "skip")
+    for epoch in range(20):  # in some of them the first draw of a replacement is the bad one itself
+        list(few.epoch(epoch))
+        assert len(few.take_faults()) == 1
 
 
 def test_more_than_one_in_a_hundred_stop_the_run(damaged: tuple[Path, Path], tmp_path: Path) -> None:

@@ -419,7 +419,7 @@ def test_scans_all_in_one_folder(tmp_path: Path) -> None:
     assert run.stderr == ""
     broken = [line.split(": ")[1].removeprefix("subset0/") for line in run.stdout.splitlines() if "broken: " in line]
     assert sorted(broken) == sorted(cases), run.stdout
-    assert "2 pairs from 1 scan of" in run.stdout
+    assert ": 2 pairs of 32 x 32 x 16 voxels in" in run.stdout
     written = [path.name for path in (tmp_path / "save" / "subset0").iterdir()]
     assert sorted(written) == ["whole.json", "whole_img_0.npy", "whole_img_1.npy"]
     assert (tmp_path / "save" / "luna_train.txt").read_text() == "whole\n"

@@ -411,6 +411,18 @@ def test_card_has_the_flags_that_meant_something(luna: Any, tmp_path: Path) -> N
     assert (parsed.b, parsed.epochs, warnings) == (4, 240, [])
 
 
+def test_a_checkpoint_that_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['torch'] = None; import export; "
+        f"from utils.errors import run_cli; run_cli(export.main)"
+    )
+    for argv, status in ((["--checkpoint", "gone.pt", "--save", "weights"], 2), (["--help"], 0)):
+        command = [sys.executable, "-c", script, *argv]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == status, done.stderr
+        assert done.stderr == ("error: --checkpoint gone.pt: no such file\n" if status else "")
+
+
 def test_command_line_refuses_with_status_2(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello")
     command = [sys.executable, str(ROOT / "export.py"), "--checkpoint", "note.txt", "--save", "weights"]

@@ -76,19 +76,16 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
     assert run.returncode == 0, run.stderr
     assert list(tmp_path.iterdir()) == []
     for told in (
-        "data: 6 samples in",
-        "batches: 2 of 4 an epoch, the last of 2; 120 epochs",
-        "network: 19.3 million parameters are trained, 19.3 million are not",
-        "precision: float32; 1 process(es)",
-        "the second step on the first batch: loss ",
-        " images/s; the first batch was there after ",
-        "GB at the peak (cpu)",
-        "time, estimated from that one step: 0:",
-        "0.24 GB a checkpoint, 2 numbered beside",
+        f"data: 6 samples in {pairs}: 2 batches of 4 an epoch, the last one of 2\n",
+        "the network reads images of 1 x 16 x 16 x 16 (channels first)\n",
+        "weights that are trained: 19.3 million; precision: float32\n",
+        "losses of the second step: loss ",
+        " images/s; memory: ",
+        " for 120 epochs, 0:00:",
+        "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB\n",
         "at the end pcrl_luna_pretask_1.0_120.pt",
         "it would start anew: out holds no run",
-        "  --optimizer sgd: optimizer\n",
-        "  --dry_run: build",
+        " --epochs 120 --output out --dry_run --phase pretask",
         "dry run: nothing was written to out",
     ):
         assert told in run.stdout, told

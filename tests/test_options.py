@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from options import EXAMPLES, NO_EFFECT, parse_options, telling
+import options as options_module
+from options import EXAMPLES, NO_EFFECT, Options, check_paths, parse_options, telling
 from utils.errors import UserError
 
 CHEST = (
@@ -137,3 +140,26 @@ def test_telling_options_are_those_with_an_effect() -> None:
 def test_data_is_needed() -> None:
     with pytest.raises(UserError, match="--data is needed"):
         parse_options([])
+
+
+def test_workers_above_the_cores_are_said_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options_module, "cores_of_process", lambda: 2)
+    assert parse_options(["--data", "x"])[1] == []
+    assert parse_options(["--data", "x", "--workers", "2"])[1] == []
+    assert parse_options(["--data", "x", "--workers", "4"])[1] == ["--workers 4: it takes 2, one for each core here"]
+
+
+@pytest.mark.parametrize("flag", ["train_list", "weight", "resume", "split"])
+def test_paths_that_are_not_there_are_named(flag: str, tmp_path: Path) -> None:
+    data = str(tmp_path)
+    for word in ("none", "imagenet", "auto"):  # some flags know words that are no files
+        if word in options_module.NO_PATHS[flag]:
+            check_paths(Options(data=data, **{flag: word}))
+    with pytest.raises(UserError, match=f"^--{flag} gone: no such file$"):
+        check_paths(Options(data=data, **{flag: "gone"}))
+    with pytest.raises(UserError, match=r"^--data .*gone: no such folder$"):
+        check_paths(Options(data=f"{data}/gone"))
+    (tmp_path / "file").touch()
+    check_paths(Options(data=data, **{flag: f"{data}/file"}))
+    with pytest.raises(UserError, match=r"^--data .*file: this is not a folder$"):
+        check_paths(Options(data=f"{data}/file"))

@@ -15,6 +15,7 @@ import torch
 
 from tests.conftest import ROOT, rows, run_main
 from tests.processes import alive, children, held, logged, wait_for, wait_until
+from training.checkpoint import Position
 
 FINAL = "pcrl_luna_pretask_1.0_2.pt"
 OPTIONS = ("--b", 2, "--epochs", 2, "--ratio", "1.0", "--workers", 1, "--log_every", 1, "--save_minutes", 0)
@@ -84,6 +85,7 @@ def stopped(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, text
+    assert "SIGTERM: stopping after this step, then saving; again to stop without saving\n" in text
     assert "--resume auto" in text
     assert "stopped by SIGTERM" in text
     assert "Traceback" not in text
@@ -109,9 +111,12 @@ def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path:
                 torch.load(output / name, weights_only=True)
     run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 0, run.stderr
-    assert "going on after epoch" in run.stdout
+    assert "going on at " in run.stdout
     assert_same_run(output, reference)
     assert not list(output.rglob(".*.tmp")), "what a killed run left is swept"
+    again = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+    assert again.returncode == 0, again.stderr
+    assert "the run is complete: 2 of 2 epochs; a higher --epochs goes on" in again.stdout
 
 
 def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_path: Path) -> None:
@@ -122,6 +127,48 @@ def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_pa
     assert run.returncode == 0, run.stderr
     assert_same_run(output, reference)
     assert_times(output)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_second_signal_stops_at_once_and_says_what_there_is(
+    saved: bool, pairs: Path, stopped: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    if saved:
+        shutil.copytree(stopped, output)
+    before = logged(output)
+    process = start(pairs, output, "--save_minutes", 60, "--resume", "auto")
+    wait_for(lambda: logged(output) > before, process)
+    with held([process.pid]):  # so that the step does not end between the two
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert "SIGINT: stopping after this step, then saving; again to stop without saving\n" in text
+    if saved:
+        position = torch.load(output / "last.pt", weights_only=True)
+        where = f"epoch {position['epoch'] + 1}/2, step {position['step'] + 1}/3"
+        assert f"going on at {where}\n" in text
+        assert f"stopped without saving; --resume auto goes on at {where}\n" in text
+    else:
+        assert f"--resume auto: {output} holds no run; starting anew\n" in text
+        assert "stopped without saving; nothing of this run has been saved yet\n" in text
+        assert not (output / "last.pt").exists()
+    assert text.endswith("stopped by SIGTERM\n")
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [
+        (Position(), "epoch 1/3, step 1/4"),
+        (Position(1, 2), "epoch 2/3, step 3/4"),
+        (Position(1, 4), "the end of epoch 2/3"),
+        (Position(3, 0), "the end of epoch 3/3"),
+    ],
+)
+def test_a_position_is_said_as_the_progress_line_counts(position: Position, words: str) -> None:
+    assert position.next_step(epochs=3, steps=4) == words
 
 
 def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path, tmp_path: Path) -> None:

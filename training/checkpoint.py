@@ -40,6 +40,13 @@ class Position:
     epoch: int = 0
     step: int = 0
 
+    def next_step(self, epochs: int, steps: int) -> str:
+        """What comes next, counted as the progress line counts: ``epoch 2/3, step 3/4``; ``steps``: of an epoch."""
+        ended = self.step >= steps
+        if ended or self.epoch >= epochs:
+            return f"the end of epoch {self.epoch + ended}/{epochs}"
+        return f"epoch {self.epoch + 1}/{epochs}, step {self.step + 1}/{steps}"
+
 
 @dataclass
 class TrainingState:
@@ -53,6 +60,10 @@ class TrainingState:
     best: float = math.inf  # the lowest score on held-out data
     best_epoch: int = 0  # epochs completed when it was reached
     run: dict[str, Any] = field(default_factory=dict)  # times and data, for the model card; does not change
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Whether the score has not become better for ``patience`` epochs; 0: never."""
+        return 0 < patience <= self.position.epoch - self.best_epoch
 
     def snapshot(self, options: Options, list_sha256: str, report: dict[str, Any]) -> dict[str, Any]:
         """All that a checkpoint holds, as tensors and plain containers. All ranks must call."""
@@ -133,7 +144,7 @@ def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
             return torch_file.load(path)
         except UserError as error:
             if path == there[-1]:
-                raise UserError(f"--resume {resume}: {error}") from None
+                raise UserError(f"--resume auto: {error}" if resume == "auto" else f"--resume {error}") from None
             warn(f"{error}; taking {there[-1].name}, the one before")
     return None
 

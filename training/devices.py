@@ -80,7 +80,8 @@ class Devices:
             self.note = f"device: {', '.join(names)}"
         else:
             why = "asked for" if gpus is not None and not gpus.strip() else "no GPU to use"
-            self.note = f"device: CPU ({why}), {torch.get_num_threads()} threads"
+            threads = torch.get_num_threads()
+            self.note = f"device: CPU ({why}), {threads} thread{'s' * (threads != 1)}"
 
     def wrap(self, module: nn.Module) -> Callable[..., Any]:
         """DataParallel over the GPUs if there are several, else the module itself. To be applied for each call."""

@@ -63,11 +63,6 @@ def local_rank() -> int | None:
     return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
 
 
-def local_size() -> int:
-    """The number of ranks on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
 def distributed(method: Method, ranks: Ranks) -> Callable[[Batch, Any], StepOutput]:
     """The method's forward, after whose backward the gradient is the mean over the ranks'.
 

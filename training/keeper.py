@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from options import Options
-from training.checkpoint import BEST, TrainingState, checkpoint_name, keep, save_last
+from training.checkpoint import BEST, LAST, Position, TrainingState, checkpoint_name, keep, save_last
 from training.report import Reporter, Silence
 from utils.console import say, warn
 from utils.errors import UserError
@@ -28,10 +29,22 @@ class Keeper:
         output: Path,
         list_sha256: str,
         request: StopRequest,
+        steps_per_epoch: int,
     ) -> None:
         self.state, self.reporter, self.options, self.output = state, reporter, options, output
         self.list_sha256, self.request, self.ranks = list_sha256, request, state.ranks
+        self._steps = steps_per_epoch
         self._saved_at = time.monotonic()
+        goes_on_here = options.resume == "auto" or Path(options.resume) == output / LAST
+        self._held = replace(state.position) if goes_on_here and state.position != Position() else None
+
+    def tell_what_is_there(self) -> None:
+        """Say what a run that stops without saving leaves behind."""
+        if self._held is None:
+            say("stopped without saving; nothing of this run has been saved yet")
+        else:
+            where = self._held.next_step(self.options.epochs, self._steps)
+            say(f"stopped without saving; --resume auto goes on at {where}")
 
     def _save(self) -> Path | None:
         """Write ``last.pt``; a full disk is said, and the former file stays."""
@@ -41,7 +54,9 @@ class Keeper:
 
     def _write(self, payload: dict[str, Any]) -> Path | None:
         try:
-            return save_last(self.output, payload)
+            saved = save_last(self.output, payload)
+            self._held = replace(self.state.position)
+            return saved
         except (OSError, RuntimeError, UserError) as error:  # torch's writer reports a full disk as RuntimeError
             reason = str(error).splitlines()[0]
             warn(
@@ -71,8 +86,7 @@ class Keeper:
 
     def out_of_patience(self) -> bool:
         """Whether the score has not become better for ``--patience`` epochs."""
-        waited = self.state.position.epoch - self.state.best_epoch
-        return 0 < self.options.patience <= waited
+        return self.state.out_of_patience(self.options.patience)
 
     def after_epoch(self, score: float | None) -> None:
         """Called after each epoch, with its end as the position; UserError if the last one can't be saved.

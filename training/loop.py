@@ -143,6 +143,7 @@ def train(
         started = time.perf_counter()
         for batch in loader.epoch(epoch, position.step):
             fetched = time.perf_counter()
+            reporter.fetched()
             batch_size = loader.batch_sizes[position.step]
             result = trainer.step(batch, epoch * len(loader) + position.step, batch_size)
             finished = time.perf_counter()
@@ -169,6 +170,6 @@ def train(
         reporter.epoch_end(epoch)
         score = None
         if evaluation and evaluation.due(position.epoch):
-            score, values = evaluation(trainer.method, trainer.precision)
-            reporter.validation(epoch, values)
+            score, values, over = evaluation(trainer.method, trainer.precision)
+            reporter.validation(epoch, values, over)
         keeper.after_epoch(score)

@@ -125,6 +125,13 @@ class Progress:
         # nrows: else it is silent in pseudo-terminals that say they have no rows, such as those of containers.
         self._bar = tqdm(desc="waiting for the first batch", leave=False, disable=None, nrows=24, bar_format="{desc}")
         self._last_line = time.monotonic()
+        self._waiting = True
+
+    def fetched(self) -> None:
+        """A batch is there. Said of the first one: its step may take long, which has nothing to do with the data."""
+        if self._waiting:
+            self._waiting = False
+            self._bar.set_description_str("first step under way")
 
     def step(self, now: Moment) -> None:
         """A step was done."""

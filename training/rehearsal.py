@@ -17,7 +17,15 @@ import torch
 from datasets.loader import Loader
 from methods.base import Batch
 from options import Options
-from training.checkpoint import BEST, LAST, PREVIOUS, TrainingState, check_same_run, checkpoint_name, find_resume
+from training.checkpoint import (
+    LAST,
+    PREVIOUS,
+    Position,
+    TrainingState,
+    check_same_run,
+    checkpoint_name,
+    find_resume,
+)
 from training.devices import Devices
 from training.loop import StepResult, Trainer
 from training.progress import shown, speed
@@ -69,22 +77,20 @@ def _flags_given() -> list[str]:
 
 
 def _tell_flags(options: Options) -> None:
-    texts = {field.name: field.metadata["help"].replace("%%", "%") for field in dataclasses.fields(Options)}
-    say("flags:")
-    for name in _flags_given():
-        value = getattr(options, name)
-        words = "" if value is True else f" {value}" if value != "" else ' ""'
-        say(f"  --{name}{words}: {texts[name]}")
+    given = {name: getattr(options, name) for name in _flags_given()}
+    words = (f"--{name}" if value is True else f"--{name} {value or repr(value)}" for name, value in given.items())
+    say(f"flags: {' '.join(words)}")
 
 
-def tell_beginning(options: Options, list_sha256: str, ranks: Ranks) -> None:
-    """Say where a run would begin, or what would keep it from beginning."""
+def tell_beginning(options: Options, list_sha256: str, ranks: Ranks, steps: int) -> None:
+    """Say where a run would begin, or what would keep it from beginning. ``steps``: of an epoch."""
     output = Path(options.output)
     try:
         checkpoint = find_resume(options.resume, output)
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
-            say(f"it would go on after epoch {checkpoint['epoch']}, step {checkpoint['step']}, of {output}")
+            position = Position(checkpoint["epoch"], checkpoint["step"])
+            say(f"it would go on at {position.next_step(options.epochs, steps)}, of {output}")
         else:
             held = any((output / name).exists() for name in (LAST, PREVIOUS))
             say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
@@ -115,54 +121,41 @@ def rehearse(
     """Take one batch through two steps and say what would happen. All ranks take part, the first one speaks."""
     trainer.method.train()
     set_lr(trainer.optimizer, cosine_lr(options.lr, 0, options.epochs, options.warmup_epochs))
-    size, started = loader.batch_sizes[0], time.perf_counter()
-    batch = next(loader.epoch(0))
-    waited = time.perf_counter() - started
+    size, batch = loader.batch_sizes[0], next(loader.epoch(0))
     with out_of_memory_is_said(options):
         _timed_step(trainer, batch, 0, size, devices)  # compiles, and fills caches
         result, seconds = _timed_step(trainer, batch, 1, size, devices)
     payload = state.snapshot(options, list_sha256, {})
     if state.ranks.first:
-        _tell_data(loader, files, list_sha256, options)
-        _tell_step(trainer, result, seconds, waited, size, devices)
+        _tell_data(loader, files, options)
+        _tell_step(trainer, result, seconds, size, devices)
         _tell_run(seconds, len(loader), checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))
-        tell_beginning(options, list_sha256, state.ranks)
+        tell_beginning(options, list_sha256, state.ranks, len(loader))
         _tell_flags(options)
         say(f"dry run: nothing was written to {options.output}")
 
 
-def _tell_data(loader: Loader, files: Sequence[str], list_sha256: str, options: Options) -> None:
-    sample = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in loader.first_sample.items())
-    say(f"data: {len(files)} samples in {options.data}, the first {files[0]}; their list has SHA-256 {list_sha256}")
-    say(f"a sample: {sample}")
-    say(
-        f"batches: {len(loader)} of {options.b} an epoch, the last of {loader.batch_sizes[-1]}; {options.epochs} epochs"
-    )
+def _tell_data(loader: Loader, files: Sequence[str], options: Options) -> None:
+    last = loader.batch_sizes[-1]
+    short = f", the last one of {last}" if last != options.b else ""
+    say(f"data: {len(files)} samples in {options.data}: {len(loader)} batches of {options.b} an epoch{short}")
+    image = next(iter(loader.first_sample.values()))
+    say(f"the network reads images of {' x '.join(map(str, image.shape))} (channels first)")
 
 
-def _tell_step(
-    trainer: Trainer, result: StepResult, seconds: float, waited: float, batch_size: int, devices: Devices
-) -> None:
-    trained = {id(parameter): parameter.numel() for parameter in trainer.method.trainable()}
-    others = sum(each.numel() for each in trainer.method.parameters() if id(each) not in trained)
-    say(
-        f"network: {sum(trained.values()) / 1e6:.1f} million parameters are trained, {others / 1e6:.1f} million are not"
-    )
-    say(f"precision: {trainer.precision.name}; {trainer.ranks.size} process(es)")
-    say(f"the second step on the first batch: {shown({'loss': result.loss, **result.terms})}")
-    say(f"a step: {seconds:.2f} s, {speed(batch_size / seconds)}; the first batch was there after {waited:.1f} s")
-    say(f"memory: {memory_gb(devices.main):.1f} GB at the peak ({devices.main.type})")
+def _tell_step(trainer: Trainer, result: StepResult, seconds: float, batch_size: int, devices: Devices) -> None:
+    trained = sum(parameter.numel() for parameter in trainer.method.trainable())
+    say(f"weights that are trained: {trained / 1e6:.1f} million; precision: {trainer.precision.name}")
+    say(f"a step: {seconds:.2f} s, {speed(batch_size / seconds)}; memory: {memory_gb(devices.main):.1f} GB at the peak")
+    say(f"losses of the second step: {shown({'loss': result.loss, **result.terms})}")
 
 
 def _tell_run(seconds: float, steps: int, size_gb: float, options: Options) -> None:
     epoch, run = (timedelta(seconds=round(seconds * steps * epochs)) for epochs in (1, options.epochs))
-    numbered = -(-options.epochs // options.save_every)
-    say(f"time, estimated from that one step: {epoch} an epoch, {run} the run; without held-out data, if data keep up")
-    say(
-        f"disk: {size_gb:.2f} GB a checkpoint, {numbered} numbered beside {LAST}, {PREVIOUS}, {BEST}: at most "
-        f"{size_gb * (numbered + 3):.1f} GB"
-    )
+    files = -(-options.epochs // options.save_every) + len((LAST, PREVIOUS)) + bool(options.val_every)
+    say(f"time: about {run} for {options.epochs} epochs, {epoch} each, if the data keep up")
+    say(f"disk: {size_gb * files:.1f} GB, for up to {files} checkpoints of {size_gb:.2f} GB")
 
 
 def _tell_files(options: Options, with_pictures: bool) -> None:

@@ -101,11 +101,13 @@ def memory_gb(device: torch.device) -> float:
 class Silence:
     """The reporter of all ranks but the first."""
 
+    def fetched(self) -> None: ...
+
     def step(self, report: StepReport) -> None: ...
 
     def epoch_end(self, epoch: int) -> None: ...
 
-    def validation(self, epoch: int, losses: Mapping[str, float]) -> None: ...
+    def validation(self, epoch: int, losses: Mapping[str, float], over: Mapping[str, str]) -> None: ...
 
     def results(self, values: Mapping[str, float]) -> None: ...
 
@@ -152,6 +154,10 @@ class Reporter:
         sums = dict(state or {})
         self._watch = Watch(**sums.pop("watch", {}))
         self._totals = EpochTotals(**sums)
+
+    def fetched(self) -> None:
+        """The batch of the next step is there."""
+        self._progress.fetched()
 
     def step(self, report: StepReport) -> None:
         """Take in one step."""
@@ -238,14 +244,17 @@ class Reporter:
         if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
             self._draw_curves()
 
-    def validation(self, epoch: int, losses: Mapping[str, float]) -> None:
-        """Say and log the losses on held-out data."""
+    def validation(self, epoch: int, losses: Mapping[str, float], over: Mapping[str, str]) -> None:
+        """Say and log the losses on held-out data; ``over``: as of a Judgement."""
         step = (epoch + 1) * self.steps_per_epoch
         row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
         self._append(row)
         for name, value in losses.items():
             self._board.add_scalar(f"validation/{name}", value, step)
-        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {shown(self._headline(losses))}")
+        headline = self._headline(losses)
+        words = [shown({name: value}) for name, value in headline.items() if name not in over]
+        words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
+        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {', '.join(words)}")
 
     def results(self, values: Mapping[str, float]) -> None:
         """Log the figures that a run ends with."""

@@ -14,7 +14,7 @@ from methods.base import Method
 from options import Options
 from training.checkpoint import Position, TrainingState, check_same_run, find_resume
 from training.devices import Devices
-from training.distributed import backend_name, local_size
+from training.distributed import backend_name
 from training.keeper import Keeper
 from training.loop import Trainer, train
 from training.precision import build_precision
@@ -24,7 +24,7 @@ from training.report import Reporter, Silence
 from training.schedule import build_optimizer
 from training.validate import Evaluation
 from utils.console import say
-from utils.cores import available_cores
+from utils.cores import cores_of_process
 from utils.errors import UserError
 from utils.locks import exclusive
 from utils.ranks import Ranks
@@ -51,10 +51,7 @@ class Job:
 
 def workers_here(options: Options) -> int:
     """The processes that load data for this one: ``--workers``, but no more than its share of the cores."""
-    workers = min(options.workers, max(1, available_cores() // local_size()))
-    if workers < options.workers:
-        say(f"workers: {workers}, one a core, not {options.workers}")
-    return workers
+    return min(options.workers, cores_of_process())
 
 
 def prepare_output(path: str) -> Path:
@@ -82,6 +79,30 @@ def run_folder(options: Options, ranks: Ranks) -> Iterator[tuple[Path, dict[str,
         yield output, ranks.from_first(checkpoint)
 
 
+def _tell_beginning(options: Options, output: Path, state: TrainingState, steps: int, resumed: bool) -> None:
+    """Say where the training goes on, or that there is nothing to go on from, or left to do."""
+    position = state.position
+    if not resumed:
+        if options.resume == "auto":  # where --output is mistyped, too
+            say(f"--resume auto: {output} holds no run; starting anew")
+    elif position.epoch >= options.epochs:
+        say(f"the run is complete: {position.epoch} of {options.epochs} epochs; a higher --epochs goes on")
+    elif state.out_of_patience(options.patience):
+        say(f"the run is complete: no better result for {options.patience} epochs; a higher --patience goes on")
+    else:
+        say(f"going on at {position.next_step(options.epochs, steps)}")
+
+
+@contextmanager
+def _abort_is_said(keeper: Keeper) -> Iterator[None]:
+    """Say what is on disk when the user will not wait for a last save."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        keeper.tell_what_is_there()
+        raise
+
+
 def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[], Job]) -> None:
     """Train what ``build`` makes, from the first epoch or from where ``--resume`` says, to the last."""
     with ranks.together():
@@ -100,11 +121,12 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
         with closing(loader):
             rehearse(trainer, state, loader, job.files, list_sha256, options, devices)
         return
-    with StopRequest(once=ranks.size > 1) as request, run_folder(options, ranks) as (output, checkpoint):
+    answer = "stopping after this step, then saving" if ranks.first else ""
+    with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
             state.restore(checkpoint)
-            say(f"going on after epoch {state.position.epoch}, step {state.position.step}")
+        _tell_beginning(options, output, state, len(loader), resumed=checkpoint is not None)
         say(
             f"data: {len(job.files)} samples in {options.data}, {len(loader)} steps an epoch; "
             f"precision: {precision.name}; output: {output}"
@@ -131,12 +153,13 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 state.position.epoch * len(loader) + state.position.step,
                 options.loss,
             )
-        with closing(reporter), closing(loader), out_of_memory_is_said(options):
+        keeper = Keeper(state, reporter, options, output, list_sha256, request, len(loader))
+        with closing(reporter), closing(loader), out_of_memory_is_said(options), _abort_is_said(keeper):
             train(
                 trainer,
                 loader,
                 reporter,
-                Keeper(state, reporter, options, output, list_sha256, request),
+                keeper,
                 lr=options.lr,
                 epochs=options.epochs,
                 position=state.position,

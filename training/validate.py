@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -14,10 +15,14 @@ from utils.seeding import generator
 
 
 class Judgement(NamedTuple):
-    """``score``: the lower the better; the state with the lowest is kept. ``values``: all figures, for the logs."""
+    """``score``: the lower the better; the state with the lowest is kept. ``values``: all figures, for the logs.
+
+    ``over``: what a figure is the mean of, for people: ``{"auroc": "3 of 14 classes"}``.
+    """
 
     score: float
     values: dict[str, float]
+    over: Mapping[str, str] = {}  # never changed
 
 
 class Evaluation(Protocol):

@@ -26,7 +26,7 @@ def run_cli(main: Callable[[], int | None] | Callable[[], None]) -> None:
     except UserError as error:
         complain(str(error))
         status = 2
-    except KeyboardInterrupt:
-        print("stopped by the keyboard", file=sys.stderr, flush=True)
-        status = 130
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "stopped by the keyboard", file=sys.stderr, flush=True)
+        status = getattr(stopped, "status", 130)
     sys.exit(status)

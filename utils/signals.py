@@ -1,11 +1,14 @@
-"""Signals that ask a process to stop are noted, and answered at the next safe moment."""
+"""Signals that ask a process to stop are noted, answered at once, and obeyed at the next safe moment."""
 
 from __future__ import annotations
 
+import os
 import signal
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM warns with USR1 where a job script asks it to
+STDERR = 2
 
 
 class Stopped(Exception):
@@ -16,16 +19,25 @@ class Stopped(Exception):
         self.status = 128 + signum
 
 
+class StoppedAtOnce(KeyboardInterrupt):
+    """A second signal asked to stop: nothing more is done. ``status`` as of :class:`Stopped`."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.status = 128 + signum
+
+
 class StopRequest:
-    """While entered, notes the first signal that asks to stop; a second one has its usual effect.
+    """While entered, notes the first signal that asks to stop; a second one raises :class:`StoppedAtOnce`.
 
     ``once``: further ones are ignored. Of several processes that train together each can get a signal twice, from a
     launcher and from a cluster's scheduler.
+    ``answer``: what is said when the first one comes, since the safe moment may be half a minute away; empty: nothing.
     """
 
-    def __init__(self, once: bool = False) -> None:
+    def __init__(self, once: bool = False, answer: str = "") -> None:
         self.signum: int | None = None
-        self._once = once
+        self._once, self._answer = once, answer
         self._former: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,13 +48,30 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
         for signum, handler in self._former.items():
             signal.signal(signum, handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         for other in STOPPING:
-            signal.signal(other, signal.SIG_IGN if self._once else self._former.get(other, signal.SIG_DFL))
+            signal.signal(other, signal.SIG_IGN if self._once else self._stop_at_once)
+        if self._answer:
+            again = "" if self._once else "; again to stop without saving"
+            _write(f"{signal.Signals(signum).name}: {self._answer}{again}")
+
+    def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:
+        self._put_back()  # should even this take long, a third one has its usual effect
+        raise StoppedAtOnce(signum)
+
+
+def _write(line: str) -> None:
+    """To standard error past Python's buffers and tqdm's locks, which the code that was interrupted may hold."""
+    above = "\n" if os.isatty(STDERR) else ""  # the cursor may stand behind a progress line
+    with suppress(OSError):  # nobody listens any more
+        os.write(STDERR, f"{above}{line}\n".encode())
 
 
 def ignore_stop_signals() -> None:

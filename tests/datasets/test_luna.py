@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +318,19 @@ def test_bad_lists(data: Path, content: bytes, message: str) -> None:
     (data / "luna_train.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
         find_luna(data, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a/x.png", "it holds images (x.png): for X-rays add --n chest"),
+        ("x.JPG", "it holds images (x.JPG): for X-rays add --n chest"),
+        ("x.dcm", "for X-rays add --n chest; or make them of CT or MR scans: python preprocess/luna_pre.py --data "),
+        ("a/b/x.nii.gz", "make them of CT or MR scans: python preprocess/luna_pre.py --data "),
+        ("x.mhd", "make them of CT or MR scans: python preprocess/luna_pre.py --data "),
+    ],
+)
+def test_a_folder_of_something_else_is_told_what_to_do(tmp_path: Path, name: str, words: str) -> None:
+    touch(tmp_path / name)
+    with pytest.raises(UserError, match=re.escape(words)):
+        find_luna(tmp_path, None, 1.0)

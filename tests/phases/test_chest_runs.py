@@ -56,7 +56,8 @@ def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
     status, printed = run(tmp_path, *argv, "--epochs", 2)
     assert status == 0, printed
     assert "warning: --moco_t has no effect in finetune" in printed
-    assert "120 tensors used; 2 missing (fc.weight, fc.bias); 70 unexpected" in printed
+    assert "120 tensors used; 2 missing (fc.weight, fc.bias); pre-training's decoder and heads (70 tensors) " in printed
+    assert re.search(r"^epoch 1/2: on held-out data loss \S+, auroc \d\.\d{3} \(\d of 2 classes\)$", printed, re.M)
     assert "warning: test images, no positives: class_2" in printed
     results = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert results["phase"] == "finetune"

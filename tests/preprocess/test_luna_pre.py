@@ -64,7 +64,7 @@ def test_the_published_command_from_another_folder(luna: Path, tmp_path: Path) -
         *(luna, Path("pairs"), "--input_rows", "64", "--input_cols", "64", "--input_deps", "32", "--fold", "0"),
         cwd=tmp_path,
     )
-    assert "32 pairs from 2 scans of 64 x 64 x 32 voxels written to pairs" in printed
+    assert "2 scans: 32 pairs of 64 x 64 x 32 voxels in pairs (" in printed
     files = sorted((tmp_path / "pairs" / "subset0").glob("*.npy"))
     assert {file.name for file in files} == pair_names("1.2.0", 16) | pair_names("1.2.1", 16)
     for file in files:
@@ -105,7 +105,8 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(luna: Path, tmp_path: Pa
     before = contents(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     folder = tmp_path / "subset0"
-    assert "16 pairs from 4 scans were there before" in luna_pre(luna, tmp_path, *SMALL)
+    assert "4 scans: 16 pairs of 32 x 32 x 16 voxels in " in (printed := luna_pre(luna, tmp_path, *SMALL))
+    assert ", all of them there already (" in printed
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == times
 
     (folder / "1.2.0_img_2.npy").unlink()
@@ -114,14 +115,27 @@ def test_a_rerun_makes_what_is_missing_and_nothing_else(luna: Path, tmp_path: Pa
     (tmp_path / "subset7" / "1.2.3_img_3.npy").unlink()
     (tmp_path / "subset7" / ".1.2.3_img_3.npy.123.tmp").write_bytes(b"half a file")
     printed = luna_pre(luna, tmp_path, *SMALL)
-    assert "12 pairs from 3 scans of" in printed
-    assert "4 pairs from 1 scan were there before" in printed
+    assert "4 scans: 16 pairs of" in printed
+    assert ", 4 of them there already (" in printed
     assert contents(tmp_path) == before
 
 
-def test_other_options_make_all_anew_and_leave_nothing_old(luna: Path, made: Path, tmp_path: Path) -> None:
+def test_other_options_make_all_anew_if_asked_and_leave_nothing_old(luna: Path, made: Path, tmp_path: Path) -> None:
     luna_pre(luna, tmp_path, *SMALL, "--fold", "6")
-    luna_pre(luna, tmp_path, *SMALL, "--fold", "6", "--scale", "3", "--dtype", "float16")
+    before = contents(tmp_path)
+    for flags, words in {
+        ("--scale", "3", "--dtype", "float16"): "--scale 4, not 3",
+        ("--input_rows", "40"): "crops of 32 x 32 x 16, not 40 x 32 x 16",
+        ("--crop_rows", "64"): "boxes of 32 x 32 x 16, not 64 x 32 x 16",
+        ("--percentiles", "1", "99"): "--percentiles none, not 1.0 .. 99.0",
+    }.items():
+        printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", *flags, status=2)
+        assert printed == (
+            f"error: --save {tmp_path} holds 4 pairs made with other options ({words}); give another --save, or "
+            "--replace to replace them\n"
+        )
+        assert contents(tmp_path) == before
+    luna_pre(luna, tmp_path, *SMALL, "--fold", "6", "--scale", "3", "--dtype", "float16", "--replace")
     files = list((tmp_path / "subset6").glob("*.npy"))
     assert {file.name for file in files} == pair_names("1.2.2", 3)
     for file in files:  # half precision is the rounded single
@@ -204,7 +218,7 @@ def test_scans_that_give_few_pairs_or_none_are_reported(tmp_path: Path) -> None:
     assert printed[3].startswith("no pairs: subset0/tissue: the other boxes that were tried hold too much tissue")
     assert (tmp_path / "save" / "luna_train.txt").read_text() == "hole\n"
     again = luna_pre(tmp_path / "data", tmp_path / "save", "--scale", "5").splitlines()
-    assert again[2:5] == printed[1:4]
+    assert again[1:4] == printed[1:4]
 
 
 def test_own_files_and_series_of_any_kind(tmp_path: Path) -> None:
@@ -213,11 +227,11 @@ def test_own_files_and_series_of_any_kind(tmp_path: Path) -> None:
     write_dicom(data / "patient 2" / "study", chest(2), "1.2.3")
     write_dicom(data / "patient 2" / "study", chest(3), "1.2.4")[7].unlink()
     printed = luna_pre(data, data / "pairs", *SMALL, status=1)
-    assert "8 pairs from 2 scans" in printed
+    assert "3 scans: 8 pairs of" in printed
     assert "broken: subset0/1.2.4: slices are missing or doubled" in printed
     assert {path.name for path in (data / "pairs" / "subset0").glob("*.npy")} == pair_names("ct") | pair_names("1.2.3")
     assert sorted((data / "pairs" / "luna_train.txt").read_text().splitlines()) == ["1.2.3", "ct"]
-    assert "8 pairs from 2 scans were there before" in luna_pre(data, data / "pairs", *SMALL, status=1)
+    assert ", all of them there already (" in luna_pre(data, data / "pairs", *SMALL, status=1)
 
 
 def test_mr_between_percentiles(tmp_path: Path) -> None:
@@ -237,7 +251,7 @@ def test_the_window_and_the_box_size_can_be_chosen(luna: Path, tmp_path: Path) -
     pairs = np.stack([np.load(file) for file in (tmp_path / "subset6").glob("*.npy")])
     assert pairs.shape == (4, 2, 32, 32, 16)
     assert np.median(pairs) == pytest.approx((1200 - 850) / 1200, abs=0.02)  # lung
-    printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", "--hu_min", "0", "--input_rows", "36")
+    printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", "--hu_min", "0", "--input_rows", "36", "--replace")
     assert "warning: the window leaves out -150 HU: there is no limit on the tissue in a crop\n" in printed
     assert "no multiples of 8 do not train" in printed
 

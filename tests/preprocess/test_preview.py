@@ -59,7 +59,8 @@ def test_the_sheet_and_the_boxes_that_it_names(tmp_path: Path, capsys: pytest.Ca
 
     assert luna_pre.main([*argv, "--dtype", "float16", "--preview", "9"]) == 0
     text = capsys.readouterr().out
-    assert "2 pairs from 1 scan were there before" in text
+    assert "1 scan: 2 pairs of " in text
+    assert ", all of them there already (" in text
     assert f"{FILE_NAME} shows 2 pairs" in text
     sheet = Image.open(save / FILE_NAME)
     assert np.asarray(sheet.convert("L")).std() > 20

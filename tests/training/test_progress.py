@@ -20,6 +20,7 @@ progress.PLAIN_INTERVAL_S = 0
 line = progress.Progress()
 values = {"loss": 7.3123, "contrast": 7.2561, "reconstruction": 0.055761}
 for step in range(1, 6):
+    line.fetched()
     time.sleep(0.15)  # more often, tqdm would not draw
     line.step(progress.Moment(1, 240, step, 880, values, 6.9e-4, 512.3, 5.31, 3926 - step))
 line.epoch_end()
@@ -54,6 +55,7 @@ def test_in_a_terminal_it_is_one_line_that_fits(columns: int) -> None:
     frames = [frame for frame in written.decode().replace("\x1b[A", "").split("\r") if frame.strip()]
     assert all(len(frame.strip("\n")) <= columns for frame in frames)
     assert "\n" not in written.decode().strip()
+    assert any(frame.startswith("first step under way") for frame in frames)
     last = next(frame for frame in frames if "5/880" in frame)
     assert (
         last.rstrip()

@@ -15,7 +15,7 @@ from utils.ranks import ALONE
 
 
 def beginning(capsys: pytest.CaptureFixture[str], output: Path, **more: Any) -> str:
-    tell_beginning(Options(data="data", output=str(output), **more), "hash", ALONE)
+    tell_beginning(Options(data="data", output=str(output), **more), "hash", ALONE, steps=4)
     captured = capsys.readouterr()
     return captured.out + captured.err
 
@@ -30,7 +30,7 @@ def test_it_says_where_a_run_would_begin(tmp_path: Path, capsys: pytest.CaptureF
     torch.save(saved | {"model": {}, "torch_rng": torch.zeros(1)}, output / "last.pt")
     assert "warning: it would not start: --output" in beginning(capsys, output)
     assert "it would start anew, over the run in" in beginning(capsys, output, resume="none")
-    assert "it would go on after epoch 7, step 3, of" in beginning(capsys, output, resume="auto")
+    assert "it would go on at epoch 8/100, step 4/4, of" in beginning(capsys, output, resume="auto")
     assert "it would not start: --resume: that run had --seed 0, not 1" in beginning(
         capsys, output, resume="auto", seed=1
     )

@@ -1,0 +1,52 @@
+"""The first signal is noted and answered, a second one stops the program, and its status says so."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+PROGRAM = """
+import os, signal
+from utils.errors import run_cli
+from utils.signals import StopRequest
+
+def main():
+    with StopRequest(once={once}, answer={answer!r}) as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("noted", request.signum, flush=True)
+        if {second}:
+            os.kill(os.getpid(), signal.SIGTERM)
+        print("went on", flush=True)
+
+run_cli(main)
+"""
+
+
+def run(**words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM.format(**words)]
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False, cwd=ROOT
+    )
+
+
+def test_the_first_one_is_answered_at_once_and_noted() -> None:
+    done = run(once=False, answer="stopping soon", second=False)
+    assert done.stdout == "SIGINT: stopping soon; again to stop without saving\nnoted 2\nwent on\n"
+    assert done.returncode == 0
+
+
+def test_a_second_one_stops() -> None:
+    done = run(once=False, answer="stopping soon", second=True)
+    assert done.stdout.endswith("noted 2\nstopped by SIGTERM\n")
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_of_several_processes_none_minds_a_second_one_and_one_speaks() -> None:
+    assert run(once=True, answer="stopping soon", second=True).stdout == "SIGINT: stopping soon\nnoted 2\nwent on\n"
+    assert run(once=True, answer="", second=True).stdout == "noted 2\nwent on\n"

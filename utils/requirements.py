@@ -1,0 +1,33 @@
+"""Imported first by the command lines: a package that is not installed is one line, not a traceback.
+
+Outside the virtual environment already the first import of others' code fails, before there is anything to catch it.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from utils.errors import complain
+
+PACKAGES = frozenset(  # of requirements.txt, by the names that they are imported by
+    [
+        *("PIL", "SimpleITK", "matplotlib", "monai", "numba", "numpy", "scipy", "skimage", "sklearn", "tensorboardX"),
+        *("torch", "torchvision", "tqdm"),
+    ]
+)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of a traceback where one of PACKAGES is not installed."""
+    if not isinstance(error, ModuleNotFoundError) or error.name not in PACKAGES:
+        sys.__excepthook__(kind, error, trace)
+        return
+    complain(
+        f"the package {error.name} is not installed here; activate the environment (source .venv/bin/activate) or "
+        f"pip install -r requirements.txt"
+    )
+    sys.exit(2)
+
+
+sys.excepthook = _tell
