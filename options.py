@@ -50,9 +50,9 @@ BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first
 METAVARS = {int: "N", float: "X", str: "NAME"}
 EXAMPLES = """examples:
   look at what X-rays in my_xrays become, then pre-train on all of them:
-    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output my_look
+    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output look
     python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run
-  pre-train on pairs of CT crops that preprocess/luna_pre.py has written, or go on where that stopped:
+  pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
     python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
 """
 NO_PATHS = {"train_list": ("none",), "weight": ("imagenet",), "resume": ("auto", "none"), "split": ()}  # but words

@@ -408,7 +408,8 @@ def test_card_has_the_flags_that_meant_something(luna: Any, tmp_path: Path) -> N
     for name in ("hu_min", "patch", "folds", "dry_run", "preview", "size", "backbone"):
         assert f"--{name} " not in f"--{flags} ", name
     parsed, warnings = parse_options(f"--{flags}".split())
-    assert (parsed.b, parsed.epochs, warnings) == (4, 240, [])
+    others = [warning for warning in warnings if not warning.startswith("--workers")]  # more than this machine's cores
+    assert (parsed.b, parsed.epochs, others) == (4, 240, [])
 
 
 def test_a_checkpoint_that_is_not_there_is_said_before_torch_is_imported(tmp_path: Path) -> None:
