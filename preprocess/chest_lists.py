@@ -1,11 +1,11 @@
-"""Make the lists of ChestX-ray14: ``python preprocess/chest_lists.py [--table FILE] [--save FOLDER] [--seed N]``.
+"""Make the lists of ChestX-ray14.
 
 The 112,120 images of NIH's table are split by patient, 70 % for training, 10 % for validation, 20 % for
-testing: ``chest_train.txt``, ``chest_valid.txt``, ``chest_test.txt``. The patients are permuted with a fixed
-seed and the lines of one patient stay together, so that a ``--ratio`` of a list cuts at most one patient.
+testing: chest_train.txt, chest_valid.txt, chest_test.txt. The patients are permuted with a fixed seed and
+the lines of one patient stay together, so that a --ratio of a list cuts at most one patient.
 
-The table, ``Data_Entry_2017_v2020.csv.gz``, comes from NIH or, without ``--table``, out of the wheel of the
-package torchxrayvision, which ships it; the wheel is only downloaded and read, never installed.
+The table, Data_Entry_2017_v2020.csv.gz, comes from NIH or, without --table, out of the wheel of the package
+torchxrayvision, which ships it; the wheel is only downloaded and read, never installed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if __package__ in (None, ""):  # run as a script, from any folder
     import utils.requirements  # noqa: F401  # first: it says which package is missing
 
 from datasets.lists import CHEST14_LABELS
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.errors import UserError, run_cli
 from utils.files import write_text
 from utils.seeding import generator
@@ -38,10 +38,13 @@ SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path, help=f"NIH's {TABLE} (default: from the wheel of {PACKAGE})")
-    parser.add_argument("--save", type=Path, default=PROJECT / "train_val_txt", help="folder for the lists")
-    parser.add_argument("--seed", type=int, default=0, help="of the permutation of the patients")
+    parser = Parser(usage="chest_lists.py [flags]", description=__doc__, formatter_class=help_format)
+    add = parser.add_argument
+    table = f"NIH's {TABLE} (default: from the wheel of {PACKAGE})"
+    add("--table", metavar="FILE", type=Path, help=table)
+    save = "where the lists go (default: train_val_txt)"
+    add("--save", metavar="FOLDER", type=Path, default=PROJECT / "train_val_txt", help=save)
+    add("--seed", metavar="N", type=int, default=0, help="of the permutation of the patients (default: 0)")
     return parser.parse(argv)
 
 

@@ -1,11 +1,8 @@
 """Decode X-rays once, into a store that training reads instead of the image files.
 
-    python preprocess/chest_store.py --data chest14_data_path --save store_path [--size 512] [--workers N]
-    python main.py --data store_path --n chest --d 2 ...
-
-All images below ``--data`` go into it (or those of ``--train_list``), at full size or with their shorter side
-reduced to ``--size``: 118 GB for the 112,120 of ChestX-ray14, a quarter of it with ``--size 512``. At full
-size the samples are the same as from the files, to the bit. Interrupted, the command goes on where it was.
+All images below --data go into it (or those of --train_list), at full size or with their shorter side reduced
+to --size: 118 GB for the 112,120 of ChestX-ray14, a quarter of it with --size 512. At full size the samples are
+the same as from the files, to the bit. Interrupted, the command goes on where it was.
 
 Exit status: 0; 1 if an image could not be read; 2 if the options are wrong or there is too little room.
 """
@@ -31,14 +28,19 @@ from tqdm import tqdm
 from datasets.chest_files import ALL_IMAGES, LISTS_IN_DATA, Images, find_chest
 from datasets.images import read_image
 from datasets.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
+from preprocess.flags import folders
 from preprocess.parallel import run_parallel
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.console import say
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive
 
+EXAMPLES = """example:
+  python preprocess/chest_store.py --data chest14_data_path --save store_path --size 512
+  python main.py --data store_path --n chest --output pretrained_model_save_path
+"""
 SMALLEST = 64  # of --size, as of main.py
 SAMPLED = 16  # images that are read to say how large the store will be
 KILLED = "a process was killed, most likely for want of memory: start again, with fewer --workers"
@@ -61,14 +63,18 @@ class Shard:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the flags; UserError if they are wrong."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    usage = "chest_store.py --data FOLDER --save FOLDER [flags]"
+    parser = Parser(usage=usage, description=__doc__, epilog=EXAMPLES, formatter_class=help_format)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder of images, as for main.py")
-    add("--save", type=Path, required=True, help="folder for the store")
-    add("--train_list", default=ALL_IMAGES, help="list of the images to take (none: all there are)")
-    add("--size", type=int, help="reduce images so that their shorter side is this long (as they are)")
-    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
+    add("--data", metavar="FOLDER", type=Path, help="needed: the images, as for main.py")
+    add("--save", metavar="FOLDER", type=Path, help="needed: where the store goes")
+    listed = "names the images to take (default: none, for all there are)"
+    add("--train_list", metavar="FILE", default=ALL_IMAGES, help=listed)
+    size = "reduce images so that their shorter side is this long (default: as they are)"
+    add("--size", metavar="PIXELS", type=int, help=size)
+    add("--workers", metavar="N", type=int, default=available_cores(), help="processes (default: one a core)")
     flags = parser.parse(argv)
+    folders(flags, "data", "save")
     if flags.size is not None and flags.size < SMALLEST:
         raise UserError(f"--size {flags.size}: it must be at least {SMALLEST}")
     if flags.workers < 1:

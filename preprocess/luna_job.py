@@ -7,17 +7,24 @@ pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--previe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from preprocess.crops import Pair, Window, draw_pairs, feasible_boxes
-from preprocess.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
+from preprocess.records import (
+    cannot_write,
+    clear,
+    difference,
+    is_array,
+    read_record,
+    recipe_of,
+    write_array,
+    write_record,
+)
 from preprocess.scans import Scan
 from preprocess.volume import ScanError, read_image, resample, shape_at_1mm
 from utils.files import write_text
@@ -117,19 +124,8 @@ class Outcome:
 def made_otherwise(job: Job) -> tuple[int, str]:
     """The number of pairs that are there but were made with other options, and the first difference in words."""
     record = read_record(job.record, *RECORD_KEYS)
-    if not record or not isinstance(record["recipe"], dict):
-        return 0, ""
-    former, now = record["recipe"], json.loads(json.dumps(asdict(job.options)))
-    for name, words in OPTION_WORDS.items():
-        if name in former and former[name] != now[name]:
-            return record["pairs"], f"{words} {_shown(former[name])}, not {_shown(now[name])}"
-    return 0, ""
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return (" .. " if len(value) == 2 else " x ").join(map(str, value))
-    return "none" if value is None else str(value)
+    words = difference(record, asdict(job.options), OPTION_WORDS) if record else ""
+    return (record["pairs"], words) if record and words else (0, "")
 
 
 def make_pairs(job: Job) -> Outcome:

@@ -37,7 +37,7 @@ from preprocess.luna_job import (
 )
 from preprocess.parallel import run_parallel
 from preprocess.preview import FILE_NAME, draw_preview
-from preprocess.records import cannot_write
+from preprocess.records import cannot_write, refuse_others
 from preprocess.scans import find_scans
 from utils.cli import Parser, help_format
 from utils.console import say, warn
@@ -155,17 +155,6 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     return options
 
 
-def refuse_others(jobs: Sequence[Job]) -> None:
-    """UserError if there are pairs of these scans that were made with other options: they would be lost."""
-    others = [(pairs, words) for pairs, words in map(made_otherwise, jobs) if pairs]
-    if others:
-        pairs = sum(number for number, _ in others)
-        raise UserError(
-            f"--save {jobs[0].save} holds {_counted(pairs, 'pair')} made with other options ({others[0][1]}); give "
-            f"another --save, or --replace to replace them"
-        )
-
-
 def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float) -> str:
     """The report of a run: what was written, skipped and not possible, one line a scan that fell short."""
     pairs = sum(outcome.pairs for outcome in outcomes)
@@ -211,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scans = find_scans(flags.data, flags.fold)
     jobs = [Job(scan, options, flags.save) for scan in scans]
     if not flags.replace:
-        refuse_others(jobs)
+        refuse_others(flags.save, "pair", map(made_otherwise, jobs))
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_pairs, jobs, min(flags.workers, len(jobs))):

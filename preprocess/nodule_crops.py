@@ -1,12 +1,9 @@
 """Cut the crops that nodule classification reads out of LUNA16's scans.
 
-    python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
-    python main.py --data nodule_crops_path --n nodules --phase finetune ...
-
-A crop of ``--input_rows`` x ``--input_cols`` x ``--input_deps`` voxels of 1 mm (x, y, z) lies around each nodule of
-``candidates_V2.csv`` and around up to ``--max_negatives`` of its places without one. If only ``annotations.csv`` is
-there, these are drawn: at least 10 mm away from a nodule, and where 30 % of a crop are lung. Beyond the scan lies air.
-Written are ``<save>/subset<k>/<uid>_crop_<j>.npy``, scaled to [0, 1], and ``<save>/labels.csv``, one crop a line.
+A crop of --input_rows x --input_cols x --input_deps voxels of 1 mm (x, y, z) lies around each nodule
+of candidates_V2.csv and around up to --max_negatives of its places without one. If only annotations.csv is
+there, these are drawn: at least 10 mm away from a nodule, and where 30 % of a crop are lung. Beyond the scan
+lies air. Written are SAVE/subset<k>/<uid>_crop_<j>.npy, scaled to [0, 1], and SAVE/labels.csv, one crop a line.
 Started again, a run goes on where it was interrupted.
 
 Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can be read.
@@ -19,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -27,16 +25,53 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 from tqdm import tqdm
 
 from preprocess.flags import KILLED, at_least, folders, hu_window, writable
-from preprocess.nodule_job import LABELS_NAME, CropOptions, Job, Outcome, make_crops, write_labels
+from preprocess.nodule_job import LABELS_NAME, CropOptions, Job, Outcome, made_otherwise, make_crops, write_labels
 from preprocess.nodule_table import Table, find_table
 from preprocess.parallel import run_parallel
+from preprocess.records import refuse_others
 from preprocess.scans import Scan, find_scans
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 
 SMALLEST, MULTIPLE = 16, 8
+
+
+EXAMPLES = """example:
+  python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
+  python main.py --data nodule_crops_path --n nodules --phase finetune --output nodules_finetuned
+"""
+
+
+def build_parser() -> Parser:
+    """The command's flags."""
+    usage = "nodule_crops.py --data FOLDER --save FOLDER [flags]"
+    parser = Parser(usage=usage, description=__doc__, epilog=EXAMPLES, formatter_class=help_format)
+
+    def add(name: str, text: str, metavar: str | None = None, **more: Any) -> None:
+        parser.add_argument(name, help=text, metavar=metavar, **({"type": int} | more))
+
+    add("--data", "needed: LUNA16, with candidates_V2.csv or annotations.csv beside subset0..9", "FOLDER", type=Path)
+    add("--save", "needed: where the crops go", "FOLDER", type=Path)
+    table = "of the places (default: candidates_V2.csv, else annotations.csv, in --data or its CSVFILES)"
+    add("--table", table, "FILE", type=Path)
+    add("--input_rows", "of a crop in x (default: 64)", "VOXELS", default=64)
+    add("--input_cols", "of a crop in y (default: 64)", "VOXELS", default=64)
+    add("--input_deps", "of a crop in z (default: 32)", "VOXELS", default=32)
+    add("--max_negatives", "places without a nodule, of each scan at most (default: 20)", "N", default=20)
+    add("--seed", "of the choice of these, together with a scan's uid (default: 0)", "N", default=0)
+    add("--workers", "processes (default: one a core)", "N", default=available_cores())
+    add("--fold", "make the crops of this subset alone, 0 to 9 (default: all)", "N")
+    add("--hu_min", "what becomes 0, in Hounsfield units (default: -1000)", "HU", default=-1000)
+    add("--hu_max", "what becomes 1, in Hounsfield units (default: 1000)", "HU", default=1000)
+    parser.add_argument(
+        "--replace", action="store_true", help="replace crops in --save that were made with other options"
+    )
+    dtypes = ("float32", "float16")
+    numbers = "of the numbers in the files (default: float32)"
+    add("--dtype", numbers, "|".join(dtypes), type=str, choices=dtypes, default="float32")
+    return parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,22 +80,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--data", type=Path, help="LUNA16: subset0..9, and candidates_V2.csv or annotations.csv")
-    add("--save", type=Path, help="folder for the crops")
-    add("--table", type=Path, help="the table of places (in --data or its CSVFILES: candidates_V2, else annotations)")
-    add("--input_rows", type=int, default=64, help="voxels of a crop in x (64)")
-    add("--input_cols", type=int, default=64, help="voxels of a crop in y (64)")
-    add("--input_deps", type=int, default=32, help="voxels of a crop in z (32)")
-    add("--max_negatives", type=int, default=20, help="places without a nodule, of each scan at most (20)")
-    add("--seed", type=int, default=0, help="of the choice of these, together with a scan's uid (0)")
-    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
-    add("--fold", type=int, help="this subset alone")
-    add("--hu_min", type=int, default=-1000, help="what becomes 0, in Hounsfield units (-1000)")
-    add("--hu_max", type=int, default=1000, help="what becomes 1, in Hounsfield units (1000)")
-    add("--dtype", choices=("float32", "float16"), default="float32", help="numbers in the files (float32)")
-    flags = parser.parse(argv)
+    flags = build_parser().parse(argv)
     folders(flags, "data", "save")
     for name in ("input_rows", "input_cols", "input_deps"):
         side = getattr(flags, name)
@@ -114,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     writable(flags.save)
     scans = find_scans(flags.data, flags.fold)
     jobs = make_jobs(flags, scans, find_table(flags.data, flags.table))
+    if not flags.replace:
+        refuse_others(flags.save, "crop", map(made_otherwise, jobs))
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_crops, jobs, min(flags.workers, len(jobs))):

@@ -16,7 +16,16 @@ import SimpleITK as sitk
 
 from preprocess.crops import Window
 from preprocess.nodule_table import COORDINATES, Place
-from preprocess.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
+from preprocess.records import (
+    cannot_write,
+    clear,
+    difference,
+    is_array,
+    read_record,
+    recipe_of,
+    write_array,
+    write_record,
+)
 from preprocess.scans import Scan
 from preprocess.volume import OUTSIDE_HU, ScanError, place_at_1mm, read_image, resample, shape_at_1mm
 from utils.files import write_text
@@ -25,6 +34,14 @@ from utils.seeding import generator
 RECORD_KEYS = ("crops", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same crops
 LABELS_NAME = "labels.csv"
+OPTION_WORDS = {  # of CropOptions, for people
+    "shape": "crops of",
+    "max_negatives": "--max_negatives",
+    "seed": "--seed",
+    "hu_min": "--hu_min",
+    "hu_max": "--hu_max",
+    "dtype": "--dtype",
+}
 COLUMNS = ("file", "seriesuid", "subset", "label", *COORDINATES)
 
 # Negatives are drawn where the table has none: away from nodules, and where there is lung around.
@@ -87,6 +104,13 @@ class Outcome:
     done_before: bool = False
     shortage: str = ""
     problem: str = ""
+
+
+def made_otherwise(job: Job) -> tuple[int, str]:
+    """The number of crops that are there but were made with other options, and the first difference in words."""
+    record = read_record(job.record, *RECORD_KEYS)
+    words = difference(record, asdict(job.options), OPTION_WORDS) if record else ""
+    return (len(record["crops"]), words) if record and words else (0, "")
 
 
 def make_crops(job: Job) -> Outcome:

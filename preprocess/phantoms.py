@@ -1,12 +1,10 @@
 """Make CT scans and X-rays of thorax phantoms, laid out as LUNA16 and ChestX-ray14 are.
 
-    python preprocess/phantoms.py --save FOLDER [--scans 4] [--patients 12] [--xrays_per_patient 2] [--size 512]
-
-``FOLDER/LUNA16`` gets ``subset<k>/<series uid>.mhd`` and ``.raw``, ``annotations.csv`` (the nodules, in world
-coordinates) and ``candidates_V2.csv`` (the nodules, and places without one). ``FOLDER/Chest14`` gets
-``images/<patient>_<index>.png`` and ``chest_{train,valid,test}.txt``, whose labels are true: they say what was
-put into the phantom. Patient 1 of the X-rays is the patient of scan 1, and so on. Nothing is downloaded, and
-the same seed makes the same bytes, whatever the number of workers.
+SAVE/LUNA16 gets subset<k>/<series uid>.mhd and .raw, annotations.csv (the nodules, in world coordinates) and
+candidates_V2.csv (the nodules, and places without one). SAVE/Chest14 gets images/<patient>_<index>.png and
+chest_{train,valid,test}.txt, whose labels are true: they say what was put into the phantom. Patient 1 of the
+X-rays is the patient of scan 1, and so on. Nothing is downloaded, and the same seed makes the same bytes,
+whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -27,11 +25,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.lists import CHEST14_LABELS
+from preprocess.flags import folders
 from preprocess.parallel import run_parallel
 from preprocess.phantom_anatomy import Phantom, paint
 from preprocess.phantom_patient import LARGEST_NODULE_MM, Patient, sample_patient
 from preprocess.phantom_xray import project, sample_view, upright_phantom
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
@@ -178,16 +177,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
     """
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--save", type=Path, required=True, help="folder for LUNA16/ and Chest14/")
-    add("--scans", type=int, default=4, help="CT scans (4)")
-    add("--patients", type=int, default=12, help="patients with X-rays (12)")
-    add("--xrays_per_patient", type=int, default=2, help="X-rays of each of them (2)")
-    add("--size", type=int, default=512, help="sides of an X-ray in pixels (512; NIH's have 1024)")
-    add("--seed", type=int, default=0, help="all randomness (0)")
-    add("--workers", type=int, default=available_cores(), help="processes (the cores there are)")
+    usage = "phantoms.py --save FOLDER [flags]"
+    parser = Parser(usage=usage, description=__doc__, formatter_class=help_format)
+
+    def add(name: str, metavar: str, default: int, text: str) -> None:
+        parser.add_argument(name, metavar=metavar, default=default, type=int, help=text)
+
+    parser.add_argument("--save", metavar="FOLDER", type=Path, help="needed: where LUNA16/ and Chest14/ go")
+    add("--scans", "N", 4, "CT scans (default: 4)")
+    add("--patients", "N", 12, "patients with X-rays (default: 12)")
+    add("--xrays_per_patient", "N", 2, "X-rays of each of them (default: 2)")
+    add("--size", "PIXELS", 512, "sides of an X-ray (default: 512; NIH's have 1024)")
+    add("--seed", "N", 0, "of all randomness (default: 0)")
+    add("--workers", "N", available_cores(), "processes (default: one a core)")
     flags = parser.parse(argv)
+    folders(flags, "save")
     for name, (low, high) in LIMITS.items():
         if not low <= getattr(flags, name) <= high:
             raise UserError(f"--{name} {getattr(flags, name)}: it must be in {low}..{high}")

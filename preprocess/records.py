@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,40 @@ def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and {"recipe", *keys} <= record.keys() else None
+
+
+def difference(record: Mapping[str, Any], options: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """The first of these options that was another one when the record was written, in words; "" if none was.
+
+    ``words``: what an option is called, for people.
+    """
+    former, now = record["recipe"], json.loads(json.dumps(options))
+    if not isinstance(former, dict):
+        return ""
+    for name, called in words.items():
+        if name in former and former[name] != now[name]:
+            return f"{called} {_shown(former[name])}, not {_shown(now[name])}"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return (" .. " if len(value) == 2 else " x ").join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def refuse_others(save: Path, what: str, others: Iterable[tuple[int, str]]) -> None:
+    """UserError if files in ``save`` were made with other options: they would be lost.
+
+    ``what`` they are, in the singular; ``others``: of each scan their number and the difference in words, or 0.
+    """
+    found = [(number, words) for number, words in others if number]
+    if found:
+        number = sum(number for number, _ in found)
+        raise UserError(
+            f"--save {save} holds {number} {what}{'s' * (number != 1)} made with other options ({found[0][1]}); give "
+            f"another --save, or --replace to replace them"
+        )
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -101,6 +101,23 @@ def test_candidates_become_crops_restartably(luna: Path, tmp_path: Path) -> None
     assert contents(tmp_path / "a") == before
 
 
+def test_other_options_are_refused_unless_asked_for(luna: Path, tmp_path: Path) -> None:
+    nodule_crops(luna, tmp_path, *SMALL, "--fold", "7")
+    before, crops = contents(tmp_path), len(rows(tmp_path))
+    for flags, words in {
+        ("--max_negatives", "3"): "--max_negatives 20, not 3",
+        ("--input_rows", "24"): "crops of 16 x 24 x 16, not 24 x 24 x 16",
+    }.items():
+        printed = nodule_crops(luna, tmp_path, *SMALL, "--fold", "7", *flags, status=2)
+        assert printed == (
+            f"error: --save {tmp_path} holds {crops} crops made with other options ({words}); give another --save, or "
+            "--replace to replace them\n"
+        )
+        assert contents(tmp_path) == before
+    nodule_crops(luna, tmp_path, *SMALL, "--fold", "7", "--max_negatives", "3", "--replace")
+    assert sum(row["label"] == "0" for row in rows(tmp_path)) == 3
+
+
 def test_annotations_alone_draw_negatives_and_a_broken_scan_costs_itself(luna: Path, tmp_path: Path) -> None:
     data, save = tmp_path / "data", tmp_path / "save"
     (data / "subset0").mkdir(parents=True)
