@@ -61,15 +61,16 @@ class Task:
     seeds: tuple[int, ...] = SEEDS
 
     def cells(self, seed: int) -> Iterator[Cell]:
-        """The cells of one seed, each after what it starts from."""
-        pretrained: dict[str, Cell | None] = {SCRATCH: None}
-        for arm, without in ARMS.items():
-            flags = (*COMMON, "--seed", str(seed), *self.pretraining, *(("--without", without) if without else ()))
-            pretrained[arm] = Cell(self.name, arm, 0, seed, flags)
-            yield pretrained[arm]  # type: ignore[misc]  # it has just been made
-        for labels, (arm, start) in itertools.product(self.labels, pretrained.items()):
-            flags = (*COMMON, "--seed", str(seed), *self.finetuning(labels, seed))
-            yield Cell(self.name, arm, labels, seed, flags, start)
+        """The cells of one seed, arm by arm, each after what it starts from."""
+        shared = (*COMMON, "--seed", str(seed))
+        for arm, without in {SCRATCH: "", **ARMS}.items():
+            start = None
+            if arm != SCRATCH:
+                flags = (*shared, *self.pretraining, *(("--without", without) if without else ()))
+                start = Cell(self.name, arm, 0, seed, flags)
+                yield start
+            for labels in self.labels:
+                yield Cell(self.name, arm, labels, seed, (*shared, *self.finetuning(labels, seed)), start)
 
 
 def run(script: str, *flags: str) -> None:
@@ -86,8 +87,7 @@ def link(path: Path, target: Path) -> None:
 # Segmentation of real MR volumes --------------------------------------------------------------------------------
 
 TEST, VALID = 26, 5  # of the 130 volumes, the same for all seeds; the epoch is chosen on the latter
-STEPS = 120  # of fine-tuning, whatever the number of labels
-CHOICES = 3  # times that the epoch is chosen among: sliding windows take as long as training does
+STEPS = 60  # of fine-tuning, whatever the number of labels
 SMALL = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16")
 
 
@@ -109,7 +109,7 @@ def hippocampus(data: Path, work: Path) -> Task:
             link(images / files[index].name, files[index])
         run(
             "preprocess/luna_pre.py",
-            *("--data", str(images), "--save", str(pairs), "--scale", "2", "--percentiles", "0.5", "99.5", *SMALL),
+            *("--data", str(images), "--save", str(pairs), "--scale", "1", "--percentiles", "0.5", "99.5", *SMALL),
         )
 
     def finetuning(labels: int, seed: int) -> tuple[str, ...]:
@@ -117,14 +117,23 @@ def hippocampus(data: Path, work: Path) -> Task:
         epochs = STEPS // (labels * patches // batch)
         return (
             *("--n", "msd", "--phase", "finetune", "--data", str(labelled), "--split", str(splits)),
-            *("--train_cases", str(labels), "--patch", "32,32,16", "--patches", str(patches), "--spacing_mm", "1,1,1"),
-            *("--b", str(batch), "--epochs", str(epochs), "--val_every", str(epochs // CHOICES)),
+            *(
+                "--train_cases",
+                str(labels),
+                "--patch",
+                "32,32,16",
+                "--patches",
+                str(patches),
+                "--spacing_mm",
+                "1.5,1.5,1.5",
+            ),
+            *("--b", str(batch), "--epochs", str(epochs), "--val_every", "1"),
             *("--optimizer", "adamw", "--lr", "1e-3"),
         )
 
-    pretraining = ("--n", "luna", "--data", str(pairs), "--ratio", "1.0", "--b", "4", "--epochs", "3")
+    pretraining = ("--n", "luna", "--data", str(pairs), "--ratio", "1.0", "--b", "2", "--epochs", "3")
     # At 1e-3 the norms of the decoder's weights, small as they begin, grow by half within 25 steps of AdamW.
-    schedule = ("--optimizer", "adamw", "--lr", "3e-4", "--moco_k", "256")
+    schedule = ("--optimizer", "adamw", "--lr", "3e-4")
     title = "Hippocampus (real MR, 3D segmentation), labelled volumes"
     metric = ("mean_dice", "Dice")
     return Task("hippocampus", title, prepare, pretraining + schedule, finetuning, (5, 10, 20), metric)
