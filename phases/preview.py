@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.luna import FILE_NAME as PAIR
+from datasets.kinds import PAIR
 from datasets.registry import DATASETS
 from options import Options
 from training.devices import Devices
