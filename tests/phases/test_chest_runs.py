@@ -145,4 +145,17 @@ def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
         assert status == 2, printed
         assert f"error: {message}" in printed or message in printed.splitlines()[-1]
         assert "Traceback" not in printed
+    # a file that is no weight is all that is said: no word on the labels before it
+    (tmp_path / "bad.pt").write_text("no weights")
+    status, printed = run(tmp_path, *common, "--phase", "finetune", "--weight", tmp_path / "bad.pt")
+    assert status == 2, printed
+    assert "warning" not in printed
+    assert "bad.pt" in printed.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_pre_training_says_what_a_ratio_leaves(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options, _ = parse_options(["--data", str(labelled), *COMMON.split(), "--ratio", "0.7"])
+    build_loader(options, torch.device("cpu"), Ranks())
+    expected = "4 of 6 samples (--ratio 0.7: the others are left for fine-tuning; 1.0 takes all)\n"
+    assert capsys.readouterr().out == expected
