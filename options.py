@@ -480,7 +480,8 @@ def check_paths(options: Options) -> None:
     for name, words in NO_PATHS.items():
         path = getattr(options, name)
         if path and path not in words and not os.path.exists(path):
-            others = f"; give a file, or {' or '.join(words)}" if words else ""
+            needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
+            others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
             raise UserError(f"--{name} {path}: no such file{others}")
 
 
