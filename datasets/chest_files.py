@@ -14,6 +14,7 @@ from datasets.kinds import CROP, PAIR, SCANS
 from datasets.lists import first_part, read_list
 from datasets.store import Store, is_store
 from utils.errors import UserError
+from utils.words import counted
 
 ALL_IMAGES = "none"  # --train_list none: no list
 LISTS_IN_DATA = ("chest_train.txt", "train_val_list.txt")  # the second is NIH's own
@@ -91,7 +92,7 @@ class Images:
                 raise UserError(self._none())
         if missing:
             raise UserError(
-                f"{len(missing)} of the {len(names)} images that {source} names are not in {self.data}: "
+                f"{len(missing)} of the {counted(len(names), 'image')} that {source} names are not in {self.data}: "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; complete the images, "
                 f"{remedy}"
             )

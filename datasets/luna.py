@@ -24,6 +24,7 @@ from datasets.transforms.crops import sample_pair
 from utils.errors import UserError
 from utils.npy import read_array
 from utils.seeding import generator
+from utils.words import counted
 
 TRAINING_SUBSETS = range(7)  # 7, 8 and 9 are for validation
 TRAINING_LIST = "luna_train.txt"
@@ -170,11 +171,11 @@ def find_luna(
     name = f"the scans in {data}" if source is None else f"the list {source}"
     kept = list(dict.fromkeys(uids[: int(ratio * len(uids))]))
     if not kept:
-        raise UserError(f"--ratio {ratio} keeps none of the {len(uids)} uids of {name}; take a larger ratio")
+        raise UserError(f"--ratio {ratio} keeps none of the {counted(len(uids), 'uid')} of {name}; take a larger ratio")
     files = [file for uid in kept for file in there.get(uid, [])]
     if not files:
         raise UserError(
-            f"none of the {len(kept)} scans that --ratio {ratio} keeps of {name} is in {data} (the first: "
+            f"none of the {counted(len(kept), 'scan')} that --ratio {ratio} keeps of {name} is in {data} (the first: "
             f"{', '.join(kept[:3])}); name another list, or --train_list none to use all scans there are"
         )
     return files

@@ -26,8 +26,8 @@ def find_nodules(options: Options) -> Classification:
         raise UserError(f"--ratio {options.ratio}: what is left to train on has not both kinds; take another ratio")
     augmented = NoduleCrops(train, options.seed, balanced=True)
     train_part, valid, test = (_part(crops, options.seed) for crops in (train, parts.valid, parts.test))
-    rare, kind = len(augmented.rare), CLASSES[0] if augmented.rare_label else f"no {CLASSES[0]}"
-    note = f"balanced: {counted(rare, 'crop')} with {kind}, each once an epoch, and as many of the others in turn"
+    rare, kind = counted(len(augmented.rare), "crop"), "with a" if augmented.rare_label else "without a"
+    note = f"balanced: the {rare} {kind} nodule once, and as many of the others in turn"
     windows = windows_of(crop.file for part in (parts.train, parts.valid, parts.test) for crop in part)
     return Classification(CLASSES, train_part, valid, test, augmented, len(parts.train), note, windows)
 
