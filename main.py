@@ -26,6 +26,7 @@ def main() -> int:
     # later still: whoever launches others needs no phase
     from phases import PHASES
     from phases.preview import preview
+    from training.rehearsal import out_of_memory_is_said
 
     devices = Devices(options.gpus, rank_here)
     for message in warnings + devices.warnings:
@@ -33,7 +34,12 @@ def main() -> int:
     say(devices.note)
     with joined(ranks, devices.main):
         work = preview if options.preview else PHASES[options.phase]
-        status = end_alike(ranks, lambda: work(options, devices, ranks))
+
+        def work_or_say() -> None:
+            with out_of_memory_is_said(options):
+                work(options, devices, ranks)
+
+        status = end_alike(ranks, work_or_say)
     if ranks.size > 1:
         end_now(status)
     return status

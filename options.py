@@ -266,7 +266,11 @@ class Options:
     image_every: int = _flag(
         1000, "output", "steps between pictures of the reconstructions, beside those of numbered checkpoints; 0: none"
     )
-    log_every: int = _flag(10, "output", "steps between rows of metrics.jsonl and TensorBoard")
+    log_every: int = _flag(
+        10,
+        "output",
+        "steps between rows of metrics.jsonl and TensorBoard, beside the first step and the last of each epoch",
+    )
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -476,7 +480,9 @@ def check_paths(options: Options) -> None:
     for name, words in NO_PATHS.items():
         path = getattr(options, name)
         if path and path not in words and not os.path.exists(path):
-            raise UserError(f"--{name} {path}: no such file")
+            needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
+            others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
+            raise UserError(f"--{name} {path}: no such file{others}")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:

@@ -10,9 +10,11 @@ import os
 from pathlib import Path
 
 from datasets.images import SUFFIXES, is_dicom
+from datasets.kinds import CROP, PAIR, SCANS
 from datasets.lists import first_part, read_list
 from datasets.store import Store, is_store
 from utils.errors import UserError
+from utils.words import counted
 
 ALL_IMAGES = "none"  # --train_list none: no list
 LISTS_IN_DATA = ("chest_train.txt", "train_val_list.txt")  # the second is NIH's own
@@ -38,6 +40,13 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
     path = training_list(data, train_list)
     names = read_list(path).names
     return images.named(names[: first_part(len(names), ratio, str(path))], path)
+
+
+def listed(data: Path, train_list: str | None) -> int:
+    """How many images the list of :func:`find_chest` has, whatever the ratio."""
+    if train_list == ALL_IMAGES:
+        return len(Images(data).all())
+    return len(read_list(training_list(data, train_list)).names)
 
 
 def training_list(data: Path, train_list: str | None) -> Path:
@@ -68,7 +77,7 @@ class Images:
     def all(self) -> list[str]:
         """All images, sorted by their path below the folder of images."""
         images = [file for path, file in sorted(self.files.items()) if self.stored or _is_image(path, file)]
-        if not images:
+        if not images or len(images) < self._others()[0]:  # among pairs of crops may lie a picture, their preview
             raise UserError(self._none())
         return images
 
@@ -77,11 +86,13 @@ class Images:
         unknown = [name for name in names if name not in self.files]
         places = self._places(set(unknown))
         missing = [name for name in unknown if name not in places]
-        if len(missing) == len(names) and not any(path.lower().endswith(SUFFIXES) for path in self.files):
-            raise UserError(self._none())
+        if len(missing) == len(names):
+            images = sum(path.lower().endswith(SUFFIXES) for path in self.files)
+            if images <= self._others()[0]:
+                raise UserError(self._none())
         if missing:
             raise UserError(
-                f"{len(missing)} of the {len(names)} images that {source} names are not in {self.data}: "
+                f"{len(missing)} of the {counted(len(names), 'image')} that {source} names are not in {self.data}: "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; complete the images, "
                 f"{remedy}"
             )
@@ -99,7 +110,23 @@ class Images:
                 places.setdefault(name, []).append(file)
         return places
 
+    def _others(self) -> tuple[int, str]:
+        """How many files belong to another command, and what they are and which it is."""
+        names = [path.rpartition("/")[2] for path in self.files]
+        pairs, crops = ([name for name in names if kind.fullmatch(name)] for kind in (PAIR, CROP))
+        scans = [name for name in names if name.lower().endswith(SCANS)]
+        make = f"python preprocess/luna_pre.py --data {self.data} --save my_pairs"
+        kinds = (
+            (pairs, "pairs of CT or MR crops", "for these add --n luna"),
+            (crops, "CT crops", "for these add --n nodules, with --phase finetune, linear or knn"),
+            (scans, "CT or MR scans", f"make pairs of them, {make}, and train on those with --n luna"),
+        )
+        found, what, remedy = max(kinds, key=lambda kind: len(kind[0]))
+        return len(found), f"{what} ({found[0]}): {remedy}" if found else ""
+
     def _none(self) -> str:
+        if others := self._others()[1]:
+            return f"--data {self.data} holds {others}"
         return (
             f"--data {self.data} holds no images ({', '.join(SUFFIXES)}), "
             "neither in images/ nor in images_001/images and so on, nor in itself"

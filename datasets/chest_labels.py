@@ -16,6 +16,7 @@ from utils.errors import UserError
 
 NIH_NAME = re.compile(r"(\d{8})_\d{3}\.\w+")  # <patient>_<number of the image>
 VALID_LIST, TEST_LIST = "chest_valid.txt", "chest_test.txt"
+LISTS = f"by --train_list FILE, and put a {VALID_LIST} and a {TEST_LIST} into --data, each line a name and its labels"
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,13 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ChestParts:
-    """The names of the classes, and the parts; no patient is in two of them."""
+    """The names of the classes, and the parts; no patient is in two of them.
+
+    ``listed``: the images of the training list, of which ``train`` has those that pre-training left.
+    """
 
     classes: tuple[str, ...]
+    listed: int
     train: Labelled
     valid: Labelled
     test: Labelled
@@ -45,7 +50,9 @@ def find_labelled(data: Path, train_list: str | None, ratio: float) -> ChestPart
     if more than one is both in what pre-training took and in the rest.
     """
     if train_list == ALL_IMAGES:
-        raise UserError(f"--train_list {ALL_IMAGES}: images without a list have no labels; name a list that has them")
+        raise UserError(
+            f"--train_list {ALL_IMAGES}: images without a list have no labels; name one that has them, {LISTS}"
+        )
     images = Images(data)
     paths = [training_list(data, train_list), *(_own_or_project(data, name) for name in (VALID_LIST, TEST_LIST))]
     lists = [read_list(path) for path in paths]
@@ -61,7 +68,8 @@ def find_labelled(data: Path, train_list: str | None, ratio: float) -> ChestPart
     remedy = f"put a {VALID_LIST} and a {TEST_LIST} of the images that are there into {data}"
     return ChestParts(
         classes,
-        Labelled(images.named(rest.names, paths[0]), _labels(rest)),
+        len(lists[0].names),
+        Labelled(images.named(rest.names, paths[0], f"or name a list of those that are there, {LISTS}"), _labels(rest)),
         *(
             Labelled(images.named(known.names, path, remedy), _labels(known))
             for path, known in zip(paths[1:], lists[1:], strict=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
+from utils.words import counted
 
 CHEST14_LABELS = (
     "Atelectasis",
@@ -92,5 +93,7 @@ def first_part(count: int, ratio: float, what: str) -> int:
     """How many of ``count`` lines ``--ratio`` keeps: the first ``int(ratio * count)``; none is a UserError."""
     kept = int(ratio * count)
     if kept == 0:
-        raise UserError(f"--ratio {ratio} of the {count} images of {what} is none at all; take a larger ratio")
+        raise UserError(
+            f"--ratio {ratio} of the {counted(count, 'image')} of {what} is none at all; take a larger ratio"
+        )
     return kept

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.images import DICOM_SUFFIXES, SUFFIXES
+from datasets.kinds import PAIR, SCANS
 from datasets.transforms import batched
 from datasets.transforms.affine import Affine
 from datasets.transforms.corruption import SMALLEST_AXIS, LocalShuffling, Painting
@@ -24,12 +24,11 @@ from datasets.transforms.crops import sample_pair
 from utils.errors import UserError
 from utils.npy import read_array
 from utils.seeding import generator
+from utils.words import counted
 
 TRAINING_SUBSETS = range(7)  # 7, 8 and 9 are for validation
 TRAINING_LIST = "luna_train.txt"
-FILE_NAME = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy")
 LOOKED_AT = 20  # files, in search of a first one that is whole: the loader may be told to skip the others
-SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
 LISTED = 10_000  # files, in search of what a folder without pairs may be
 ROUNDING = 1e-3  # how far beyond [0, 1] a voxel may lie
 REMEDY = "write it anew with preprocess/luna_pre.py"
@@ -172,11 +171,11 @@ def find_luna(
     name = f"the scans in {data}" if source is None else f"the list {source}"
     kept = list(dict.fromkeys(uids[: int(ratio * len(uids))]))
     if not kept:
-        raise UserError(f"--ratio {ratio} keeps none of the {len(uids)} uids of {name}; take a larger ratio")
+        raise UserError(f"--ratio {ratio} keeps none of the {counted(len(uids), 'uid')} of {name}; take a larger ratio")
     files = [file for uid in kept for file in there.get(uid, [])]
     if not files:
         raise UserError(
-            f"none of the {len(kept)} scans that --ratio {ratio} keeps of {name} is in {data} (the first: "
+            f"none of the {counted(len(kept), 'scan')} that --ratio {ratio} keeps of {name} is in {data} (the first: "
             f"{', '.join(kept[:3])}); name another list, or --train_list none to use all scans there are"
         )
     return files
@@ -214,7 +213,7 @@ def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
     present = [name for name in wanted if name in folders]
     for folder in present:
         for name in _names(data / folder, "the folder"):
-            if match := FILE_NAME.fullmatch(name):
+            if match := PAIR.fullmatch(name):
                 entry = (int(match["number"]), data / folder / name)
                 found.setdefault(match["uid"], []).append(entry)
     if not found:

@@ -19,6 +19,7 @@ from datasets.transforms.spatial import SpatialTransform
 from utils.errors import UserError
 from utils.npy import read_array
 from utils.seeding import generator
+from utils.words import counted
 
 LABELS = "labels.csv"
 VALID_SUBSETS, TEST_SUBSETS = (7,), (8, 9)
@@ -50,7 +51,9 @@ class Parts:
             raise UserError(f"{LABELS}: a scan has crops in two subsets; {REMEDY}")
         for name, part in (("training", self.train), ("validation", self.valid), ("test", self.test)):
             if len({crop.label for crop in part}) < 2:
-                raise UserError(f"the {name} part has {len(part)} crops, and not both with a nodule and without")
+                raise UserError(
+                    f"the {name} part has {counted(len(part), 'crop')}, and not both with a nodule and without"
+                )
 
 
 def read_crops(data: Path) -> list[Crop]:
@@ -81,7 +84,9 @@ def split(crops: Sequence[Crop], seed: int) -> Parts:
         return Parts(*(_of(crops, part) for part in (TRAINING_SUBSETS, VALID_SUBSETS, TEST_SUBSETS)))
     uids = sorted({crop.uid for crop in crops})
     if len(uids) < 3:
-        raise UserError(f"{LABELS} lists {len(uids)} scan(s); training, validation and test need one each at least")
+        raise UserError(
+            f"{LABELS} lists {counted(len(uids), 'scan')}; training, validation and test need one each at least"
+        )
     order = [uids[index] for index in generator(seed, "nodule scans").permutation(len(uids))]
     train = min(round(SHARES[0] * len(uids)), len(uids) - 2)
     valid = train + max(1, round(SHARES[1] * len(uids)))
@@ -146,6 +151,7 @@ class NoduleCrops(Dataset[dict[str, Tensor]]):
         self.crops, self.seed, self.balanced = list(crops), seed, balanced
         kinds = [[i for i, crop in enumerate(self.crops) if crop.label == label] for label in (0, 1)]
         self.rare, self.common = sorted(kinds, key=len)
+        self.rare_label = self.crops[self.rare[0]].label if self.rare else 0
         self.shape = read_crop(self.crops[0].file).shape
 
     def __len__(self) -> int:

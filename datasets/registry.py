@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import chest, luna
 from datasets.chest import ChestPairs, find_chest
-from datasets.chest_files import PROJECT_LIST
+from datasets.chest_files import PROJECT_LIST, listed
 from datasets.loader import Batch, PairDataset
 from datasets.luna import LunaPairs, find_luna
 from datasets.recipes import recipes_of
@@ -22,7 +22,8 @@ HELD_OUT_LIST = "chest_valid.txt"
 class Source:
     """How to find a data set's files and make pairs of views from them.
 
-    ``find``: (folder, training list, ratio) -> paths. ``find_held_out``: folder -> paths.
+    ``find``: (folder, training list, ratio) -> paths. ``listed``: (folder, training list) -> how many there would be
+    without a ratio. ``find_held_out``: folder -> paths.
     ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
     batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
     shown black and white. ``recipes``: how files were made, by the records beside them (datasets/recipes.py), if there
@@ -30,6 +31,7 @@ class Source:
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]
+    listed: Callable[[Path, str | None], int]
     find_held_out: Callable[[Path], Sequence[str]]
     pairs: Callable[[Sequence[str], int, int, int, bool], PairDataset]
     window: tuple[float, float]
@@ -39,6 +41,10 @@ class Source:
 
 def _find_luna(data: Path, train_list: str | None, ratio: float) -> list[str]:
     return [str(path) for path in find_luna(data, train_list, ratio)]
+
+
+def _listed_luna(data: Path, train_list: str | None) -> int:
+    return len(find_luna(data, train_list, 1.0))
 
 
 def _held_out_luna(data: Path) -> list[str]:
@@ -60,6 +66,6 @@ def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: 
 
 DATASETS = {
     # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
-    "chest": Source(find_chest, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch),
-    "luna": Source(_find_luna, _held_out_luna, _luna, (0.0, 1.0), luna.augment_batch, recipes_of),
+    "chest": Source(find_chest, listed, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch),
+    "luna": Source(_find_luna, _listed_luna, _held_out_luna, _luna, (0.0, 1.0), luna.augment_batch, recipes_of),
 }

@@ -18,6 +18,7 @@ from models.unet2d import UNet2d
 from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
+from utils.words import counted
 
 # What a network's parts sit in, in files: DataParallel, our names, other projects'.
 WRAPPERS = re.compile(r"^((module|model|base_model|encoder|decoder|unet|backbone)\.)+")
@@ -26,33 +27,43 @@ DECODER = re.compile(r"(blocks|segmentation_head|up_tr\d+|out_tr)\.")
 HEADS = re.compile(r"(aug_)?fc[12]\.")
 IMAGENET = "imagenet"  # --weight imagenet: torchvision's ResNet
 ENCODER_LAYER = "model.encoder.layer"  # of a 2D network: all that backbones differ in
+ENCODER = ("model.encoder.", "down_tr")  # of a network in 2D and 3D
+ENOUGH = 0.5  # of the encoder's convolutions: a file with fewer of them is another encoder's
 
 
 @dataclass(frozen=True)
 class WeightReport:
     """Names (published) that were ``used``, those of the network that were ``missing``, and what was ``unexpected``.
 
-    ``unneeded``: those of the unexpected ones that belong to parts of pre-training which this network does without.
+    ``reshaped``: those of the network that have another shape in the file. ``unneeded``: those of the unexpected ones
+    that belong to parts of pre-training which this network does without. ``made``: what the file tells of the run that
+    made it, ``opt`` and ``run`` (docs/CHECKPOINTS.md); empty for a file of others.
     """
 
     used: list[str]
     missing: list[str]
+    reshaped: list[str]
     unexpected: list[str]
     unneeded: list[str]
+    made: dict[str, Any]
 
     def __str__(self) -> str:
         def some(names: list[str], what: str) -> str:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
-        parts = [f"{len(self.used)} tensors used", some(self.missing, "missing")]
+        parts = [counted(len(self.used), "tensor") + " used"]
+        if self.missing or not self.reshaped:
+            parts.append(some(self.missing, "missing"))
+        if self.reshaped:
+            parts.append(some(self.reshaped, "of another shape, so new"))
         if self.unneeded:
             decoder = "decoder" if any(DECODER.match(name) for name in self.unneeded) else ""
             heads = "heads" if any(HEADS.match(name) for name in self.unneeded) else ""
             whose = " and ".join(filter(None, (decoder, heads)))
-            parts.append(f"pre-training's {whose} ({len(self.unneeded)} tensors) not needed here")
+            parts.append(f"pre-training's {whose} ({counted(len(self.unneeded), 'tensor')}) not needed here")
         strange = [name for name in self.unexpected if name not in self.unneeded]
-        if strange or not self.unneeded:
+        if strange or not (self.unneeded or self.reshaped):
             parts.append(some(strange, "unexpected"))
         return "; ".join(parts)
 
@@ -93,34 +104,73 @@ def _imagenet(network: UNetNetwork) -> dict[str, Tensor]:
         ) from None
 
 
-def _read(network: UNetNetwork, path: str | Path) -> dict[str, Tensor]:
-    """The named tensors to start from."""
-    return _imagenet(network) if path == IMAGENET else bare_tensors(torch_file.load(path))
+def _made(checkpoint: Any) -> dict[str, Any]:
+    """What a checkpoint of this project tells of its run."""
+    entries = checkpoint if isinstance(checkpoint, Mapping) else {}
+    return {key: entries[key] for key in ("opt", "run") if isinstance(entries.get(key), Mapping)}
 
 
 def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
-    """Copy into ``network`` what fits by name and shape; UserError if nothing does. ``path``: a file, or IMAGENET."""
+    """Copy into ``network`` what fits by name and shape. ``path``: a file, or IMAGENET.
+
+    UserError if nothing fits, or the file is of a network of other dimensions or with another encoder.
+    """
+    checkpoint = _imagenet(network) if path == IMAGENET else torch_file.load(path)
+    tensors, made = bare_tensors(checkpoint), _made(checkpoint)
     own = published_state(network)
     full_names = {bare_name(name): name for name in own}
     used: dict[str, Tensor] = {}
-    unexpected = []
-    for name, tensor in _read(network, path).items():
+    reshaped, unexpected = [], []
+    for name, tensor in tensors.items():
         target = full_names.get(name)
-        if target is None or own[target].shape != tensor.shape:
+        if target is None:
             unexpected.append(name)
+        elif own[target].shape != tensor.shape:
+            reshaped.append(target)
         else:
             used[target] = tensor
+    _check_dims(network, path, tensors)
     if not used:
         raise UserError(
-            f"{path}: none of its {len(unexpected)} tensors fits this {network.dims}D network by name and shape"
+            f"{path}: none of its {len(tensors)} tensors fits this {network.dims}D network by name and shape; give a "
+            "checkpoint of pre-training, or the weights of such an encoder"
+        )
+    _check_encoder(network, path, used, made)
+    load_published_state(network, own | used)
+    missing = [name for name in own if name not in used and name not in reshaped]
+    return WeightReport(list(used), missing, reshaped, unexpected, _unneeded(unexpected, full_names), made)
+
+
+def _check_dims(network: UNetNetwork, path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """UserError if all convolutions of the file have other dimensions: some of the heads' tensors would fit."""
+    found = {tensor.ndim - 2 for tensor in tensors.values()} & {2, 3}
+    if found and network.dims not in found:
+        raise UserError(
+            f"{path}: holds a {min(found)}D network, and this one is {network.dims}D; give a --weight of a "
+            f"{network.dims}D pre-training, or the --n of {min(found)}D data"
+        )
+
+
+def _check_encoder(
+    network: UNetNetwork, path: str | Path, used: Collection[str], made: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """UserError if the file has another encoder; a warning if it may."""
+    own = published_state(network)
+    backbone = network.unet.encoder.backbone if isinstance(network.unet, UNet2d) else ""
+    there = made.get("opt", {}).get("backbone")
+    if there and backbone and there != backbone:
+        raise UserError(f"{path}: its encoder is a {there}, not a {backbone}; give --backbone {there}")
+    convolutions = [name for name, value in own.items() if name.startswith(ENCODER) and value.ndim > 2]
+    fitting = sum(name in used for name in convolutions)
+    if fitting < ENOUGH * len(convolutions):
+        remedy = "give the --backbone of the file" if backbone else "give a file of this U-Net"
+        raise UserError(
+            f"{path}: only {fitting} of the {len(convolutions)} convolutions of this encoder are in it; {remedy}"
         )
     layers = [name for name in own if name.startswith(ENCODER_LAYER)]
     fitting = sum(name in used for name in layers)
-    if 0 < fitting < len(layers):
+    if fitting < len(layers):
         warn(f"{path}: only {fitting} of {len(layers)} tensors of the encoder's layers fit: another --backbone's?")
-    load_published_state(network, own | used)
-    missing = [name for name in own if name not in used]
-    return WeightReport(list(used), missing, unexpected, _unneeded(unexpected, full_names))
 
 
 def _unneeded(unexpected: Iterable[str], bare_names: Collection[str]) -> list[str]:

@@ -19,4 +19,5 @@ def find_chest_labels(options: Options) -> Classification:
         return Part(labelled.files, labelled.labels, samples)
 
     augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed, options.size)
-    return Classification(found.classes, part(found.train), part(found.valid), part(found.test), augmented)
+    train, valid, test = (part(each) for each in (found.train, found.valid, found.test))
+    return Classification(found.classes, train, valid, test, augmented, found.listed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from training.validate import Judgement
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,36 @@ class Part:
 
 @dataclass(frozen=True)
 class Classification:
-    """The data of a task: three parts that share no patient, and ``augmented``, the samples to train on."""
+    """The data of a task: three parts that share no patient, and ``augmented``, the samples to train on.
+
+    ``listed``: the training images before ``--ratio`` left some out. ``note``: what an epoch takes of those that it
+    left, if not each once. ``windows``: of CT crops, as far as their records tell (datasets/recipes.py).
+    """
 
     classes: tuple[str, ...]
     train: Part
     valid: Part
     test: Part
     augmented: PairDataset
+    listed: int
+    note: str = ""
+    windows: Sequence[Mapping[str, Any]] = ()
 
     def never_seen(self) -> list[str]:
         """The classes without a positive among the training images."""
         positives = self.train.labels.sum(axis=0)
         return [name for name, count in zip(self.classes, positives, strict=True) if not count]
 
-    def announce(self) -> None:
+    def announce(self, ratio: float) -> None:
         """Say how large the parts are, and which classes cannot be judged in them; UserError if none can."""
         parts = {"training": self.train, "validation": self.valid, "test": self.test}
-        say("images: " + ", ".join(f"{len(part.files)} {name}" for name, part in parts.items()))
+        sizes = {name: f"{len(part.files)} {name}" for name, part in parts.items()}
+        if ratio < 1:
+            sizes["training"] = (
+                f"{len(self.train.files)} of {self.listed} training (--ratio {ratio}: pre-training has the others; 1.0 "
+                "takes all)"
+            )
+        say(f"images: {', '.join(sizes.values())}")
         for name, part in parts.items():
             why = undefined(part.labels, self.classes)
             for reason in sorted(set(why.values())):
@@ -71,19 +86,19 @@ def build_classifier(options: Options, data: Classification) -> Classifier:
     """The classifier, from random values or from ``--weight``."""
     shape = data.train.samples[(0, 0)]["image"].shape[1:]
     classifier = Classifier(new_network(options, shape).unet, len(data.classes))
-    start_from_weight(options, classifier)
+    start_from_weight(options, classifier, data.windows)
     return classifier
 
 
 def classify(find: FindClassification, options: Options, devices: Devices, ranks: Ranks) -> Task:
     """The task of classifying what ``find`` finds, judged by the mean AUROC."""
     data = find(options)
-    data.announce()
     loader = training_loader(options, data.augmented, devices, ranks)
     valid, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.valid, data.test))
     network = build_classifier(options, data)
     frozen: list[nn.Module] = [network.unet] if options.phase == "linear" else []
     method = Supervised(network, bce_loss, frozen, ("auroc",), devices.wrap, ranks).to(devices.main)
+    data.announce(options.ratio)  # late: what cannot begin is one line
 
     def scores(part: Loader, precision: Precision) -> tuple[ClassScores, float]:
         logits, labels = predict(method.predict, part, precision)
@@ -93,15 +108,14 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
 
     def judge(precision: Precision) -> Judgement:
         found, loss = scores(valid, precision)
-        plural = "es" * (len(data.classes) != 1)
-        over = {"auroc": f"{len(found.auroc)} of {len(data.classes)} class{plural}"}
+        over = {"auroc": f"{len(found.auroc)} of {counted(len(data.classes), 'class')}"}
         return Judgement(-found.mean, {"auroc": found.mean, "loss": loss} | _named(found), over)
 
     def report(precision: Precision) -> Results:
         found, loss = scores(test, precision)
         return classification_results(found, len(data.test.files), data.never_seen(), {"loss": loss})
 
-    return Task(method, loader, data.train.files, judge, report)
+    return Task(method, loader, data.train.files, judge, report, data.note)
 
 
 def _named(scores: ClassScores) -> dict[str, float]:
@@ -114,4 +128,4 @@ def classification_results(
     """AUROC of each class and their mean, and ``more`` figures; ``never_seen``: as of a Classification."""
     values = {"images": images, "mean_auroc": scores.mean, **(more or {}), **asdict(scores)}
     scalars = {"auroc": scores.mean, **(more or {}), **_named(scores)}
-    return Results(values, scalars, scores.table(f"{images} test images", never_seen))
+    return Results(values, scalars, scores.table(counted(images, "test image"), never_seen))

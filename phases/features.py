@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from datasets.chest_files import find_chest
 from datasets.chest_images import SingleXRays
 from datasets.loader import PairDataset
 from datasets.luna import SingleCrops, find_luna
+from datasets.recipes import windows_of
 from models.classifier import Encoder
 from options import Options
 from phases.network import new_network, start_from_weight
@@ -28,6 +30,7 @@ from utils.errors import UserError
 from utils.files import atomic_path
 from utils.locks import exclusive
 from utils.ranks import Ranks
+from utils.words import counted
 
 ARRAY, TABLE = "features.npy", "features.csv"
 SUBSETS = range(10)  # of LUNA16, all
@@ -56,12 +59,17 @@ def one_process(options: Options, ranks: Ranks) -> None:
         raise UserError(f"--phase {options.phase} runs in one process; leave --parallel ddp or torchrun out")
 
 
-def encoder_of(options: Options, shape: Sequence[int], devices: Devices) -> Encoder:
-    """The encoder of ``--weight``, in evaluation mode; ``shape``: spatial size of an image."""
+def encoder_of(
+    options: Options, shape: Sequence[int], devices: Devices, windows: Sequence[Mapping[str, Any]]
+) -> Encoder:
+    """The encoder of ``--weight``, in evaluation mode; ``shape``: spatial size of an image.
+
+    ``windows``: of CT crops, as far as they are known.
+    """
     if not options.weight:
         warn(f"--phase {options.phase} without --weight: the features are those of an encoder of random values")
     encoder = Encoder(new_network(options, shape).unet)
-    start_from_weight(options, encoder)
+    start_from_weight(options, encoder, windows)
     return encoder.to(devices.main).eval()
 
 
@@ -71,7 +79,8 @@ def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
     images = IMAGES[options.n]
     files = images.find(Path(options.data), options.train_list or None)
     loader = plain_loader(options, images.samples(files, options.inchannel, options.size), devices, ranks)
-    encoder = encoder_of(options, loader.first_sample["image"].shape[1:], devices)
+    windows = windows_of(map(str, files)) if options.dims == 3 else []
+    encoder = encoder_of(options, loader.first_sample["image"].shape[1:], devices, windows)
     output = prepare_output(options.output)
     with exclusive(output):
         features, _ = predict(devices.wrap(encoder), loader, Native(devices.main, enabled=False))
@@ -82,7 +91,7 @@ def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
             _write(output, names, features)
         except OSError as error:
             raise UserError(f"--output {output}: the features cannot be written: {error.strerror or error}") from None
-    say(f"{len(features)} images, {features.shape[1]} values each: {output / ARRAY}, {output / TABLE}")
+    say(f"{counted(len(features), 'image')}, {features.shape[1]} values each: {output / ARRAY}, {output / TABLE}")
 
 
 def _write(output: Path, names: Sequence[str], features: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from utils.console import say
 from utils.errors import UserError
 from utils.locks import exclusive
 from utils.ranks import Ranks
+from utils.words import counted
 
 NEIGHBOURS = 20
 
@@ -32,9 +33,9 @@ def look_up(options: Options, devices: Devices, ranks: Ranks) -> None:
     if (Path(options.output) / LAST).exists():
         raise UserError(f"--output {options.output} holds a training run; give another folder")
     data = CLASSIFICATIONS[options.n](options)
-    data.announce()
     train, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.train, data.test))
-    encoder = encoder_of(options, train.first_sample["image"].shape[1:], devices)
+    encoder = encoder_of(options, train.first_sample["image"].shape[1:], devices, data.windows)
+    data.announce(options.ratio)
     precision = Native(devices.main, enabled=False)
 
     def described(part: Loader) -> tuple[np.ndarray, np.ndarray]:
@@ -50,4 +51,5 @@ def look_up(options: Options, devices: Devices, ranks: Ranks) -> None:
         results = classification_results(scores, len(test_features), data.never_seen())
         run = {"phase": options.phase, "task": options.n, "weight": options.weight or "none", "neighbours": k}
         write_results(output, run | results.values)
-    say(f"results on the test part, by {k} neighbours among {len(features)} training images:\n{results.table}")
+    by = f"{counted(k, 'neighbour')} among {counted(len(features), 'training image')}"
+    say(f"results on the test part, by {by}:\n{results.table}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +25,20 @@ from training.validate import Judgement
 from utils.console import say
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 SIDED = ("left", "right")  # in the name of a class: then left and right are not exchanged
 
 
 @dataclass(frozen=True)
 class Data:
-    """The volumes of each part, and the names of the classes from 1 on."""
+    """The volumes of each part, the names of the classes from 1 on, and the windows of channels that are CT."""
 
     train: list[Volume]
     valid: list[Volume]
     test: list[Volume]
     classes: list[str]
+    windows: list[dict[str, Any]]
 
 
 def choose_cases(options: Options, cases: Sequence[Case]) -> Split:
@@ -47,7 +50,7 @@ def choose_cases(options: Options, cases: Sequence[Case]) -> Split:
         split = cross_validation(names, options.folds, options.fold, options.seed)
     wanted = options.train_cases or len(split.train)
     if wanted > len(split.train):
-        raise UserError(f"--train_cases {wanted}: this split has {len(split.train)} cases to train on")
+        raise UserError(f"--train_cases {wanted}: this split has {counted(len(split.train), 'case')} to train on")
     return Split(split.train[:wanted], split.valid, split.test)
 
 
@@ -57,7 +60,9 @@ def make_recipe(options: Options, description: Description, train: Sequence[Case
     channels = len(read_case(train[0]).image)
     is_ct = description.is_ct or [False] * channels
     if len(is_ct) != channels:
-        raise UserError(f"{options.data}: dataset.json names {len(is_ct)} channel(s), {train[0].name} has {channels}")
+        raise UserError(
+            f"{options.data}: dataset.json names {counted(len(is_ct), 'channel')}, {train[0].name} has {channels}"
+        )
     if options.modality:
         is_ct = [options.modality == "ct"] * channels
     window = (float(options.hu_min), float(options.hu_max))
@@ -81,7 +86,8 @@ def read_data(options: Options) -> Data:
         f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
         f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm"
     )
-    return Data(train, valid, test, classes)
+    windows = [{"hu": window} for window in recipe.windows if window]
+    return Data(train, valid, test, classes, windows)
 
 
 def class_names(description: Description, volumes: Sequence[Volume]) -> list[str]:
@@ -108,12 +114,13 @@ class Scores:
         return {**dict(zip(self.classes, values.T, strict=True)), "mean": values.mean(axis=1)}
 
     def results(self) -> Results:
-        """The table: mean and standard deviation over the volumes."""
-        title = f"{len(self.rows)} test volumes"
+        """The table: mean and standard deviation over the volumes, if there are several."""
+        title = counted(len(self.rows), "test volume")
         columns = {name: (float(values.mean()), float(values.std())) for name, values in self.columns().items()}
         width = max(map(len, (title, *columns)))
         lines = [f"{title:<{width}}    Dice      sd"]
-        lines += [f"{name:<{width}}  {mean:.4f}  {deviation:.4f}" for name, (mean, deviation) in columns.items()]
+        for name, (mean, deviation) in columns.items():
+            lines.append(f"{name:<{width}}  {mean:.4f}  {f'{deviation:.4f}' if len(self.rows) > 1 else '-':>6}")
         dice_of = {name: mean for name, (mean, _) in columns.items()}
         values = {
             "volumes": len(self.rows),
@@ -134,7 +141,7 @@ def build_msd(options: Options, devices: Devices, ranks: Ranks) -> Task:
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)
     loader = training_loader(options, samples, devices, ranks)
     network = build_segmenter(len(data.train[0].image), len(data.classes) + 1, options.norm, options.seed)
-    start_from_weight(options, network)
+    start_from_weight(options, network, data.windows)
     frozen = network.encoder() if options.phase == "linear" else []
     method = Supervised(network, dice_ce_loss(), frozen, ("dice",), devices.wrap, ranks).to(devices.main)
 

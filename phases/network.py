@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from datasets.recipes import window_in_words
 from models.pcrl import PCRLNetwork, build_network
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
 from options import Options
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import UserError
 
 
@@ -33,7 +35,36 @@ def check_size(unet: UNet, shape: Sequence[int], data: str) -> None:
         )
 
 
-def start_from_weight(options: Options, network: UNetNetwork) -> None:
-    """Copy what ``--weight`` holds into the network, and say what was used."""
-    if options.weight:
-        say(f"weights of {options.weight}: {load_weights(network, options.weight)}")
+def start_from_weight(options: Options, network: UNetNetwork, windows: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Copy what ``--weight`` holds into the network, and say what was used; warn if it saw other images.
+
+    ``windows``: of the CT crops that the network will see, as far as their records tell (datasets/recipes.py).
+    """
+    if not options.weight:
+        return
+    report = load_weights(network, options.weight)
+    say(f"weights of {options.weight}: {report}")
+    others = differences(report.made, options, windows)
+    if others:
+        warn(f"{options.weight} was trained on images prepared otherwise: {'; '.join(others)}")
+
+
+def differences(
+    made: Mapping[str, Mapping[str, Any]], options: Options, windows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What of the images was another in the run that ``made`` the weights, in words, as far as both are known.
+
+    Another size of the crops in 3D is none: the network takes any, and what it sees has the same scale.
+    """
+    others = []
+    size = made.get("opt", {}).get("size")
+    if options.dims == 2 and size and size != options.size:
+        others.append(f"--size {size}, not {options.size}; give --size {size}")
+    recipes = made.get("run", {}).get("recipes", ())
+    there, here = ({window_in_words(each) for each in side} - {""} for side in (recipes, windows))
+    if there and here and there != here:
+        others.append(
+            f"window {' and '.join(sorted(there))}, not {' and '.join(sorted(here))}; take the same one for both "
+            "(--hu_min, --hu_max)"
+        )
+    return others

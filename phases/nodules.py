@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets.nodules import Crop, NoduleCrops, read_crops, split, without_pretrained
+from datasets.recipes import windows_of
 from options import Options
 from phases.classification import Classification, Part
 from utils.errors import UserError
+from utils.words import counted
 
 CLASSES = ("nodule",)
 
@@ -24,7 +26,10 @@ def find_nodules(options: Options) -> Classification:
         raise UserError(f"--ratio {options.ratio}: what is left to train on has not both kinds; take another ratio")
     augmented = NoduleCrops(train, options.seed, balanced=True)
     train_part, valid, test = (_part(crops, options.seed) for crops in (train, parts.valid, parts.test))
-    return Classification(CLASSES, train_part, valid, test, augmented)
+    rare, kind = counted(len(augmented.rare), "crop"), "with a" if augmented.rare_label else "without a"
+    note = f"balanced: the {rare} {kind} nodule once, and as many of the others in turn"
+    windows = windows_of(crop.file for part in (parts.train, parts.valid, parts.test) for crop in part)
+    return Classification(CLASSES, train_part, valid, test, augmented, len(parts.train), note, windows)
 
 
 def _part(crops: Sequence[Crop], seed: int) -> Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,20 @@ from training.validate import HeldOut
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 def build_loader(options: Options, device: torch.device, ranks: Ranks) -> tuple[Loader, Sequence[str]]:
     """The training data, checked for what the first sample shows, and its files."""
     files = DATASETS[options.n].find(Path(options.data), options.train_list or None, options.ratio)
     if options.b > len(files):
-        raise UserError(f"--b {options.b}: {options.data} has only {len(files)} training samples; use a smaller batch")
+        raise UserError(
+            f"--b {options.b}: {options.data} has only {counted(len(files), 'training sample')}; use a smaller batch"
+        )
+    if options.ratio < 1:
+        listed = DATASETS[options.n].listed(Path(options.data), options.train_list or None)
+        others = f"--ratio {options.ratio}: the others are left for fine-tuning; 1.0 takes all"
+        say(f"{len(files)} of {counted(listed, 'sample')} ({others})")
     return make_loader(options, files, device, ranks), files
 
 
@@ -41,9 +48,9 @@ def build_held_out(options: Options, device: torch.device, ranks: Ranks) -> Held
     files = DATASETS[options.n].find_held_out(Path(options.data))
     if len(files) < ranks.size:
         raise UserError(
-            f"--val_every: {options.data} has only {len(files)} held-out samples for {ranks.size} processes"
+            f"--val_every: {options.data} has only {counted(len(files), 'held-out sample')} for {ranks.size} processes"
         )
-    say(f"held-out data: {len(files)} samples")
+    say(f"held-out data: {counted(len(files), 'sample')}")
     loader = make_loader(options, files, device, ranks, keep_workers=False)
     return HeldOut(loader, options.val_every, options.seed)
 
@@ -86,10 +93,13 @@ def tell_recipes(options: Options, files: Sequence[str], ranks: Ranks) -> dict[s
     return {"recipes": recipes}
 
 
-def build_student(options: Options, shape: tuple[int, ...]) -> PCRLNetwork:
-    """The network, from random values or from ``--weight``; ``shape``: spatial size of a view."""
+def build_student(options: Options, shape: tuple[int, ...], recipes: Sequence[Mapping[str, Any]] = ()) -> PCRLNetwork:
+    """The network, from random values or from ``--weight``; ``shape``: spatial size of a view.
+
+    ``recipes``: how the samples were cut, of which a ``--weight`` may know another.
+    """
     network = new_network(options, shape)
-    start_from_weight(options, network)
+    start_from_weight(options, network, recipes)
     return network
 
 
@@ -122,9 +132,9 @@ def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
     def build() -> Job:
         loader, files = build_loader(options, devices.main, ranks)
         held_out = build_held_out(options, devices.main, ranks)
-        network = build_student(options, view_shape(loader))
-        method = build_method(options, network, len(loader), devices, ranks)
         facts = {"shape": list(view_shape(loader))} | tell_recipes(options, files, ranks)
+        network = build_student(options, view_shape(loader), facts.get("recipes", ()))
+        method = build_method(options, network, len(loader), devices, ranks)
         return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts)
 
     execute(options, devices, ranks, build)

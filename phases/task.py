@@ -15,6 +15,7 @@ from training.run import workers_here
 from training.validate import Judgement
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Results:
 class Task:
     """A supervised task, ready to be trained.
 
-    ``files``: of the training samples. ``judge``: the method on the valid part, which chooses the epoch.
-    ``report``: the method on the test part. Both are called with the method in evaluation mode, on all ranks.
+    ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once.
+    ``judge``: the method on the valid part, which chooses the epoch. ``report``: the method on the test part. Both are
+    called with the method in evaluation mode, on all ranks.
     """
 
     method: Supervised
@@ -39,6 +41,7 @@ class Task:
     files: Sequence[str]
     judge: Callable[[Precision], Judgement]
     report: Callable[[Precision], Results]
+    note: str = ""
 
 
 class BuildTask(Protocol):
@@ -51,7 +54,7 @@ def training_loader(options: Options, samples: PairDataset, devices: Devices, ra
     """Shuffled batches of ``image`` and ``label``."""
     if options.b > len(samples):
         raise UserError(
-            f"--b {options.b}: {options.data} has only {len(samples)} training samples; use a smaller batch"
+            f"--b {options.b}: {options.data} has only {counted(len(samples), 'training sample')}; use a smaller batch"
         )
     return Loader(
         samples, options.b, options.seed, workers_here(options), devices.main, options.on_bad_sample, ranks=ranks

@@ -45,7 +45,7 @@ def test_one_in_a_hundred_is_replaced_counted_and_said(damaged: tuple[Path, Path
     argv = ("--data", data, "--b", 50, "--epochs", 1, "--workers", 2, "--output", tmp_path / "out", *LEAN)
     run = run_main(*argv, "--on_bad_sample", "skip")
     assert run.returncode == 0, run.stderr
-    assert f"warning: 1 samples were replaced by others, the first: {bad}" in run.stderr
+    assert f"warning: 1 sample replaced by others, the first: {bad}" in run.stderr
     assert rows(tmp_path / "out")[-1]["replaced"] == 1
 
 
@@ -145,3 +145,25 @@ def test_a_run_goes_on_with_as_many_processes_as_it_had(former: int, now: int) -
     check_same_run(checkpoint, options, "a", Ranks(0, former))
     with pytest.raises(UserError, match=rf"that run had {former} process\(es\), not {now}"):
         check_same_run(checkpoint, options, "a", Ranks(0, now))
+
+
+def test_a_damaged_run_has_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"half")
+    with pytest.raises(
+        UserError, match=r"--resume auto: .*last\.pt: .*: begin anew with another --output, or --resume none"
+    ):
+        find_resume("auto", tmp_path)
+    numbered = tmp_path / "pcrl_luna_pretask_1.0_60.pt"
+    torch.save({}, numbered)
+    with pytest.raises(UserError, match=rf"last\.pt: .*go on from another checkpoint, --resume {numbered}, or begin"):
+        find_resume("auto", tmp_path)
+    assert find_resume(str(numbered), tmp_path) == {}
+
+
+def test_all_options_that_differ_are_named() -> None:
+    former = Options(data="x")
+    checkpoint = {"model": {}, "torch_rng": None, "opt": former.plain(), "list_sha256": "a"}
+    now = Options(data="y", lr=0.01, optimizer="adamw", moco_k=64)
+    others = "--lr 0.001, not 0.01, and --optimizer sgd, not adamw, and --moco_k 16384, not 64; a run goes on"
+    with pytest.raises(UserError, match=f"--resume: that run had {others}"):
+        check_same_run(checkpoint, now, "a", ALONE)

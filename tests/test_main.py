@@ -81,7 +81,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
         "weights that are trained: 19.3 million; precision: float32\n",
         "losses of the second step: loss ",
         " images/s; memory: ",
-        " for 120 epochs, 0:00:",
+        " for 120 epochs, 0:0",
         "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB\n",
         "at the end pcrl_luna_pretask_1.0_120.pt",
         "it would start anew: out holds no run",
@@ -107,7 +107,8 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     speed = "--warmup_epochs 1 --accumulate 2 --channels_last off --image_every 1 --moco_k 20 --moco_m 0"
     again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey.split(), *speed.split())
     assert again.returncode == 0, again.stderr
-    assert "187 tensors used; 3 missing (model.encoder.conv1.weight, " in again.stdout
+    assert "187 tensors used; 3 of another shape, so new (model.encoder.conv1.weight, " in again.stdout
+    assert f"{weight} was trained on images prepared otherwise: --size 224, not 64; give --size 224" in again.stderr
     assert "bfloat16" in again.stdout
     checkpoint = assert_run(tmp_path / "grey", "pcrl_chest_pretask_1.0_2.pt", steps=2)
     pictures = sorted(path.name for path in (tmp_path / "grey" / "reconstructions").iterdir())
@@ -190,8 +191,16 @@ def test_output_that_cannot_be_written_is_refused(pairs: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("in the way")
     run = run_main("--data", pairs, "--b", 2, "--output", tmp_path / "file" / "out")
     assert_refused(run, "--output", "file")
+    run = run_main("--data", pairs, "--b", 2, "--output", tmp_path / "file")
+    assert_refused(run, f"--output {tmp_path / 'file'}: this is a file, not a folder; give another name")
     if Path("/proc").exists():  # a folder that even root cannot write to
         assert_refused(run_main("--data", pairs, "--b", 2, "--output", "/proc/out"), "--output /proc/out")
+
+
+def test_too_little_main_memory_is_one_line(pairs: Path, tmp_path: Path) -> None:
+    argv = ("--data", pairs, "--ratio", 1, "--b", 2, "--workers", 0, "--gpus", "", "--output", tmp_path / "out")
+    run = run_main(*argv, "--moco_k", 10**12)  # keys that no machine has room for
+    assert_refused(run, "--b 2: it does not fit into main memory", "--accumulate 2 or more", "smaller crops")
 
 
 def test_help_is_grouped_and_fits_a_terminal() -> None:

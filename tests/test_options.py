@@ -155,10 +155,14 @@ def test_paths_that_are_not_there_are_named(flag: str, tmp_path: Path) -> None:
     for word in ("none", "imagenet", "auto"):  # some flags know words that are no files
         if word in options_module.NO_PATHS[flag]:
             check_paths(Options(data=data, **{flag: word}))
-    with pytest.raises(UserError, match=f"^--{flag} gone: no such file$"):
+    words = options_module.NO_PATHS[flag]
+    others = f"; give a file, or {' or '.join(words)}" if words else ""
+    with pytest.raises(UserError, match=f"^--{flag} gone: no such file{others}$"):
         check_paths(Options(data=data, **{flag: "gone"}))
     with pytest.raises(UserError, match=r"^--data .*gone: no such folder$"):
         check_paths(Options(data=f"{data}/gone"))
+    with pytest.raises(UserError, match=r"^--train_list gone: no such file$"):  # none has no labels
+        check_paths(Options(data=data, n="chest", phase="finetune", train_list="gone"))
     (tmp_path / "file").touch()
     check_paths(Options(data=data, **{flag: f"{data}/file"}))
     with pytest.raises(UserError, match=r"^--data .*file: this is not a folder$"):

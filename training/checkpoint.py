@@ -144,9 +144,19 @@ def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
             return torch_file.load(path)
         except UserError as error:
             if path == there[-1]:
-                raise UserError(f"--resume auto: {error}" if resume == "auto" else f"--resume {error}") from None
+                way_out = f"; {_way_out(output)}" if resume == "auto" else ""
+                raise UserError(f"--resume {'auto: ' * (resume == 'auto')}{error}{way_out}") from None
             warn(f"{error}; taking {there[-1].name}, the one before")
     return None
+
+
+def _way_out(output: Path) -> str:
+    """What to do where neither of the newest two checkpoints is whole."""
+    kept = [path for path in output.glob("*.pt") if path.name not in (LAST, PREVIOUS)]
+    if not kept:
+        return "there is no other checkpoint: begin anew with another --output, or --resume none"
+    newest = max(kept, key=lambda path: path.stat().st_mtime)
+    return f"go on from another checkpoint, --resume {newest}, or begin anew with another --output"
 
 
 def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: Ranks) -> None:
@@ -163,8 +173,12 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
             f"--resume: that run had {world_size} process(es), not {ranks.size}; a run goes on as it began "
             f"(--weight starts a new one from its weights)"
         )
-    for name, value in options.plain().items():
-        if name not in MAY_CHANGE and name in saved and saved[name] != value:
-            raise UserError(f"--resume: that run had --{name} {saved[name]}, not {value}; a run goes on as it began")
+    others = [
+        f"--{name} {saved[name]}, not {value}"
+        for name, value in options.plain().items()
+        if name not in MAY_CHANGE and name in saved and saved[name] != value
+    ]
+    if others:
+        raise UserError(f"--resume: that run had {', and '.join(others)}; a run goes on as it began")
     if checkpoint["list_sha256"] != list_sha256:
         raise UserError("--resume: the training samples are others than that run had; give the same --data")

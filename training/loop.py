@@ -22,6 +22,7 @@ from training.validate import Evaluation
 from utils.errors import UserError
 from utils.ranks import ALONE, Ranks
 from utils.seeding import generator
+from utils.words import counted
 
 
 @dataclass
@@ -116,8 +117,8 @@ class Trainer:
             return
         values = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         raise UserError(
-            f"{self.bad_in_a_row} steps in a row up to step {number + 1} had a loss or gradient that is not finite "
-            f"({values}; precision {self.precision.name}); the last checkpoint is from before. "
+            f"{counted(self.bad_in_a_row, 'step')} in a row up to step {number + 1} had a loss or gradient that is not "
+            f"finite ({values}; precision {self.precision.name}); the last checkpoint is from before. "
             f"Try a smaller --lr, --amp off, and look at the data"
         )
 

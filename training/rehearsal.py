@@ -16,7 +16,7 @@ import torch
 
 from datasets.loader import Loader
 from methods.base import Batch
-from options import Options
+from options import TRAINING, Options
 from training.checkpoint import (
     LAST,
     PREVIOUS,
@@ -33,7 +33,11 @@ from training.report import CURVES, METRICS, memory_gb
 from training.schedule import cosine_lr, set_lr
 from utils.console import say, warn
 from utils.errors import UserError
+from utils.memory import lack_of_memory
 from utils.ranks import Ranks
+from utils.words import counted
+
+SMALLER = {"chest": "a smaller --size", "luna": "smaller crops", "nodules": "smaller crops", "msd": "a smaller --patch"}
 
 
 class _Counter(io.RawIOBase):
@@ -59,13 +63,22 @@ def checkpoint_gb(payload: dict[str, Any]) -> float:
 
 @contextmanager
 def out_of_memory_is_said(options: Options) -> Iterator[None]:
-    """Turn the GPU's refusal into one line."""
+    """Turn the GPU's refusal, or that of main memory, into one line."""
+    accumulate = ", --accumulate 2 or more" if options.phase in TRAINING else ""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             f"--b {options.b}: a step does not fit into the GPU's memory ({str(error).splitlines()[0]}); use a smaller "
-            f"--b, --accumulate 2 or more, or more GPUs"
+            f"--b{accumulate}, or more GPUs"
+        ) from None
+    except (MemoryError, OSError, RuntimeError) as error:
+        lacking = lack_of_memory(error)
+        if not lacking:
+            raise
+        raise UserError(
+            f"--b {options.b}: it does not fit into main memory ({lacking}); use a smaller --b{accumulate}, "
+            f"fewer --workers, or {SMALLER[options.n]}"
         ) from None
 
 
@@ -82,8 +95,8 @@ def _tell_flags(options: Options) -> None:
     say(f"flags: {' '.join(words)}")
 
 
-def tell_beginning(options: Options, list_sha256: str, ranks: Ranks, steps: int) -> None:
-    """Say where a run would begin, or what would keep it from beginning. ``steps``: of an epoch."""
+def tell_beginning(options: Options, list_sha256: str, ranks: Ranks, steps: int) -> Position:
+    """Say where a run would begin, or what would keep it from beginning; -> its position. ``steps``: of an epoch."""
     output = Path(options.output)
     try:
         checkpoint = find_resume(options.resume, output)
@@ -91,11 +104,12 @@ def tell_beginning(options: Options, list_sha256: str, ranks: Ranks, steps: int)
             check_same_run(checkpoint, options, list_sha256, ranks)
             position = Position(checkpoint["epoch"], checkpoint["step"])
             say(f"it would go on at {position.next_step(options.epochs, steps)}, of {output}")
-        else:
-            held = any((output / name).exists() for name in (LAST, PREVIOUS))
-            say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
+            return position
+        held = any((output / name).exists() for name in (LAST, PREVIOUS))
+        say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
     except UserError as error:
         warn(f"it would not start: {error}")
+    return Position()
 
 
 def _timed_step(
@@ -117,29 +131,34 @@ def rehearse(
     list_sha256: str,
     options: Options,
     devices: Devices,
+    note: str = "",
 ) -> None:
-    """Take one batch through two steps and say what would happen. All ranks take part, the first one speaks."""
+    """Take one batch through two steps and say what would happen. All ranks take part, the first one speaks.
+
+    ``note``: as of a Job.
+    """
     trainer.method.train()
     set_lr(trainer.optimizer, cosine_lr(options.lr, 0, options.epochs, options.warmup_epochs))
     size, batch = loader.batch_sizes[0], next(loader.epoch(0))
-    with out_of_memory_is_said(options):
-        _timed_step(trainer, batch, 0, size, devices)  # compiles, and fills caches
-        result, seconds = _timed_step(trainer, batch, 1, size, devices)
+    _timed_step(trainer, batch, 0, size, devices)  # compiles, and fills caches
+    result, seconds = _timed_step(trainer, batch, 1, size, devices)
     payload = state.snapshot(options, list_sha256, {})
     if state.ranks.first:
-        _tell_data(loader, files, options)
+        _tell_data(loader, files, options, note)
         _tell_step(trainer, result, seconds, size, devices)
-        _tell_run(seconds, len(loader), checkpoint_gb(payload), options)
+        position = tell_beginning(options, list_sha256, state.ranks, len(loader))
+        tell_time(seconds, len(loader), position, options)
+        _tell_disk(checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))
-        tell_beginning(options, list_sha256, state.ranks, len(loader))
         _tell_flags(options)
         say(f"dry run: nothing was written to {options.output}")
 
 
-def _tell_data(loader: Loader, files: Sequence[str], options: Options) -> None:
+def _tell_data(loader: Loader, files: Sequence[str], options: Options, note: str) -> None:
     last = loader.batch_sizes[-1]
     short = f", the last one of {last}" if last != options.b else ""
-    say(f"data: {len(files)} samples in {options.data}: {len(loader)} batches of {options.b} an epoch{short}")
+    batches = f"{counted(len(loader), 'batch')} of {options.b} an epoch{short}"
+    say(f"data: {counted(len(files), 'sample')} in {options.data}: {batches}{f' ({note})' if note else ''}")
     image = next(iter(loader.first_sample.values()))
     say(f"the network reads images of {' x '.join(map(str, image.shape))} (channels first)")
 
@@ -151,11 +170,18 @@ def _tell_step(trainer: Trainer, result: StepResult, seconds: float, batch_size:
     say(f"losses of the second step: {shown({'loss': result.loss, **result.terms})}")
 
 
-def _tell_run(seconds: float, steps: int, size_gb: float, options: Options) -> None:
-    epoch, run = (timedelta(seconds=round(seconds * steps * epochs)) for epochs in (1, options.epochs))
+def tell_time(seconds: float, steps: int, position: Position, options: Options) -> None:
+    """Say how long what is left of the run takes, at ``seconds`` a step; ``steps``: of an epoch."""
+    total = options.epochs * steps
+    left = max(0, total - position.epoch * steps - position.step)
+    what = counted(options.epochs, "epoch") if left == total else f"the last {left} of {counted(total, 'step')}"
+    epoch, run = (timedelta(seconds=round(seconds * number)) for number in (steps, left))
+    say(f"time: about {run} for {what}, {epoch} an epoch, if the data keep up")
+
+
+def _tell_disk(size_gb: float, options: Options) -> None:
     files = -(-options.epochs // options.save_every) + len((LAST, PREVIOUS)) + bool(options.val_every)
-    say(f"time: about {run} for {options.epochs} epochs, {epoch} each, if the data keep up")
-    say(f"disk: {size_gb * files:.1f} GB, for up to {files} checkpoints of {size_gb:.2f} GB")
+    say(f"disk: {size_gb * files:.1f} GB, for up to {counted(files, 'checkpoint')} of {size_gb:.2f} GB")
 
 
 def _tell_files(options: Options, with_pictures: bool) -> None:

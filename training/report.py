@@ -23,6 +23,7 @@ from training.progress import Moment, Pace, Progress, shown, speed
 from training.watch import Watch
 from utils.console import say, warn
 from utils.files import write_text
+from utils.words import counted
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
@@ -120,7 +121,10 @@ class Silence:
 
 
 class Reporter:
-    """Collects the steps of a run in ``output``. Rows are written every ``log_every`` steps."""
+    """Collects the steps of a run in ``output``.
+
+    Rows are written every ``log_every`` steps, and of the run's first step and of the last of each epoch.
+    """
 
     def __init__(
         self,
@@ -164,12 +168,13 @@ class Reporter:
         self._images, self._lr = report.images, report.lr
         self._totals.add(report)
         self._pace.add(report.samples, report.seconds)
-        if report.step % self.log_every == 0 or report.step == self.steps_per_epoch or not report.good:
+        done = self._done(report)
+        regular = report.step % self.log_every == 0 or report.step == self.steps_per_epoch
+        if regular or done == 1 or not report.good:
             statistics = {name: value.item() for name, value in report.statistics.items()}
             self._totals.statistics |= statistics
             self._write_row(report, statistics)
         self._show(report)
-        done = self._done(report)
         if self.image_every and done % self.image_every == 0:
             self._picture(f"step_{done:08d}", f"after step {done}", done)
 
@@ -234,9 +239,11 @@ class Reporter:
         for warning in self._watch.epoch(watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
             warn(warning)
         if totals.good < totals.steps:
-            warn(f"{totals.steps - totals.good} of {totals.steps} steps were skipped: loss or gradient not finite")
+            skipped = f"{totals.steps - totals.good} of {counted(totals.steps, 'step')}"
+            warn(f"{skipped} were skipped: loss or gradient not finite")
         if totals.faults:
-            warn(f"{len(totals.faults)} samples were replaced by others, the first: {totals.faults[0]}")
+            samples = counted(len(totals.faults), "sample")
+            warn(f"{samples} replaced by others, the first: {totals.faults[0]}")
         for name, value in means.items():
             self._board.add_scalar(f"epoch/{name}", value, epoch + 1)
         self._totals = EpochTotals()

@@ -29,6 +29,7 @@ from utils.errors import UserError
 from utils.locks import exclusive
 from utils.ranks import Ranks
 from utils.signals import StopRequest
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Job:
     ``files``: of the training samples. ``window``: the values that pictures show black and white. ``evaluation``: how
     the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, ``recipes``.
+    ``note``: what an epoch takes of the files, if not each once.
     """
 
     method: Method
@@ -47,6 +49,7 @@ class Job:
     evaluation: Evaluation | None = None
     finish: Callable[[Path, TrainingState, Reporter | Silence], None] = lambda output, state, reporter: None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def workers_here(options: Options) -> int:
@@ -57,6 +60,8 @@ def workers_here(options: Options) -> int:
 def prepare_output(path: str) -> Path:
     """Make the output folder; UserError if nothing can be written there."""
     output = Path(path)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {path}: this is a file, not a folder; give another name")
     try:
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK):
@@ -86,9 +91,10 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
         if options.resume == "auto":  # where --output is mistyped, too
             say(f"--resume auto: {output} holds no run; starting anew")
     elif position.epoch >= options.epochs:
-        say(f"the run is complete: {position.epoch} of {options.epochs} epochs; a higher --epochs goes on")
+        say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; a higher --epochs goes on")
     elif state.out_of_patience(options.patience):
-        say(f"the run is complete: no better result for {options.patience} epochs; a higher --patience goes on")
+        waited = counted(options.patience, "epoch")
+        say(f"the run is complete: no better result for {waited}; a higher --patience goes on")
     else:
         say(f"going on at {position.next_step(options.epochs, steps)}")
 
@@ -105,7 +111,7 @@ def _abort_is_said(keeper: Keeper) -> Iterator[None]:
 
 def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[], Job]) -> None:
     """Train what ``build`` makes, from the first epoch or from where ``--resume`` says, to the last."""
-    with ranks.together():
+    with ranks.together(), out_of_memory_is_said(options):
         job = build()
         method, loader = job.method, job.loader
         optimizer = build_optimizer(
@@ -119,7 +125,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     if options.dry_run:
         with closing(loader):
-            rehearse(trainer, state, loader, job.files, list_sha256, options, devices)
+            rehearse(trainer, state, loader, job.files, list_sha256, options, devices, job.note)
         return
     answer = "stopping after this step, then saving" if ranks.first else ""
     with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
@@ -128,8 +134,8 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
             state.restore(checkpoint)
         _tell_beginning(options, output, state, len(loader), resumed=checkpoint is not None)
         say(
-            f"data: {len(job.files)} samples in {options.data}, {len(loader)} steps an epoch; "
-            f"precision: {precision.name}; output: {output}"
+            f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(loader), 'step')} an epoch"
+            f"{f' ({job.note})' if job.note else ''}; precision: {precision.name}; output: {output}"
         )
         reporter: Reporter | Silence = Silence()
         if ranks.first:
@@ -154,7 +160,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 options.loss,
             )
         keeper = Keeper(state, reporter, options, output, list_sha256, request, len(loader))
-        with closing(reporter), closing(loader), out_of_memory_is_said(options), _abort_is_said(keeper):
+        with closing(reporter), closing(loader), _abort_is_said(keeper):
             train(
                 trainer,
                 loader,

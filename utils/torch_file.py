@@ -13,6 +13,7 @@ import torch
 
 from utils.errors import UserError
 from utils.files import atomic_path
+from utils.memory import lack_of_memory
 from utils.pickled_numbers import STAND_INS
 
 
@@ -51,5 +52,7 @@ def load(path: str | Path) -> Any:
         reason = f"it holds a {foreign[1]}" if foreign else str(error).splitlines()[0]
         raise UserError(f"{path}: refused, it is not a file of plain tensors ({reason})") from None
     except Exception as error:  # on a damaged file the reader fails with whatever it comes upon
+        if lack_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read, it is damaged or no checkpoint ({reason})") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.chest_files import PROJECT_LIST, find_chest
+from datasets.chest_files import PROJECT_LIST, find_chest, listed
 from datasets.lists import read_list
 from utils.errors import UserError
 
@@ -89,6 +89,28 @@ def test_no_images_at_all(tmp_path: Path, train_list: str | None) -> None:
         find_chest(tmp_path, train_list)
     with pytest.raises(UserError, match="this is not a folder"):
         find_chest(tmp_path / "chest_train.csv", train_list)
+
+
+@pytest.mark.parametrize("train_list", [None, "none"])
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("subset0/1.2_img_{}.npy", r"holds pairs of CT or MR crops \(1.2_img_.*\): for these add --n luna"),
+        ("subset0/1.2_crop_{}.npy", r"holds CT crops \(.*\): for these add --n nodules, with --phase finetune"),
+        ("{}.nii.gz", r"holds CT or MR scans \(.*\): make pairs of them, python preprocess/luna_pre.py --data "),
+    ],
+)
+def test_data_of_other_commands_are_recognised(tmp_path: Path, train_list: str | None, file: str, remedy: str) -> None:
+    touch(tmp_path, "preview.png", *(file.format(number) for number in range(3)))
+    with pytest.raises(UserError, match=remedy):
+        find_chest(tmp_path, train_list)
+
+
+def test_how_many_there_are_whatever_the_ratio(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "b.png")
+    assert listed(tmp_path, "none") == 2
+    (tmp_path / "chest_train.txt").write_text("b.png\na.png\nmissing.png\n")
+    assert listed(tmp_path, None) == 3
 
 
 def test_all_images_are_those_with_a_suffix_and_dicom_files_without_one(tmp_path: Path) -> None:

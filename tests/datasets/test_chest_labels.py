@@ -36,6 +36,7 @@ def test_ratio_leaves_the_rest_of_the_list(tmp_path: Path, count: int) -> None:
     np.testing.assert_array_equal(whole.train.labels, [[i in (0, 1, 4, 5), *[0] * (count - 1)] for i in range(6)])
     assert whole.classes == (CHEST14_LABELS if count == 14 else ("class_1", "class_2"))
     assert (len(whole.valid.files), len(whole.test.files)) == (2, 2)
+    assert (whole.listed, find_labelled(data, None, 0.5).listed) == (6, 6)
     rest = find_labelled(data, None, 0.5)  # the cut goes through patient 2
     assert [Path(file).name for file in rest.train.files] == train[3:]
     np.testing.assert_array_equal(rest.train.labels, whole.train.labels[3:])
@@ -66,8 +67,13 @@ def test_a_ratio_cuts_one_patient_at_most(tmp_path: Path) -> None:
 
 def test_lists_without_labels_or_with_others_are_refused(tmp_path: Path) -> None:
     data = lists(tmp_path, names(1), names(2), names(3))
-    with pytest.raises(UserError, match=r"--train_list none: .* no labels"):
+    lists_wanted = r"by --train_list FILE, and put a chest_valid.txt and a chest_test.txt into --data"
+    with pytest.raises(UserError, match=rf"--train_list none: .* no labels; name one that has them, {lists_wanted}"):
         find_labelled(data, "none", 1.0)
+    (data / "mine.txt").write_text("a.png 0\n".replace("0", " ".join("0" * 14)))
+    with pytest.raises(UserError, match=rf"complete the images, or name a list .*{lists_wanted}") as caught:
+        find_labelled(data, str(data / "mine.txt"), 1.0)
+    assert "--train_list none" not in str(caught.value)
     (data / "names.txt").write_text("\n".join(names(1)))
     with pytest.raises(UserError, match=r"names.txt has no labels: a line is"):
         find_labelled(data, str(data / "names.txt"), 1.0)

@@ -62,9 +62,9 @@ def test_shapes_that_differ_are_not_used(tmp_path: Path) -> None:
     state["out_tr.final_conv.weight"] = torch.zeros(5, 64, 1, 1, 1)
     target = network(3)
     report = load_weights(target, save(tmp_path, {"state_dict": state}))
-    assert report.unexpected == ["out_tr.final_conv.weight"]
-    assert report.missing == ["out_tr.final_conv.weight"]
-    assert "1 missing (out_tr.final_conv.weight)" in str(report)
+    assert (report.missing, report.unexpected) == ([], [])
+    assert report.reshaped == ["out_tr.final_conv.weight"]
+    assert str(report) == "113 tensors used; 1 of another shape, so new (out_tr.final_conv.weight)"
 
 
 @pytest.mark.parametrize("payload", [{}, {"state_dict": {"a": torch.zeros(3)}}, [1, 2], {"epoch": 3}])
@@ -105,10 +105,13 @@ def test_models_genesis_and_successors(tmp_path: Path) -> None:
     target = network(3)
     report = load_weights(target, path)
     assert len(report.used) == len(state) == 106
-    assert report.unexpected == ["proj_head.0.weight", "aug_fc1.weight"]
+    assert (report.unexpected, report.reshaped) == (["proj_head.0.weight"], ["aug_fc1.weight"])
     heads = {f"{layer}.{name}" for layer in ("fc1", "fc2", "aug_fc1", "aug_fc2") for name in ("weight", "bias")}
-    assert set(report.missing) == heads
-    assert str(report).startswith("106 tensors used; 8 missing (fc1.weight, fc1.bias, fc2.weight, ...); 2 unexpected")
+    assert {*report.missing, *report.reshaped} == heads
+    assert str(report) == (
+        "106 tensors used; 7 missing (fc1.weight, fc1.bias, fc2.weight, ...); 1 of another shape, so new "
+        "(aug_fc1.weight); 1 unexpected (proj_head.0.weight)"
+    )
     for name, tensor in published_state(target).items():
         assert name in heads or torch.equal(tensor, state[f"module.{name}"]), name
 
@@ -124,3 +127,24 @@ def test_network_inside_another_one(tmp_path: Path) -> None:
     assert set(report.used) == set(encoder)
     assert report.unexpected == ["module.backbone.down_tr64.ops.0.conv1.bias", "classifier.weight"]
     assert torch.equal(target.unet.down_tr64.ops[0].conv1.bias, state["down_tr64.ops.0.conv1.bias"])
+
+
+@pytest.mark.parametrize(("there", "here"), [(2, 3), (3, 2)])
+def test_a_network_of_other_dimensions_is_named(tmp_path: Path, there: int, here: int) -> None:
+    """Some tensors of the heads would fit."""
+    path = save(tmp_path, {"model": published_state(network(there))})
+    with pytest.raises(UserError, match=rf"weights.pt: holds a {there}D network, and this one is {here}D; give"):
+        load_weights(network(here), path)
+
+
+def test_heads_without_an_encoder_are_refused(tmp_path: Path) -> None:
+    state = {name: value for name, value in published_state(network(3)).items() if name.startswith("fc")}
+    with pytest.raises(UserError, match="only 0 of the 8 convolutions of this encoder are in it; give a file of this"):
+        load_weights(network(3), save(tmp_path, state))
+
+
+def test_a_report_knows_the_run_that_made_a_file(tmp_path: Path) -> None:
+    made = {"opt": {"size": 64}, "run": {"recipes": [{"hu": [-150, 250]}]}}
+    state = {"state_dict": published_state(network(3))}
+    assert load_weights(network(3), save(tmp_path, state | made)).made == made
+    assert load_weights(network(3), save(tmp_path, state | {"opt": argparse.Namespace(size=1), "run": 3})).made == {}

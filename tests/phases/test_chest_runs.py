@@ -13,11 +13,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from methods.pcrl import PCRL, PCRLConfig
-from models.pcrl import build_network
+from models.pcrl import build_network, published_state
 from options import parse_options
 from phases.chest import find_chest_labels
 from phases.pretask import build_loader, view_shape
-from tests.conftest import ROOT, rows, write_xrays
+from tests.conftest import ROOT, rows, write_pairs, write_xrays
 from tests.inprocess import run_script
 from utils.ranks import Ranks
 
@@ -121,6 +121,21 @@ def test_embed_crops(pairs: Path, tmp_path: Path) -> None:
     assert names[1:3] == ["subset0/1.2.0_img_0.npy:0", "subset0/1.2.0_img_0.npy:1"]
 
 
+def test_weights_of_another_window_are_warned_of(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "pairs", scans=2, pairs=1)
+    recipe = {"percentiles": None, "hu_min": -1000, "hu_max": 1000, "shape": [16, 16, 16], "nominal": [16, 16, 16]}
+    (data / "subset0" / "1.2.0.json").write_text(json.dumps({"recipe": recipe}))
+    made = {"run": {"recipes": [{"hu": [-150, 250], "scans": 2}]}}
+    network = build_network(3, 1, 1, "bn", "sigmoid")
+    torch.save({"model": published_state(network), **made}, tmp_path / "weight.pt")
+    argv = ["--n", "luna", "--b", 4, "--workers", 0, "--gpus", ",", "--data", data, "--weight", "weight.pt"]
+    status, printed = run(tmp_path, *argv, "--phase", "embed", "--output", "e")
+    assert status == 0, printed
+    told = "warning: weight.pt was trained on images prepared otherwise: window -150 to 250 HU, not -1000 to 1000 HU; "
+    assert told in printed
+    assert printed.count("warning") == 1
+
+
 @pytest.mark.parametrize("more", [["--size", "96"], ["--size", "64", "--augment", "device"], []], ids=str)
 def test_size_is_that_of_all_views(labelled: Path, more: list[str]) -> None:
     options, _ = parse_options(["--data", str(labelled), *COMMON.replace("--size 64", "").split(), *more])
@@ -145,4 +160,17 @@ def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
         assert status == 2, printed
         assert f"error: {message}" in printed or message in printed.splitlines()[-1]
         assert "Traceback" not in printed
+    # a file that is no weight is all that is said: no word on the labels before it
+    (tmp_path / "bad.pt").write_text("no weights")
+    status, printed = run(tmp_path, *common, "--phase", "finetune", "--weight", tmp_path / "bad.pt")
+    assert status == 2, printed
+    assert "warning" not in printed
+    assert "bad.pt" in printed.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_pre_training_says_what_a_ratio_leaves(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options, _ = parse_options(["--data", str(labelled), *COMMON.split(), "--ratio", "0.7"])
+    build_loader(options, torch.device("cpu"), Ranks())
+    expected = "4 of 6 samples (--ratio 0.7: the others are left for fine-tuning; 1.0 takes all)\n"
+    assert capsys.readouterr().out == expected

@@ -14,7 +14,7 @@ import torch
 from datasets.msd_files import Description, find_cases
 from options import Options
 from phases import PHASES
-from phases.msd import choose_cases, class_names, make_recipe
+from phases.msd import Scores, choose_cases, class_names, make_recipe
 from training.devices import Devices
 from utils.errors import UserError
 from utils.ranks import ALONE
@@ -89,6 +89,16 @@ def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
     assert (recipe.windows, recipe.spacing_mm) == (((-500.0, 1000.0),), (2, 2, 3))
     with pytest.raises(UserError, match="names 2 channel"):
         make_recipe(plain, Description(is_ct=[False, False]), cases)
+
+
+def test_a_single_volume_has_no_deviation() -> None:
+    two = Scores(["front"], {"a": [0.5], "b": [0.7]}).results().table.splitlines()
+    assert two[0].startswith("2 test volumes ")
+    assert two[1].split() == ["front", "0.6000", "0.1000"]
+    one = Scores(["front"], {"a": [0.5]}).results().table.splitlines()
+    assert one[0].startswith("1 test volume ")
+    assert one[1].split() == ["front", "0.5000", "-"]
+    assert len({len(line) for line in one}) == 1, "columns are straight"
 
 
 def test_names_of_classes() -> None:

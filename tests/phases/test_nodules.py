@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,28 @@ def test_the_parts_are_those_of_luna16(crops: Path) -> None:
     assert subsets == [{f"subset{n}" for n in range(7)}, {"subset7"}, {"subset8", "subset9"}]
     assert data.test.labels.tolist() == [[1], [1], [0], [0]] * 2
     assert len(data.augmented) == 28
+    assert data.note == "balanced: the 14 crops without a nodule once, and as many of the others in turn"
+    assert (data.listed, data.windows) == (28, [])
     sample = data.test.samples[0, 6]
     np.testing.assert_array_equal(sample["image"][0].numpy(), np.load(data.test.files[6]))
     assert sample["label"].tolist() == data.test.labels[6].tolist()
+
+
+def test_the_window_of_their_records_is_known(crops: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(crops, tmp_path / "crops"))
+    (data / "subset3" / "1.2.3.json").write_text('{"recipe": {"hu_min": -150, "hu_max": 250}}')
+    found = find_nodules(Options(n="nodules", phase="finetune", data=str(data), ratio=1.0))
+    assert found.windows == [{"hu": [-150, 250]}]
+
+
+def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = tmp_path / "luna_train.txt"
+    seen.write_text("".join(f"1.2.{subset}\n" for subset in range(4)))
+    half = Options(n="nodules", phase="finetune", data=str(crops), ratio=0.5, train_list=str(seen))
+    find_nodules(half).announce(half.ratio)
+    expected = (
+        "images: 20 of 28 training (--ratio 0.5: pre-training has the others; 1.0 takes all), 4 validation, 8 test\n"
+    )
+    assert capsys.readouterr().out == expected
+    find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)
+    assert capsys.readouterr().out == "images: 28 training, 4 validation, 8 test\n"

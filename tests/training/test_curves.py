@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.curves import POINTS, curves, draw_curves, limits, panels, read_rows, spans_a_decade, thinned
+from training.curves import FROM_ZERO, POINTS, curves, draw_curves, limits, panels, read_rows, spans_a_decade, thinned
 
 
 def test_thinned_curves_are_means_of_neighbours() -> None:
@@ -45,6 +46,12 @@ def test_every_name_has_a_panel_and_held_out_results_stand_beside_those_in_train
         "learning rate": ["lr"],
         "others": ["new_term", "val_new_term"],
     }
+
+
+def test_a_constant_learning_rate_is_drawn_from_zero() -> None:
+    (line,) = panels(["lr"])
+    low, high = axis([1e-3, 1e-3], line[0] in FROM_ZERO)
+    assert (low, high) == (0, pytest.approx(1.06e-3))
 
 
 def axis(values: list[float], from_zero: bool = False, most: float = math.inf) -> tuple[float, float]:

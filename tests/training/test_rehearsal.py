@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from options import Options
-from training.rehearsal import checkpoint_gb, out_of_memory_is_said, tell_beginning
+from training.checkpoint import Position
+from training.rehearsal import checkpoint_gb, out_of_memory_is_said, tell_beginning, tell_time
 from utils.errors import UserError
 from utils.ranks import ALONE
 
@@ -31,9 +33,16 @@ def test_it_says_where_a_run_would_begin(tmp_path: Path, capsys: pytest.CaptureF
     assert "warning: it would not start: --output" in beginning(capsys, output)
     assert "it would start anew, over the run in" in beginning(capsys, output, resume="none")
     assert "it would go on at epoch 8/100, step 4/4, of" in beginning(capsys, output, resume="auto")
-    assert "it would not start: --resume: that run had --seed 0, not 1" in beginning(
-        capsys, output, resume="auto", seed=1
+    assert "it would not start: --resume: that run had --seed 0, not 1, and --lr 0.001, not 0.5; a run" in beginning(
+        capsys, output, resume="auto", seed=1, lr=0.5
     )
+    # what is left: the last step of epoch 8, and 92 epochs of 4
+    options = Options(data="data", output=str(output), resume="auto")
+    position = tell_beginning(options, "hash", ALONE, steps=4)
+    tell_time(10.0, 4, position, options)
+    assert "time: about 1:01:30 for the last 369 of 400 steps, 0:00:40 an epoch" in capsys.readouterr().out
+    tell_time(10.0, 4, Position(), options)
+    assert "time: about 1:06:40 for 100 epochs, 0:00:40 an epoch" in capsys.readouterr().out
 
 
 def test_the_size_of_a_checkpoint_is_that_of_its_file(tmp_path: Path) -> None:
@@ -46,3 +55,27 @@ def test_a_batch_that_is_too_large_for_the_gpu_is_one_line() -> None:
     expected = r"^--b 16: a step does not fit .*\(CUDA out of memory.\); use a smaller --b"
     with pytest.raises(UserError, match=expected), out_of_memory_is_said(Options(data="data")):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nmore")
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({}, "use a smaller --b, --accumulate 2 or more, fewer --workers, or smaller crops"),
+        ({"n": "chest", "phase": "knn"}, "use a smaller --b, fewer --workers, or a smaller --size"),
+    ],
+)
+def test_so_is_one_that_is_too_large_for_main_memory(options: dict[str, Any], remedy: str) -> None:
+    def refused(what: str) -> Any:
+        match = rf"^--b 16: it does not fit into main memory \({what}\); {remedy}$"
+        return pytest.raises(UserError, match=match)
+
+    said = Options(data="data", **options)
+    with refused("4,000,000,000,000 MB more could not be had"), out_of_memory_is_said(said):
+        torch.empty(10**18)
+    with refused("more could not be had"), out_of_memory_is_said(said):
+        raise MemoryError
+    with refused("more could not be had"), out_of_memory_is_said(said):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")  # of a fork
+    for other in (RuntimeError("shapes differ"), OSError(errno.ENOENT, "No such file")):
+        with pytest.raises(type(other)), out_of_memory_is_said(said):
+            raise other
