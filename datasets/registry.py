@@ -11,10 +11,9 @@ from datasets import chest, luna
 from datasets.chest import ChestPairs, find_chest
 from datasets.chest_files import PROJECT_LIST
 from datasets.loader import Batch, PairDataset
-from datasets.luna import LunaPairs, find_luna
+from datasets.luna import HELD_OUT_SUBSETS, LunaPairs, find_luna
 from datasets.recipes import recipes_of
 
-HELD_OUT_SUBSETS = range(7, 10)
 HELD_OUT_LIST = "chest_valid.txt"
 
 
