@@ -102,8 +102,12 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
             if portable.dims == 3:
                 shutil.copyfile(standalone_unet3d.__file__, folder / DEFINITION)
             write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
-    except (OSError, RuntimeError) as error:  # the latter is torch.save's way to say that the disk is full
-        raise UserError(f"--save {save}: cannot be written ({str(error).splitlines()[0]})") from None
+    except OSError as error:
+        raise UserError(
+            f"--save {save}: cannot be written in {save.absolute().parent}: {error.strerror or error}"
+        ) from None
+    except RuntimeError:  # torch.save's way to say it
+        raise UserError(f"--save {save}: cannot be written; is the disk full?") from None
     say(f"{save}: {portable.file} ({len(portable.state)} tensors, for {TARGETS[portable.target][1]}), {CARD}")
 
 

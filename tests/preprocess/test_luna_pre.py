@@ -127,7 +127,7 @@ def test_other_options_make_all_anew_if_asked_and_leave_nothing_old(luna: Path, 
         ("--scale", "3", "--dtype", "float16"): "--scale 4, not 3; --dtype float32, not float16",
         ("--input_rows", "40"): "crops of 32 x 32 x 16, not 40 x 32 x 16; boxes of 32 x 32 x 16, not 40 x 32 x 16",
         ("--crop_rows", "64"): "boxes of 32 x 32 x 16, not 64 x 32 x 16",
-        ("--hu_min", "-150", "--hu_max", "250"): "--hu_min -1000, not -150; --hu_max 1000, not 250",
+        ("--hu_min", "-200", "--hu_max", "250"): "--hu_min -1000, not -200; --hu_max 1000, not 250",
         ("--percentiles", "1", "99"): "--percentiles none, not 1.0 .. 99.0",
     }.items():
         printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", *flags, status=2)
