@@ -124,6 +124,7 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
         dims=portable.dims,
         in_channels=portable.in_channels,
         content=f"The {part} of the {whose}: {len(portable.state)} tensors.",
+        decoder=portable.decoder,
         code=loading_code(portable),
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
         source=(checkpoint.name, sha256(checkpoint)),

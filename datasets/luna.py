@@ -167,7 +167,7 @@ def find_luna(
     those of them that are not on disk are passed over. Raises UserError if nothing is left.
     """
     there = _scan(data, subsets)
-    source = _list_path(data, train_list)
+    source = training_list(data, train_list)
     uids = sorted(there) if source is None else read_uids(source)
     name = f"the scans in {data}" if source is None else f"the list {source}"
     kept = list(dict.fromkeys(uids[: int(ratio * len(uids))]))
@@ -196,8 +196,8 @@ def read_uids(path: Path) -> list[str]:
     return uids
 
 
-def _list_path(data: Path, train_list: str | None) -> Path | None:
-    """The list that counts; None: there is none."""
+def training_list(data: Path, train_list: str | None) -> Path | None:
+    """The list to train on: the one named, or the one in ``data``; None: there is none."""
     if train_list == "none":
         return None
     if train_list is not None:

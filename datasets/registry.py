@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import chest, luna
 from datasets.chest import ChestPairs, find_chest
-from datasets.chest_files import PROJECT_LIST
+from datasets.chest_files import ALL_IMAGES, PROJECT_LIST, training_list
 from datasets.loader import Batch, PairDataset
 from datasets.luna import HELD_OUT_SUBSETS, LunaPairs, find_luna
 from datasets.recipes import recipes_of
@@ -24,8 +24,8 @@ class Source:
     ``find``: (folder, training list, ratio) -> paths. ``find_held_out``: folder -> paths.
     ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
     batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
-    shown black and white. ``recipes``: how files were made, by the records beside them (datasets/recipes.py), if there
-    are such.
+    shown black and white. ``listed``: (folder, training list) -> the list's path, None for all there are. ``recipes``:
+    how files were made, by the records beside them (datasets/recipes.py), if there are such.
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]
@@ -33,6 +33,7 @@ class Source:
     pairs: Callable[[Sequence[str], int, int, int, bool], PairDataset]
     window: tuple[float, float]
     augment: Callable[[Batch], Batch]
+    listed: Callable[[Path, str | None], Path | None]
     recipes: Callable[[Sequence[str]], list[dict[str, Any]]] | None = None
 
 
@@ -42,6 +43,23 @@ def _find_luna(data: Path, train_list: str | None, ratio: float) -> list[str]:
 
 def _held_out_luna(data: Path) -> list[str]:
     return [str(path) for path in find_luna(data, "none", 1.0, subsets=HELD_OUT_SUBSETS)]
+
+
+def list_name(n: str, data: Path, train_list: str | None) -> str:
+    """What the training list is called, "none" for all there are; "" where ``n`` has no such lists.
+
+    Of the project's own list with its folder, since many a list has the same name.
+    """
+    if n not in DATASETS:
+        return ""
+    path = DATASETS[n].listed(data, train_list)
+    if path is None:
+        return ALL_IMAGES
+    return f"{path.parent.name}/{path.name}" if path == PROJECT_LIST else path.name
+
+
+def _listed_chest(data: Path, train_list: str | None) -> Path | None:
+    return None if train_list == ALL_IMAGES else training_list(data, train_list)
 
 
 def _held_out_chest(data: Path) -> list[str]:
@@ -59,6 +77,8 @@ def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: 
 
 DATASETS = {
     # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
-    "chest": Source(find_chest, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch),
-    "luna": Source(_find_luna, _held_out_luna, _luna, (0.0, 1.0), luna.augment_batch, recipes_of),
+    "chest": Source(
+        find_chest, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch, listed=_listed_chest
+    ),
+    "luna": Source(_find_luna, _held_out_luna, _luna, (0.0, 1.0), luna.augment_batch, luna.training_list, recipes_of),
 }

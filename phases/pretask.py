@@ -10,7 +10,7 @@ import torch
 
 from datasets.loader import Loader
 from datasets.recipes import with_scans
-from datasets.registry import DATASETS
+from datasets.registry import DATASETS, list_name
 from methods import METHODS
 from methods.base import Method
 from methods.pcrl import PCRLConfig
@@ -124,7 +124,8 @@ def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
         held_out = build_held_out(options, devices.main, ranks)
         network = build_student(options, view_shape(loader))
         method = build_method(options, network, len(loader), devices, ranks)
-        facts = {"shape": list(view_shape(loader))} | tell_recipes(options, files, ranks)
+        listed = list_name(options.n, Path(options.data), options.train_list or None)
+        facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
         return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts)
 
     execute(options, devices, ranks, build)
