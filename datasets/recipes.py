@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.luna import FILE_NAME
+from utils.words import counted
 
 SPACING_MM = 1.0  # to which luna_pre.py resamples every scan
 UNKNOWN = "not recorded"
@@ -46,7 +47,7 @@ def in_words(recipe: Mapping[str, Any]) -> str:
 
 def with_scans(recipes: Iterable[Mapping[str, Any]]) -> str:
     """Several recipes, each with the number of its scans."""
-    return "; ".join(f"{in_words(each)} ({each['scans']} scan{'s' * (each['scans'] != 1)})" for each in recipes)
+    return "; ".join(f"{in_words(each)} ({counted(each['scans'], 'scan')})" for each in recipes)
 
 
 def _record_path(pair: Path) -> Path:

@@ -13,6 +13,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.words import counted
+
 NO_POSITIVES, NO_NEGATIVES = "no positives", "no negatives"
 
 
@@ -36,13 +38,14 @@ class ClassScores:
 
     def table(self, title: str, never_seen: Collection[str] = ()) -> str:
         """Lines to read, one a class; ``never_seen``: the classes whose AUROC says nothing, for want of examples."""
-        width = max(map(len, (title, f"mean of {len(self.positives)} classes", *self.positives)))
+        mean = f"mean of {counted(len(self.auroc), 'class', 'classes')}"
+        width = max(map(len, (title, mean, *self.positives)))
         lines = [f"{title:<{width}}  positives   AUROC"]
         for name, count in self.positives.items():
             value = f"{self.auroc[name]:.4f}" if name in self.auroc else f"     -  {self.skipped[name]}"
             remark = "  no positives in training" if name in never_seen and name in self.auroc else ""
             lines.append(f"{name:<{width}}  {count:9d}  {value}{remark}")
-        lines.append(f"{f'mean of {len(self.auroc)} classes':<{width}}  {'':9}  {self.mean:.4f}")
+        lines.append(f"{mean:<{width}}  {'':9}  {self.mean:.4f}")
         return "\n".join(lines)
 
 

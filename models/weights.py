@@ -18,6 +18,7 @@ from models.unet2d import UNet2d
 from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
+from utils.words import counted
 
 # What a network's parts sit in, in files: DataParallel, our names, other projects'.
 WRAPPERS = re.compile(r"^((module|model|base_model|encoder|decoder|unet|backbone)\.)+")
@@ -45,12 +46,12 @@ class WeightReport:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             return f"{len(names)} {what}" + (f" ({shown})" if names else "")
 
-        parts = [f"{len(self.used)} tensors used", some(self.missing, "missing")]
+        parts = [f"{counted(len(self.used), 'tensor')} used", some(self.missing, "missing")]
         if self.unneeded:
             decoder = "decoder" if any(DECODER.match(name) for name in self.unneeded) else ""
             heads = "heads" if any(HEADS.match(name) for name in self.unneeded) else ""
             whose = " and ".join(filter(None, (decoder, heads)))
-            parts.append(f"pre-training's {whose} ({len(self.unneeded)} tensors) not needed here")
+            parts.append(f"pre-training's {whose} ({counted(len(self.unneeded), 'tensor')}) not needed here")
         strange = [name for name in self.unexpected if name not in self.unneeded]
         if strange or not self.unneeded:
             parts.append(some(strange, "unexpected"))

@@ -23,6 +23,7 @@ from training.validate import Judgement
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
 
     def judge(precision: Precision) -> Judgement:
         found, loss = scores(valid, precision)
-        plural = "es" * (len(data.classes) != 1)
-        over = {"auroc": f"{len(found.auroc)} of {len(data.classes)} class{plural}"}
+        over = {"auroc": f"{len(found.auroc)} of {counted(len(data.classes), 'class', 'classes')}"}
         return Judgement(-found.mean, {"auroc": found.mean, "loss": loss} | _named(found), over)
 
     def report(precision: Precision) -> Results:
@@ -114,4 +114,4 @@ def classification_results(
     """AUROC of each class and their mean, and ``more`` figures; ``never_seen``: as of a Classification."""
     values = {"images": images, "mean_auroc": scores.mean, **(more or {}), **asdict(scores)}
     scalars = {"auroc": scores.mean, **(more or {}), **_named(scores)}
-    return Results(values, scalars, scores.table(f"{images} test images", never_seen))
+    return Results(values, scalars, scores.table(counted(images, "test image"), never_seen))

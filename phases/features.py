@@ -28,6 +28,7 @@ from utils.errors import UserError
 from utils.files import atomic_path
 from utils.locks import exclusive
 from utils.ranks import Ranks
+from utils.words import counted
 
 ARRAY, TABLE = "features.npy", "features.csv"
 SUBSETS = range(10)  # of LUNA16, all
@@ -82,7 +83,7 @@ def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
             _write(output, names, features)
         except OSError as error:
             raise UserError(f"--output {output}: the features cannot be written: {error.strerror or error}") from None
-    say(f"{len(features)} images, {features.shape[1]} values each: {output / ARRAY}, {output / TABLE}")
+    say(f"{counted(len(features), 'image')}, {features.shape[1]} values each: {output / ARRAY}, {output / TABLE}")
 
 
 def _write(output: Path, names: Sequence[str], features: np.ndarray) -> None:

@@ -24,13 +24,16 @@ from training.validate import HeldOut
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 def build_loader(options: Options, device: torch.device, ranks: Ranks) -> tuple[Loader, Sequence[str]]:
     """The training data, checked for what the first sample shows, and its files."""
     files = DATASETS[options.n].find(Path(options.data), options.train_list or None, options.ratio)
     if options.b > len(files):
-        raise UserError(f"--b {options.b}: {options.data} has only {len(files)} training samples; use a smaller batch")
+        raise UserError(
+            f"--b {options.b}: {options.data} has only {counted(len(files), 'training sample')}; use a smaller batch"
+        )
     return make_loader(options, files, device, ranks), files
 
 
@@ -41,9 +44,9 @@ def build_held_out(options: Options, device: torch.device, ranks: Ranks) -> Held
     files = DATASETS[options.n].find_held_out(Path(options.data))
     if len(files) < ranks.size:
         raise UserError(
-            f"--val_every: {options.data} has only {len(files)} held-out samples for {ranks.size} processes"
+            f"--val_every: {options.data} has only {counted(len(files), 'held-out sample')} for {ranks.size} processes"
         )
-    say(f"held-out data: {len(files)} samples")
+    say(f"held-out data: {counted(len(files), 'sample')}")
     loader = make_loader(options, files, device, ranks, keep_workers=False)
     return HeldOut(loader, options.val_every, options.seed)
 

@@ -15,6 +15,7 @@ from training.run import prepare_output
 from utils.console import say
 from utils.ranks import Ranks
 from utils.sheet import shortened
+from utils.words import counted
 
 FILE_NAME = "views.png"
 COLUMNS = {  # headings, of view {0} <- keys of a sample
@@ -52,5 +53,5 @@ def preview(options: Options, devices: Devices, ranks: Ranks) -> None:
             column.format(view): sample[f"{key}{view}"] for view in (1, 2) for column, key in COLUMNS.items()
         }
     path = prepare_output(options.output) / FILE_NAME
-    draw_samples(samples, source.window, f"{len(files)} samples of {options.data}", path)
+    draw_samples(samples, source.window, f"{counted(len(files), 'sample')} of {options.data}", path)
     say(f"saved {path}")

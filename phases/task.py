@@ -15,6 +15,7 @@ from training.run import workers_here
 from training.validate import Judgement
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def training_loader(options: Options, samples: PairDataset, devices: Devices, ra
     """Shuffled batches of ``image`` and ``label``."""
     if options.b > len(samples):
         raise UserError(
-            f"--b {options.b}: {options.data} has only {len(samples)} training samples; use a smaller batch"
+            f"--b {options.b}: {options.data} has only {counted(len(samples), 'training sample')}; use a smaller batch"
         )
     return Loader(
         samples, options.b, options.seed, workers_here(options), devices.main, options.on_bad_sample, ranks=ranks

@@ -136,7 +136,7 @@ def announce(files: list[str], remaining: int, flags: argparse.Namespace) -> Non
     there = next(folder for folder in (flags.save, *flags.save.absolute().parents) if folder.exists())
     each, free = sum(sizes) / len(sizes), shutil.disk_usage(there).free
     say(
-        f"{len(files)} images: a store of about {size_text(len(files) * each)}; "
+        f"{counted(len(files), 'image')}: a store of about {size_text(len(files) * each)}; "
         f"{size_text(remaining * each)} to be written, {size_text(free)} free in {flags.save}"
     )
     if remaining * each > free:

@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from export import export
+from export import main as export_main
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import PCRLNetwork, build_network, published_state
 from models.standalone_unet3d import UNet3d as StandaloneUNet3d
@@ -463,6 +464,13 @@ def test_a_checkpoint_that_is_not_there_is_said_before_torch_is_imported(tmp_pat
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == status, done.stderr
         assert done.stderr == ("error: --checkpoint gone.pt: no such file\n" if status else "")
+
+
+@pytest.mark.parametrize(("argv", "missing"), [("", "--checkpoint"), ("--checkpoint x.pt", "--save")])
+def test_a_missing_flag_is_named(argv: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["export.py", *argv.split()])
+    with pytest.raises(UserError, match=f"^{missing} is missing: it names "):
+        export_main()
 
 
 def test_command_line_refuses_with_status_2(tmp_path: Path) -> None:

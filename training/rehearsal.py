@@ -34,6 +34,7 @@ from training.schedule import cosine_lr, set_lr
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.ranks import Ranks
+from utils.words import counted
 
 
 class _Counter(io.RawIOBase):
@@ -139,7 +140,8 @@ def rehearse(
 def _tell_data(loader: Loader, files: Sequence[str], options: Options) -> None:
     last = loader.batch_sizes[-1]
     short = f", the last one of {last}" if last != options.b else ""
-    say(f"data: {len(files)} samples in {options.data}: {len(loader)} batches of {options.b} an epoch{short}")
+    samples, batches = counted(len(files), "sample"), counted(len(loader), "batch", "batches")
+    say(f"data: {samples} in {options.data}: {batches} of {options.b} an epoch{short}")
     image = next(iter(loader.first_sample.values()))
     say(f"the network reads images of {' x '.join(map(str, image.shape))} (channels first)")
 
@@ -154,7 +156,7 @@ def _tell_step(trainer: Trainer, result: StepResult, seconds: float, batch_size:
 def _tell_run(seconds: float, steps: int, size_gb: float, options: Options) -> None:
     epoch, run = (timedelta(seconds=round(seconds * steps * epochs)) for epochs in (1, options.epochs))
     files = -(-options.epochs // options.save_every) + len((LAST, PREVIOUS)) + bool(options.val_every)
-    say(f"time: about {run} for {options.epochs} epochs, {epoch} each, if the data keep up")
+    say(f"time: about {run} for {counted(options.epochs, 'epoch')}, {epoch} each, if the data keep up")
     say(f"disk: {size_gb * files:.1f} GB, for up to {files} checkpoints of {size_gb:.2f} GB")
 
 

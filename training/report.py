@@ -23,6 +23,7 @@ from training.progress import Moment, Pace, Progress, shown, speed
 from training.watch import Watch
 from utils.console import say, warn
 from utils.files import write_text
+from utils.words import counted
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
@@ -234,9 +235,12 @@ class Reporter:
         for warning in self._watch.epoch(watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
             warn(warning)
         if totals.good < totals.steps:
-            warn(f"{totals.steps - totals.good} of {totals.steps} steps were skipped: loss or gradient not finite")
+            skipped = totals.steps - totals.good
+            were = "was" if skipped == 1 else "were"
+            warn(f"{skipped} of {counted(totals.steps, 'step')} {were} skipped: loss or gradient not finite")
         if totals.faults:
-            warn(f"{len(totals.faults)} samples were replaced by others, the first: {totals.faults[0]}")
+            replaced = counted(len(totals.faults), "sample was", "samples were")
+            warn(f"{replaced} replaced by others, the first: {totals.faults[0]}")
         for name, value in means.items():
             self._board.add_scalar(f"epoch/{name}", value, epoch + 1)
         self._totals = EpochTotals()

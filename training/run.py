@@ -29,6 +29,7 @@ from utils.errors import UserError
 from utils.locks import exclusive
 from utils.ranks import Ranks
 from utils.signals import StopRequest
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
         if options.resume == "auto":  # where --output is mistyped, too
             say(f"--resume auto: {output} holds no run; starting anew")
     elif position.epoch >= options.epochs:
-        say(f"the run is complete: {position.epoch} of {options.epochs} epochs; a higher --epochs goes on")
+        say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; a higher --epochs goes on")
     elif state.out_of_patience(options.patience):
-        say(f"the run is complete: no better result for {options.patience} epochs; a higher --patience goes on")
+        epochs = counted(options.patience, "epoch")
+        say(f"the run is complete: no better result for {epochs}; a higher --patience goes on")
     else:
         say(f"going on at {position.next_step(options.epochs, steps)}")
 
@@ -129,7 +131,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
             state.restore(checkpoint)
         _tell_beginning(options, output, state, len(loader), resumed=checkpoint is not None)
         say(
-            f"data: {len(job.files)} samples in {options.data}, {len(loader)} steps an epoch; "
+            f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(loader), 'step')} an epoch; "
             f"precision: {precision.name}; output: {output}"
         )
         reporter: Reporter | Silence = Silence()
