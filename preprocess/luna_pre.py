@@ -176,7 +176,7 @@ def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: 
             lines.append(f"fewer pairs: {outcome.name}: {outcome.pairs} of {options.pairs}; {outcome.shortage}")
         if outcome.flat:
             flat = f"{outcome.flat} of {counted(outcome.pairs, 'pair')}"
-            are = "is" if outcome.pairs == 1 else "are"
+            are = "is" if outcome.flat == 1 else "are"
             lines.append(
                 f"nothing to see: {outcome.name}: {flat} {are} nearly constant; {_more_to_see(options, drawn)}"
             )
