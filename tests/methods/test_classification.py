@@ -56,7 +56,7 @@ def test_the_table_names_what_was_skipped() -> None:
     assert lines[1].split() == ["Mass", "1", "1.0000"]
     assert lines[2].split() == ["Hernia", "0", "-", "no", "positives"]
     assert lines[3].split() == ["Edema", "2", "-", "no", "negatives"]
-    assert lines[4].split() == ["mean", "of", "1", "classes", "1.0000"]
+    assert lines[4].split() == ["mean", "of", "1", "class", "1.0000"]
     remarked = class_scores(labels, labels, ["Mass", "Hernia", "Edema"]).table("2 test images", ["Mass", "Hernia"])
     assert remarked.splitlines()[1] == f"{lines[1]}  no positives in training"
     assert remarked.splitlines()[2:] == lines[2:]
