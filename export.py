@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils.requirements  # noqa: F401  # first: it says which package is missing
-from utils.cli import Parser
+from utils.cli import Parser, help_format
 from utils.console import say
 from utils.errors import UserError, run_cli
 from utils.files import atomic_folder, write_text
+from utils.words import counted
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong flags are answered at once
     from models.portable import Portable
 
+EXAMPLES = """example:
+  python export.py --checkpoint my_run/last.pt --save weights
+"""
 DEFINITION, CARD = "unet3d.py", "README.md"
 CHUNK = 1 << 20
 CODE = {
@@ -49,15 +53,19 @@ STEM = "network.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, 
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="export.py", description="Write a checkpoint's weights for use elsewhere, with a model card.")
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint of this or of the published code")
-    parser.add_argument("--save", required=True, help="new folder for the weights and the card")
-    parser.add_argument(
-        "--target",
-        choices=list(CODE),
-        help="what will load them; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)",
+    parser = Parser(
+        prog="export.py",
+        usage="export.py --checkpoint FILE --save FOLDER [flags]",
+        description="Write a checkpoint's weights for use elsewhere, with a model card.",
+        epilog=EXAMPLES,
+        formatter_class=help_format,
     )
-    parser.add_argument("--teacher", action="store_true", help="the teacher's weights, not the student's")
+    add = parser.add_argument
+    add("--checkpoint", metavar="FILE", help="needed: a checkpoint of this or of the published code")
+    add("--save", metavar="FOLDER", help="needed: new folder for the weights and the card")
+    target = "what will load them; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)"
+    add("--target", metavar="|".join(CODE), choices=list(CODE), help=target)
+    add("--teacher", action="store_true", help="the teacher's weights (default: the student's)")
     return parser
 
 
@@ -102,9 +110,15 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
             if portable.dims == 3:
                 shutil.copyfile(standalone_unet3d.__file__, folder / DEFINITION)
             write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
-    except (OSError, RuntimeError) as error:  # the latter is torch.save's way to say that the disk is full
-        raise UserError(f"--save {save}: cannot be written ({str(error).splitlines()[0]})") from None
-    say(f"{save}: {portable.file} ({len(portable.state)} tensors, for {TARGETS[portable.target][1]}), {CARD}")
+    except OSError as error:
+        raise UserError(
+            f"--save {save}: cannot be written in {save.absolute().parent}: {error.strerror or error}"
+        ) from None
+    except RuntimeError:  # torch.save's way to say it
+        raise UserError(f"--save {save}: cannot be written; is the disk full?") from None
+    say(
+        f"{save}: {portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]}), {CARD}"
+    )
 
 
 def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:
@@ -120,6 +134,7 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
         dims=portable.dims,
         in_channels=portable.in_channels,
         content=f"The {part} of the {whose}: {len(portable.state)} tensors.",
+        decoder=portable.decoder,
         code=loading_code(portable),
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
         source=(checkpoint.name, sha256(checkpoint)),
@@ -132,6 +147,9 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
 def main() -> None:
     """Parse the command line and export."""
     flags = _parser().parse()
+    for name, what in (("checkpoint", "a file"), ("save", "a new folder")):
+        if getattr(flags, name) is None:
+            raise UserError(f"--{name} is missing: it names {what}")
     if not os.path.exists(flags.checkpoint):
         raise UserError(f"--checkpoint {flags.checkpoint}: no such file")
     export(Path(flags.checkpoint), Path(flags.save), flags.target, flags.teacher)

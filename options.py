@@ -288,7 +288,11 @@ class Options:
     def _check_phase(self) -> None:
         known = PHASES[self.phase]
         if self.n not in known:
-            raise UserError(f"--n {self.n} with --phase {self.phase}: it knows --n {', '.join(known)}")
+            phases = ", ".join(phase for phase, names in PHASES.items() if self.n in names)
+            raise UserError(
+                f"--n {self.n} with --phase {self.phase}: it knows --n {', '.join(known)}; for {self.n} give one of "
+                f"--phase {phases}"
+            )
         supervised = self.phase in SUPERVISED
         if self.val_every == AS_PHASE:
             self._set("val_every", int(supervised))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from datasets.images import SUFFIXES, is_dicom
+from datasets.images import PICTURES, SUFFIXES, is_dicom
 from datasets.kinds import CROP, PAIR, SCANS
 from datasets.lists import first_part, read_list
 from datasets.store import Store, is_store
@@ -28,8 +28,8 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
     ``data``: a folder with ``images/``, or with NIH's ``images_001/images`` and so on, or with the images
     themselves, in subfolders or not; or a store that ``preprocess/chest_store.py`` made of one of these. The
     list is ``train_list``; or, if that is None, ``chest_train.txt`` or ``train_val_list.txt`` in ``data``; or
-    the project's own. ``"none"`` stands for all images there are, sorted by their path. A list has file names,
-    or paths below the images' folder.
+    the project's own. ``"none"`` stands for all images there are, sorted by their path, without those that this
+    project draws itself. A list has file names, or paths below the images' folder.
 
     Raises UserError if there are no images, if listed ones are missing, or if ``ratio`` leaves none.
     """
@@ -161,9 +161,10 @@ def _collect(folder: str, prefix: str, above: set[str], files: dict[str, str]) -
 
 def _is_image(path: str, file: str) -> bool:
     """Whether a file is an image, by its suffix or, since DICOM files often have none, by its first bytes."""
+    name = path.rpartition("/")[2]
+    if name == "DICOMDIR" or name in PICTURES:  # the first is a table of contents, of the same format as images
+        return False
     if path.lower().endswith(SUFFIXES):
         return True
-    if path.rpartition("/")[2] == "DICOMDIR":  # a table of contents, of the same format
-        return False
     with open(file, "rb") as opened:
         return is_dicom(opened.read(132))

@@ -22,6 +22,7 @@ from utils.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES)
+PICTURES = ("preview.png", "views.png", "curves.png")  # that this project's commands draw beside data: not to train on
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -6,11 +6,14 @@ import gzip
 import re
 import zlib
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import SimpleITK as sitk
 
 from utils.native import native_output
+
+LONGEST = 200  # characters of what a reader says
 
 
 class ScanError(Exception):
@@ -94,7 +97,7 @@ def _unzipped_bytes(file: Path, wanted: int) -> int:
     length = 0
     try:
         with gzip.open(file) as stream:
-            while chunk := stream.read(2**20):
+            while chunk := stream.read1(2**20):  # read() would lose what comes before the file's end
                 length += len(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         pass  # what has come so far is what there is
@@ -110,9 +113,13 @@ def reason(file: Path, printed: str, error: str) -> str:
         return f"the data file that {file.name} names is missing"
     if "Uncompress failed" in printed:
         return f"the compressed data of {file.name} are corrupt"
+    if short := re.search(r"expected (\d+) bytes but received (\d+)", error):  # NRRD's way to say it
+        return f"the data of {file.name} are cut short: {short[2]} of {short[1]} bytes"
     if "allocate memory" in error or "bad_alloc" in error:
         return f"{file.name} needs more memory than there is, or its header is wrong"
     text = " ".join(re.split(r"ERROR: (?:\w+\(0x\w+\): )?", error or printed)[-1].split())
     if "for reading. Reason: No such file" in text:  # the file is there: MetaIO could not make sense of it
         text = "its header is damaged or lacks something"
-    return f"{file.name} cannot be read: {text[:200]}"
+    if "[nrrd]" in text:  # it tells the way to the fault, one function after the other
+        text = f"damaged or cut short: {text.rpartition('[nrrd] ')[2].partition(': ')[2] or 'no NRRD file'}"
+    return f"{file.name} cannot be read: {shorten(text, LONGEST, placeholder=' ...')}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.images import DICOM_SUFFIXES, SUFFIXES
+from datasets.images import DICOM_SUFFIXES, PICTURES, SUFFIXES
 from datasets.kinds import PAIR, SCANS
 from datasets.transforms import batched
 from datasets.transforms.affine import Affine
@@ -26,7 +27,7 @@ from utils.npy import read_array
 from utils.seeding import generator
 from utils.words import counted
 
-TRAINING_SUBSETS = range(7)  # 7, 8 and 9 are for validation
+TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
 TRAINING_LIST = "luna_train.txt"
 LOOKED_AT = 20  # files, in search of a first one that is whole: the loader may be told to skip the others
 LISTED = 10_000  # files, in search of what a folder without pairs may be
@@ -166,7 +167,7 @@ def find_luna(
     those of them that are not on disk are passed over. Raises UserError if nothing is left.
     """
     there = _scan(data, subsets)
-    source = _list_path(data, train_list)
+    source = training_list(data, train_list)
     uids = sorted(there) if source is None else read_uids(source)
     name = f"the scans in {data}" if source is None else f"the list {source}"
     kept = list(dict.fromkeys(uids[: int(ratio * len(uids))]))
@@ -195,8 +196,8 @@ def read_uids(path: Path) -> list[str]:
     return uids
 
 
-def _list_path(data: Path, train_list: str | None) -> Path | None:
-    """The list that counts; None: there is none."""
+def training_list(data: Path, train_list: str | None) -> Path | None:
+    """The list to train on: the one named, or the one in ``data``; None: there is none."""
     if train_list == "none":
         return None
     if train_list is not None:
@@ -217,15 +218,31 @@ def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
                 entry = (int(match["number"]), data / folder / name)
                 found.setdefault(match["uid"], []).append(entry)
     if not found:
+        if others := [name for name in sorted(folders - set(wanted)) if _has_pairs(data / name)]:
+            raise UserError(f"--data {data} holds {_elsewhere(subsets, wanted)}; its pairs are in {', '.join(others)}")
         where = f"in its {', '.join(present)}" if present else f"and no folder {wanted[0]} .. {wanted[-1]}"
         raise UserError(f"--data {data} holds no LUNA16 pairs (<uid>_img_<k>.npy) {where}; {_remedy(data)}")
     return {uid: [file for _, file in sorted(entries)] for uid, entries in found.items()}
 
 
+def _has_pairs(folder: Path) -> bool:
+    """Whether it is one of ``subset0`` .. ``subset9``, with pairs in it."""
+    is_subset = re.fullmatch(r"subset\d", folder.name) and folder.is_dir()
+    return bool(is_subset) and any(map(PAIR.fullmatch, _names(folder, "the folder")))
+
+
+def _elsewhere(subsets: Iterable[int], wanted: Sequence[str]) -> str:
+    """What is missing of a folder whose pairs are all in other subsets than the ``wanted`` ones, and what to do."""
+    what, other_way = "training scans", ""
+    if subsets == HELD_OUT_SUBSETS:
+        what, other_way = "held-out scans (--val_every)", ", or leave out --val_every"
+    return f"no {what}: these are looked for in {wanted[0]} .. {wanted[-1]}, so move some there{other_way}"
+
+
 def _remedy(data: Path) -> str:
     """What to do about a folder without pairs, by what else lies in it."""
     there = (name for _, _, names in os.walk(data) for name in names)
-    names = list(itertools.islice(there, LISTED))
+    names = [name for name in itertools.islice(there, LISTED) if name not in PICTURES]
     image = next((name for name in names if name.lower().endswith(SUFFIXES)), "")
     scans = f"make them of CT or MR scans: python preprocess/luna_pre.py --data {data} --save my_pairs"
     if not image or any(name.lower().endswith(SCANS) for name in names):

@@ -9,12 +9,11 @@ from typing import Any
 
 from datasets import chest, luna
 from datasets.chest import ChestPairs, find_chest
-from datasets.chest_files import PROJECT_LIST, listed
+from datasets.chest_files import ALL_IMAGES, PROJECT_LIST, listed, training_list
 from datasets.loader import Batch, PairDataset
-from datasets.luna import LunaPairs, find_luna
+from datasets.luna import HELD_OUT_SUBSETS, LunaPairs, find_luna
 from datasets.recipes import recipes_of
 
-HELD_OUT_SUBSETS = range(7, 10)
 HELD_OUT_LIST = "chest_valid.txt"
 
 
@@ -23,7 +22,8 @@ class Source:
     """How to find a data set's files and make pairs of views from them.
 
     ``find``: (folder, training list, ratio) -> paths. ``listed``: (folder, training list) -> how many there would be
-    without a ratio. ``find_held_out``: folder -> paths.
+    without a ratio. ``training_list``: (folder, training list) -> the list's path, None for all there are.
+    ``find_held_out``: folder -> paths.
     ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
     batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
     shown black and white. ``recipes``: how files were made, by the records beside them (datasets/recipes.py), if there
@@ -32,6 +32,7 @@ class Source:
 
     find: Callable[[Path, str | None, float], Sequence[str]]
     listed: Callable[[Path, str | None], int]
+    training_list: Callable[[Path, str | None], Path | None]
     find_held_out: Callable[[Path], Sequence[str]]
     pairs: Callable[[Sequence[str], int, int, int, bool], PairDataset]
     window: tuple[float, float]
@@ -51,6 +52,23 @@ def _held_out_luna(data: Path) -> list[str]:
     return [str(path) for path in find_luna(data, "none", 1.0, subsets=HELD_OUT_SUBSETS)]
 
 
+def list_name(n: str, data: Path, train_list: str | None) -> str:
+    """What the training list is called, "none" for all there are; "" where ``n`` has no such lists.
+
+    Of the project's own list with its folder, since many a list has the same name.
+    """
+    if n not in DATASETS:
+        return ""
+    path = DATASETS[n].training_list(data, train_list)
+    if path is None:
+        return ALL_IMAGES
+    return f"{path.parent.name}/{path.name}" if path == PROJECT_LIST else path.name
+
+
+def _chest_list(data: Path, train_list: str | None) -> Path | None:
+    return None if train_list == ALL_IMAGES else training_list(data, train_list)
+
+
 def _held_out_chest(data: Path) -> list[str]:
     own = data / HELD_OUT_LIST
     return find_chest(data, str(own if own.exists() else PROJECT_LIST.with_name(HELD_OUT_LIST)))
@@ -66,6 +84,23 @@ def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: 
 
 DATASETS = {
     # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
-    "chest": Source(find_chest, listed, _held_out_chest, _chest, window=(-2.12, 2.25), augment=chest.augment_batch),
-    "luna": Source(_find_luna, _listed_luna, _held_out_luna, _luna, (0.0, 1.0), luna.augment_batch, recipes_of),
+    "chest": Source(
+        find_chest,
+        listed,
+        _chest_list,
+        _held_out_chest,
+        _chest,
+        window=(-2.12, 2.25),
+        augment=chest.augment_batch,
+    ),
+    "luna": Source(
+        _find_luna,
+        _listed_luna,
+        luna.training_list,
+        _held_out_luna,
+        _luna,
+        window=(0.0, 1.0),
+        augment=luna.augment_batch,
+        recipes=recipes_of,
+    ),
 }

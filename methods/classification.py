@@ -38,14 +38,14 @@ class ClassScores:
 
     def table(self, title: str, never_seen: Collection[str] = ()) -> str:
         """Lines to read, one a class; ``never_seen``: the classes whose AUROC says nothing, for want of examples."""
-        width = max(map(len, (title, f"mean of {counted(len(self.positives), 'class')}", *self.positives)))
+        mean = f"mean of {counted(len(self.auroc), 'class')}"
+        width = max(map(len, (title, mean, *self.positives)))
         lines = [f"{title:<{width}}  positives   AUROC"]
         for name, count in self.positives.items():
             value = f"{self.auroc[name]:.4f}" if name in self.auroc else f"     -  {self.skipped[name]}"
             remark = "  no positives in training" if name in never_seen and name in self.auroc else ""
             lines.append(f"{name:<{width}}  {count:9d}  {value}{remark}")
-        mean_of = f"mean of {counted(len(self.auroc), 'class')}"
-        lines.append(f"{mean_of:<{width}}  {'':9}  {self.mean:.4f}")
+        lines.append(f"{mean:<{width}}  {'':9}  {self.mean:.4f}")
         return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from datasets.loader import Loader
 from datasets.recipes import with_scans
-from datasets.registry import DATASETS
+from datasets.registry import DATASETS, list_name
 from methods import METHODS
 from methods.base import Method
 from methods.pcrl import PCRLConfig
@@ -132,7 +132,8 @@ def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
     def build() -> Job:
         loader, files = build_loader(options, devices.main, ranks)
         held_out = build_held_out(options, devices.main, ranks)
-        facts = {"shape": list(view_shape(loader))} | tell_recipes(options, files, ranks)
+        listed = list_name(options.n, Path(options.data), options.train_list or None)
+        facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
         network = build_student(options, view_shape(loader), facts.get("recipes", ()))
         method = build_method(options, network, len(loader), devices, ranks)
         return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from datasets.registry import list_name
 from methods.base import Method
 from options import Options
 from phases.task import Task
@@ -48,7 +49,7 @@ def learn(options: Options, devices: Devices, ranks: Ranks) -> None:
         task = TASKS[options.n](options, devices, ranks)
         evaluation = Periodic(task.judge, options.val_every, options.epochs)
         finish, shape = partial(_finish, task, options), task.loader.first_sample["image"].shape[1:]
-        facts = {"shape": list(shape)}
+        facts = {"shape": list(shape), "list": list_name(options.n, Path(options.data), options.train_list or None)}
         return Job(task.method, task.loader, task.files, (0.0, 1.0), evaluation, finish, facts, task.note)
 
     execute(options, devices, ranks, build)

@@ -14,6 +14,7 @@ import argparse
 import csv
 import gzip
 import io
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from utils.cli import Parser, help_format
 from utils.errors import UserError, run_cli
 from utils.files import write_text
 from utils.seeding import generator
+from utils.words import counted
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = "torchxrayvision"
@@ -45,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     save = "where the lists go (default: train_val_txt)"
     add("--save", metavar="FOLDER", type=Path, default=PROJECT / "train_val_txt", help=save)
     add("--seed", metavar="N", type=int, default=0, help="of the permutation of the patients (default: 0)")
+    add("--replace", action="store_true", help="replace lists in --save that are others")
     return parser.parse(argv)
 
 
@@ -81,7 +84,7 @@ def read_table(data: bytes, name: str) -> dict[str, list[str]]:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, AttributeError) as error:
         raise UserError(f"{name} cannot be read as NIH's {TABLE}: {error}") from error
     if len(patients) < len(SHARES):
-        raise UserError(f"{name}: {len(patients)} patients cannot be split into {len(SHARES)} lists")
+        raise UserError(f"{name}: {counted(len(patients), 'patient')} cannot be split into {len(SHARES)} lists")
     return patients
 
 
@@ -99,6 +102,19 @@ def split(patients: dict[str, list[str]], seed: int) -> dict[str, list[str]]:
     return lists
 
 
+def refuse_others(save: Path, texts: dict[str, str]) -> None:
+    """UserError if one of these files is in ``save`` with another content: runs may have been made with it."""
+    others = [name for name, text in texts.items() if os.path.lexists(save / name) and not _holds(save / name, text)]
+    if others:
+        raise UserError(
+            f"--save {save} holds other lists ({', '.join(others)}); give another --save, or --replace to replace them"
+        )
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
 def main() -> None:
     options = parse_args()
     if options.seed < 0:
@@ -106,12 +122,16 @@ def main() -> None:
     try:
         data = options.table.read_bytes() if options.table else download_table()
         lists = split(read_table(data, str(options.table or TABLE)), options.seed)
+        files = {name: f"chest_{name}.txt" for name in lists}
+        texts = {files[name]: "\n".join(lines) + "\n" for name, lines in lists.items()}
+        if not options.replace:
+            refuse_others(options.save, texts)
         options.save.mkdir(parents=True, exist_ok=True)
         for name, lines in lists.items():
-            path = options.save / f"chest_{name}.txt"
-            write_text(path, "\n".join(lines) + "\n")
+            path = options.save / files[name]
+            write_text(path, texts[files[name]])
             patients = len({line.partition("_")[0] for line in lines})
-            print(f"{path}: {len(lines)} images of {patients} patients")
+            print(f"{path}: {counted(len(lines), 'image')} of {counted(patients, 'patient')}")
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -36,10 +37,11 @@ from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive
+from utils.words import counted
 
 EXAMPLES = """example:
   python preprocess/chest_store.py --data chest14_data_path --save store_path --size 512
-  python main.py --data store_path --n chest --output pretrained_model_save_path
+  python main.py --data store_path --n chest --train_list none --ratio 1.0 --output pretrained_model_save_path
 """
 SMALLEST = 64  # of --size, as of main.py
 SAMPLED = 16  # images that are read to say how large the store will be
@@ -90,9 +92,30 @@ def describe(flags: argparse.Namespace, files: list[str]) -> str:
     """What ``store.json`` says of these images; UserError if ``--save`` has another store."""
     names = {file: path for path, file in Images(flags.data).files.items()}
     description = json.dumps({"format": FORMAT, "size": flags.size, "names": [names[file] for file in files]})
-    if is_store(flags.save) and (flags.save / DESCRIPTION).read_text(encoding="utf-8") != description:
-        raise UserError(f"--save {flags.save}: a store of other images or of another --size; give another folder")
+    if is_store(flags.save):
+        former = (flags.save / DESCRIPTION).read_text(encoding="utf-8")
+        if former != description:
+            raise UserError(f"--save {flags.save}: {difference(former, description)}; give another folder")
     return description
+
+
+def difference(former: str, wanted: str) -> str:
+    """What a store that is there differs in from the wanted one, by their descriptions."""
+    now = json.loads(wanted)
+    try:
+        then = json.loads(former)
+        size, names, version = then["size"], set(then["names"]), then["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"its {DESCRIPTION} does not describe a store"
+    words = [f"format {version}, not {now['format']}"] * (version != now["format"])
+    if size != now["size"]:
+        words.append(f"--size {size or 'none'}, not {now['size'] or 'none'}")
+    gone, new = len(names - set(now["names"])), len(set(now["names"]) - names)
+    if gone or new:
+        words.append(
+            f"{counted(gone, 'image')} that {'is' if gone == 1 else 'are'} not wanted now, and {new} not in it"
+        )
+    return f"it holds another store: {'; '.join(words) or 'its images are in another order'}"
 
 
 def begin(flags: argparse.Namespace, description: str) -> None:
@@ -113,7 +136,7 @@ def announce(files: list[str], remaining: int, flags: argparse.Namespace) -> Non
     there = next(folder for folder in (flags.save, *flags.save.absolute().parents) if folder.exists())
     each, free = sum(sizes) / len(sizes), shutil.disk_usage(there).free
     say(
-        f"{len(files)} images: a store of about {size_text(len(files) * each)}; "
+        f"{counted(len(files), 'image')}: a store of about {size_text(len(files) * each)}; "
         f"{size_text(remaining * each)} to be written, {size_text(free)} free in {flags.save}"
     )
     if remaining * each > free:
@@ -175,6 +198,18 @@ def fill(shards: list[Shard], workers: int) -> list[str]:
     return problems
 
 
+def command(flags: argparse.Namespace) -> str:
+    """What pre-trains on the store: with the list given or the one that main.py takes, if all its images are there."""
+    given = None if flags.train_list == ALL_IMAGES else flags.train_list
+    chosen = given
+    try:
+        find_chest(flags.save, given)
+    except UserError:
+        chosen = ALL_IMAGES
+    listed = f" --train_list {shlex.quote(chosen)}" if chosen else ""
+    return f"python main.py --data {shlex.quote(str(flags.save))} --n chest{listed} --ratio 1.0 --output my_run"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     flags = parse(argv)
@@ -193,7 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--save {flags.save}: {error.strerror or error}") from error
     for problem in problems:
         say(f"left out: {problem}")
-    say(f"{len(files) - len(problems)} images are in {flags.save}: python main.py --data {flags.save} --n chest --d 2")
+    made = len(files) - len(problems)
+    say(f"{counted(made, 'image is', 'images are')} in {flags.save}; to pre-train on them: {command(flags)}")
     return 1 if problems else 0
 
 

@@ -43,6 +43,7 @@ from utils.cli import Parser, help_format
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
+from utils.words import counted
 
 EXAMPLES = """examples:
   as published:
@@ -151,16 +152,20 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     if any(side % 8 for side in shape):
         warn("the 3D network halves a crop three times: crops whose sides are no multiples of 8 do not train")
     if not percentiles and not options.has_tissue_rule:
-        warn(f"the window leaves out {TISSUE_HU} HU: there is no limit on the tissue in a crop")
+        beside = f"--hu_max {options.hu_max} is" if options.hu_max < TISSUE_HU else f"--hu_min {options.hu_min} is not"
+        warn(f"{beside} below {TISSUE_HU} HU, where tissue begins: there is no limit on the tissue in a crop")
     return options
 
 
-def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float) -> str:
-    """The report of a run: what was written, skipped and not possible, one line a scan that fell short."""
+def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float, drawn: bool) -> str:
+    """The report of a run: what was written, skipped and not possible, one line a scan that fell short.
+
+    ``drawn``: a preview is asked for.
+    """
     pairs = sum(outcome.pairs for outcome in outcomes)
     former = sum(outcome.pairs for outcome in outcomes if outcome.done_before)
     before = f", {'all' if former == pairs else former} of them there already" if former else ""
-    line = f"{_counted(len(outcomes), 'scan')}: {_counted(pairs, 'pair')} of {options.size} voxels in {save}{before}"
+    line = f"{counted(len(outcomes), 'scan')}: {counted(pairs, 'pair')} of {options.size} voxels in {save}{before}"
     lines = [f"{line} ({seconds:.1f} s)"]
     for outcome in outcomes:
         if outcome.problem:
@@ -170,15 +175,23 @@ def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: 
         elif outcome.shortage:
             lines.append(f"fewer pairs: {outcome.name}: {outcome.pairs} of {options.pairs}; {outcome.shortage}")
         if outcome.flat:
+            flat = f"{outcome.flat} of {counted(outcome.pairs, 'pair')}"
+            are = "is" if outcome.flat == 1 else "are"
             lines.append(
-                f"nothing to see: {outcome.name}: {outcome.flat} of {outcome.pairs} pairs are nearly constant; "
-                f"look with --preview, and choose the window"
+                f"nothing to see: {outcome.name}: {flat} {are} nearly constant; {_more_to_see(options, drawn)}"
             )
     return "\n".join(lines)
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+def _more_to_see(options: PairOptions, drawn: bool) -> str:
+    """What helps where crops are nearly constant."""
+    look = "" if drawn else "look with --preview; "
+    if not options.has_tissue_rule:
+        return f"{look}choose another window"
+    return (
+        f"{look}the limit on tissue, made for lungs, may have left only air: --hu_min {TISSUE_HU} or more lifts it, "
+        f"e.g. --hu_min -150 --hu_max 250"
+    )
 
 
 def draw(jobs: Sequence[Job], wanted: int, save: Path) -> None:
@@ -188,7 +201,7 @@ def draw(jobs: Sequence[Job], wanted: int, save: Path) -> None:
         drawn = draw_preview(jobs, wanted, path)
     except OSError as error:
         raise cannot_write(save, error) from None
-    say(f"{path} shows {drawn} pair{'s' * (drawn != 1)}" if drawn else f"no pair to draw in {path}")
+    say(f"{path} shows {counted(drawn, 'pair')}" if drawn else f"no pair to draw in {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,13 +224,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     broken = [outcome for outcome in outcomes if outcome.problem]
     if len(broken) == len(outcomes) == 1:
         raise UserError(f"{broken[0].name}: {broken[0].problem}")
-    say(summary(outcomes, options, flags.save, time.monotonic() - started))
+    say(summary(outcomes, options, flags.save, time.monotonic() - started, bool(flags.preview)))
     if len(broken) == len(outcomes):
         raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
     if flags.preview:
         draw(jobs, flags.preview, flags.save)
     if listed:
-        say(f"{flags.save / LIST_NAME} names {listed} scan{'s' * (listed != 1)}")
+        say(f"{flags.save / LIST_NAME} names {counted(listed, 'scan')}")
     return 1 if broken else 0
 
 

@@ -12,6 +12,7 @@ Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -34,13 +35,14 @@ from utils.cli import Parser, help_format
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
+from utils.words import counted
 
 SMALLEST, MULTIPLE = 16, 8
 
 
 EXAMPLES = """example:
   python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
-  python main.py --data nodule_crops_path --n nodules --phase finetune --output nodules_finetuned
+  python main.py --data nodule_crops_path --n nodules --phase finetune --ratio 1.0 --output nodules_finetuned
 """
 
 
@@ -111,11 +113,14 @@ def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> lis
 
 def summary(outcomes: list[Outcome], shape: tuple[int, ...], save: Path, seconds: float) -> str:
     """The report of a run: what was written, what was there, one line a scan that is broken or fell short."""
-    made = [outcome for outcome in outcomes if not outcome.problem and not outcome.done_before]
     done = [outcome for outcome in outcomes if outcome.done_before]
-    lines = [f"{_crops_of(made)} of {' x '.join(map(str, shape))} voxels written to {save} in {seconds:.1f} s"]
-    if done:
-        lines.append(f"{_crops_of(done)} were there before")
+    made = [outcome for outcome in outcomes if not outcome.problem and not outcome.done_before]
+    size = f"of {' x '.join(map(str, shape))} voxels"
+    if made or not done:
+        lines = [f"{_crops_of(made)} {size} written to {save} in {seconds:.1f} s"]
+        lines += [f"{_crops_of(done)} were there before"] * bool(done)
+    else:
+        lines = [f"{_crops_of(done)} {size} in {save}, all of them there already ({seconds:.1f} s)"]
     lines += [f"broken: {outcome.name}: {outcome.problem}" for outcome in outcomes if outcome.problem]
     lines += [f"fewer crops: {outcome.name}: {outcome.shortage}" for outcome in outcomes if outcome.shortage]
     return "\n".join(lines)
@@ -123,8 +128,7 @@ def summary(outcomes: list[Outcome], shape: tuple[int, ...], save: Path, seconds
 
 def _crops_of(outcomes: list[Outcome]) -> str:
     positives, negatives = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("positives", "negatives"))
-    scans = f"{len(outcomes)} scan{'s' * (len(outcomes) != 1)}"
-    return f"{positives} crops with a nodule and {negatives} without from {scans}"
+    return f"{counted(positives, 'crop')} with a nodule and {negatives} without from {counted(len(outcomes), 'scan')}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,7 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(broken) == len(outcomes):
         raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
     if listed := write_labels(flags.save):
-        say(f"{flags.save / LABELS_NAME} lists {listed} crops: python main.py --data {flags.save} --n nodules")
+        say(
+            f"{flags.save / LABELS_NAME} lists {counted(listed, 'crop')}; to learn from them: python main.py --data "
+            f"{shlex.quote(str(flags.save))} --n nodules --phase finetune --ratio 1.0 --output my_nodules"
+        )
     return 1 if broken else 0
 
 

@@ -107,7 +107,7 @@ class Outcome:
 
 
 def made_otherwise(job: Job) -> tuple[int, str]:
-    """The number of crops that are there but were made with other options, and the first difference in words."""
+    """The number of crops that are there but were made with other options, and what they differ in, in words."""
     record = read_record(job.record, *RECORD_KEYS)
     words = difference(record, asdict(job.options), OPTION_WORDS) if record else ""
     return (len(record["crops"]), words) if record and words else (0, "")

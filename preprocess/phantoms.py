@@ -4,16 +4,19 @@ SAVE/LUNA16 gets subset<k>/<series uid>.mhd and .raw, annotations.csv (the nodul
 candidates_V2.csv (the nodules, and places without one). SAVE/Chest14 gets images/<patient>_<index>.png and
 chest_{train,valid,test}.txt, whose labels are true: they say what was put into the phantom. Patient 1 of the
 X-rays is the patient of scan 1, and so on. Nothing is downloaded, and the same seed makes the same bytes,
-whatever the number of workers.
+whatever the number of workers. SAVE/phantoms.json says what was made: a later run may add to it, with the same
+--seed and --size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
@@ -36,12 +39,16 @@ from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.files import atomic_path, write_text
 from utils.seeding import generator
+from utils.words import counted
 
 UID_ROOT = "1.3.6.1.4.1.32473"  # RFC 5612: the enterprise number for examples, so no real scan has such a uid
 # The subset of scan 1, 2, ...: training (0-6) and validation (7-9) both get some from the third scan on, and
 # a later run with more scans puts none of them elsewhere.
 SUBSETS = (0, 0, 7, 1, 2, 8, 3, 4, 9, 5, 6)
 RGBA_SHARE = 0.1  # a few of NIH's files have four channels
+RECORD = "phantoms.json"  # in --save: the options of the runs that wrote there, of numbers the largest
+NUMBERS = ("scans", "patients", "xrays_per_patient")
+TABLES = ("annotations.csv", "candidates_V2.csv")
 LIMITS = {"scans": (0, 9999), "patients": (0, 9999), "xrays_per_patient": (1, 999), "size": (64, 4096)}
 
 
@@ -81,6 +88,11 @@ def subset(number: int) -> int:
 def patient(seed: int, number: int) -> Patient:
     """The patient of this number: the same person in the scan and in the X-rays."""
     return sample_patient(generator(seed, "phantom", number))
+
+
+def xray_names(patient: int, xrays: int) -> list[str]:
+    """The files of a patient's X-rays, named as NIH's are."""
+    return [f"{patient:08d}_{index:03d}.png" for index in range(xrays)]
 
 
 def make(job: Job) -> Made:
@@ -148,7 +160,7 @@ def make_xrays(job: Job) -> Made:
     rng = generator(job.seed, "phantom", job.number, "xrays")
     phantom = upright_phantom(patient(job.seed, job.number), rng)
     labels = " ".join(str(int(label in phantom.labels)) for label in CHEST14_LABELS)
-    names = [f"{job.number:08d}_{index:03d}.png" for index in range(job.xrays)]
+    names = xray_names(job.number, job.xrays)
     folder = job.save / "Chest14" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -190,6 +202,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", "PIXELS", 512, "sides of an X-ray (default: 512; NIH's have 1024)")
     add("--seed", "N", 0, "of all randomness (default: 0)")
     add("--workers", "N", available_cores(), "processes (default: one a core)")
+    parser.add_argument(
+        "--replace", action="store_true", help="replace phantoms in --save that were made with another --seed or --size"
+    )
     flags = parser.parse(argv)
     folders(flags, "save")
     for name, (low, high) in LIMITS.items():
@@ -210,13 +225,58 @@ def write_tables(flags: argparse.Namespace, made: dict[tuple[str, int], Made]) -
     if scans:
         folder = flags.save / "LUNA16"
         rows = ["seriesuid,coordX,coordY,coordZ,diameter_mm", *(row for scan in scans for row in scan.annotations)]
-        write_text(folder / "annotations.csv", "\n".join(rows) + "\n")
+        write_text(folder / TABLES[0], "\n".join(rows) + "\n")
         rows = ["seriesuid,coordX,coordY,coordZ,class", *(row for scan in scans for row in scan.candidates)]
-        write_text(folder / "candidates_V2.csv", "\n".join(rows) + "\n")
+        write_text(folder / TABLES[1], "\n".join(rows) + "\n")
     if flags.patients:
         for name, numbers in split(flags.seed, flags.patients).items():
             lines = [f"{line}\n" for number in numbers for line in made["xrays", number].labels]
             write_text(flags.save / "Chest14" / f"chest_{name}.txt", "".join(lines))
+
+
+def read_record(save: Path) -> dict[str, int]:
+    """What earlier runs made in ``save``; empty if nothing, or it is not known."""
+    try:
+        record = json.loads((save / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    names = (*NUMBERS, "seed", "size")
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), int) for name in names)
+    return {name: record[name] for name in names} if whole else {}
+
+
+def difference(former: dict[str, int], flags: argparse.Namespace) -> str:
+    """What the phantoms that are there were made with otherwise, in words; "" if the new ones belong to them."""
+    names = ["seed", *["size"] * bool(former["patients"] and flags.patients)]
+    others = [name for name in names if former[name] != getattr(flags, name)]
+    return "; ".join(f"--{name} {former[name]}, not {getattr(flags, name)}" for name in others)
+
+
+def make_room(flags: argparse.Namespace) -> None:
+    """Write down what is made; UserError if ``--save`` has phantoms that do not belong to it, unless to be replaced."""
+    former = read_record(flags.save)
+    if former and (words := difference(former, flags)):
+        if not flags.replace:
+            raise UserError(
+                f"--save {flags.save} holds phantoms made with other options ({words}); give another --save, or "
+                f"--replace to replace them"
+            )
+        remove(flags.save, former)
+        former = {}
+    record = {name: max(getattr(flags, name), former.get(name, 0)) for name in NUMBERS}
+    size = flags.size if flags.patients else former.get("size", flags.size)
+    write_text(flags.save / RECORD, json.dumps(record | {"seed": flags.seed, "size": size}) + "\n")
+
+
+def remove(save: Path, former: dict[str, int]) -> None:
+    """Remove the files that earlier runs made, and nothing else."""
+    scans, xrays, patients = save / "LUNA16", save / "Chest14", range(1, former["patients"] + 1)
+    files = [scans / name for name in TABLES] + [xrays / f"chest_{name}.txt" for name in ("train", "valid", "test")]
+    for number, suffix in product(range(1, former["scans"] + 1), (".mhd", ".raw")):
+        files.append(scans / f"subset{subset(number)}" / f"{series_uid(former['seed'], number)}{suffix}")
+    names = (name for number in patients for name in xray_names(number, former["xrays_per_patient"]))
+    for file in (*files, *(xrays / "images" / name for name in names)):
+        file.unlink(missing_ok=True)
 
 
 def warn_of_others(save: Path, made: dict[tuple[str, int], Made]) -> None:
@@ -225,7 +285,8 @@ def warn_of_others(save: Path, made: dict[tuple[str, int], Made]) -> None:
     for found in ("LUNA16/subset*/*.mhd", "Chest14/images/*.png"):
         others = sum(path.name not in ours for path in save.glob(found))
         if others:
-            warn(f"{save / found} holds {others} files that this run did not make; the lists do not name them")
+            them = "it" if others == 1 else "them"
+            warn(f"{save / found} holds {counted(others, 'file')} that this run did not make; no list names {them}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -240,6 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made: dict[tuple[str, int], Made] = {}
     try:
         flags.save.mkdir(parents=True, exist_ok=True)
+        make_room(flags)
         with tqdm(total=len(jobs), unit="patient", disable=None) as bar:  # None: not where nobody watches
             for job, result in run_parallel(make, jobs, min(flags.workers, len(jobs))):
                 if result is None:
@@ -253,9 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--save {flags.save}: cannot write {error.filename or ''}: {error.strerror}") from error
     warn_of_others(flags.save, made)
     nodules = sum(len(each.annotations) for each in made.values())
+    xrays = flags.patients * flags.xrays_per_patient
     say(
-        f"{flags.scans} scans with {nodules} nodules and {flags.patients * flags.xrays_per_patient} X-rays of "
-        f"{flags.patients} patients written to {flags.save} in {time.monotonic() - started:.1f} s"
+        f"{counted(flags.scans, 'scan')} with {counted(nodules, 'nodule')} and {counted(xrays, 'X-ray')} of "
+        f"{counted(flags.patients, 'patient')} written to {flags.save} in {time.monotonic() - started:.1f} s"
     )
     return 0
 

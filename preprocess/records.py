@@ -17,6 +17,7 @@ from preprocess.scans import Scan
 from utils.errors import UserError
 from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
 from utils.npy import read_array
+from utils.words import counted
 
 
 def recipe_of(scan: Scan, version: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,17 +36,15 @@ def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
 
 
 def difference(record: Mapping[str, Any], options: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    """The first of these options that was another one when the record was written, in words; "" if none was.
+    """Those of these options that were others when the record was written, in words; "" if none was.
 
     ``words``: what an option is called, for people.
     """
     former, now = record["recipe"], json.loads(json.dumps(options))
     if not isinstance(former, dict):
         return ""
-    for name, called in words.items():
-        if name in former and former[name] != now[name]:
-            return f"{called} {_shown(former[name])}, not {_shown(now[name])}"
-    return ""
+    others = [name for name in words if name in former and former[name] != now[name]]
+    return "; ".join(f"{words[name]} {_shown(former[name])}, not {_shown(now[name])}" for name in others)
 
 
 def _shown(value: Any) -> str:
@@ -63,7 +62,7 @@ def refuse_others(save: Path, what: str, others: Iterable[tuple[int, str]]) -> N
     if found:
         number = sum(number for number, _ in found)
         raise UserError(
-            f"--save {save} holds {number} {what}{'s' * (number != 1)} made with other options ({found[0][1]}); give "
+            f"--save {save} holds {counted(number, what)} made with other options ({found[0][1]}); give "
             f"another --save, or --replace to replace them"
         )
 

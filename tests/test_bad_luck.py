@@ -45,7 +45,7 @@ def test_one_in_a_hundred_is_replaced_counted_and_said(damaged: tuple[Path, Path
     argv = ("--data", data, "--b", 50, "--epochs", 1, "--workers", 2, "--output", tmp_path / "out", *LEAN)
     run = run_main(*argv, "--on_bad_sample", "skip")
     assert run.returncode == 0, run.stderr
-    assert f"warning: 1 sample replaced by others, the first: {bad}" in run.stderr
+    assert f"warning: 1 sample was replaced by others, the first: {bad}" in run.stderr
     assert rows(tmp_path / "out")[-1]["replaced"] == 1
 
 

@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from export import export
+from export import main as export_main
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import PCRLNetwork, build_network, published_state
 from models.standalone_unet3d import UNet3d as StandaloneUNet3d
@@ -24,6 +25,7 @@ from options import Options, parse_options
 from tests.conftest import ROOT
 from training.checkpoint import Position, TrainingState
 from training.precision import build_precision
+from training.record import origin
 from training.schedule import build_optimizer
 from utils.errors import UserError
 
@@ -44,7 +46,7 @@ def lively(network: nn.Module) -> None:
 
 def save_checkpoint(path: Path, n: str, **flags: Any) -> PCRLNetwork:
     """A checkpoint as a run leaves it, after 3 epochs and a step; -> its student, with a teacher that differs."""
-    options = Options(n=n, data="/secret/place/xrays", b=4, epochs=240, ratio=1.0, **flags)
+    options = Options(**{"n": n, "data": "/secret/place/xrays", "b": 4, "epochs": 240, "ratio": 1.0} | flags)
     network = build_network(options.dims, options.inchannel, options.outchannel, options.norm, options.final_act)
     method = PCRL(network, PCRLConfig(n_data=2, queue_size=8))
     lively(method.student)
@@ -242,7 +244,7 @@ def check_card(card: str, checkpoint: Path, folder: Path) -> None:
     for fact in (
         LIST_SHA256,
         "10 training samples",
-        "3 epochs completed of 240, 3 steps each; 10 steps in all",  # 10 samples in batches of 4: 3; 3 x 3 + 1
+        "3 of 240 epochs completed, 3 steps each; 10 steps in all",  # 10 samples in batches of 4: 3; 3 x 3 + 1
         "2026-01-02T03:04:05+00:00",
         "torch 2.99.1",
         "0123abcd",
@@ -253,6 +255,9 @@ def check_card(card: str, checkpoint: Path, folder: Path) -> None:
         sha256(checkpoint),
         sha256(folder / "unet3d.pt"),
         sha256(folder / "unet3d.py"),
+        "CT or MR crops (LUNA16 or scans in its place)",
+        "What only the training needs",
+        "| precision | not recorded |",
     ):
         assert fact in card, fact
     assert "/secret" not in card, "a card is for others; nobody's folders are in it"
@@ -349,7 +354,7 @@ def test_nothing_is_overwritten(chest: Any, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
     export(path, tmp_path / "empty", "torchvision", teacher=False)  # an empty one will do
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"below: cannot be written in .*mine\.txt: Not a directory$"):
         export(path, tmp_path / "mine.txt" / "below", "torchvision", teacher=False)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "mine.txt"]
 
@@ -364,6 +369,7 @@ def test_run_record_of_another_run_is_not_believed(chest: Any, tmp_path: Path) -
 
 def carded(tmp_path: Path, run: dict[str, Any], **flags: Any) -> str:
     """The card of a 3D checkpoint that tells this of its run."""
+    tmp_path.mkdir(exist_ok=True)
     save_checkpoint(tmp_path / "checkpoint.pt", "luna", **flags)
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     torch.save(content | {"run": run}, tmp_path / "checkpoint.pt")
@@ -388,6 +394,42 @@ def test_card_tells_how_the_crops_were_cut_and_when(tmp_path: Path) -> None:
     ):
         assert fact in card, fact
     assert "-1000" not in card
+
+
+def test_card_tells_which_list_and_what_precision(tmp_path: Path) -> None:
+    card = carded(tmp_path / "a", {"samples": 1, "list": "luna_train.txt", "precision": "bfloat16"}, epochs=1)
+    for fact in (
+        "CT or MR crops (of the list `luna_train.txt`); 1 training sample;",
+        "| precision | bfloat16 |",
+        "3 of 1 epoch completed, 1 step each; 4 steps in all",
+    ):
+        assert fact in card, fact
+    assert "in its place" not in card
+    assert "CT or MR crops (all that were there)" in carded(tmp_path / "b", {"list": "none"})
+    assert "CT or MR crops (of the list `mine.txt`)" in carded(tmp_path / "c", {}, train_list="/secret/place/mine.txt")
+
+
+def test_card_of_fine_tuned_weights_tells_of_the_pre_training(chest: Any, tmp_path: Path) -> None:
+    content = torch.load(chest[0], weights_only=True)
+    before = {"samples": 300, "list": "train_val_txt/chest_train.txt", "list_sha256": LIST_SHA256}
+    torch.save(content | {"run": before}, tmp_path / "pretrained.pt")
+    assert origin("imagenet", None) == origin(str(chest[0]), None) == {}, "not known"
+    run = {"samples": 20, "list": "mine.txt"} | origin(str(tmp_path / "pretrained.pt"), None)
+    assert origin("", {"run": run}) == {"weight": run["weight"]}, "of a run that is resumed"
+    tuned = content | {"run": run, "opt": content["opt"] | {"phase": "finetune"}}
+    torch.save(tuned, tmp_path / "tuned.pt")
+    export(tmp_path / "tuned.pt", tmp_path / "weights", None, teacher=False)
+    card = (tmp_path / "weights/README.md").read_text()
+    for fact in (
+        "chest X-rays (of the list `mine.txt`); 20 training samples",
+        "| begun from | `pretrained.pt`, of pre-training |",
+        "| data of the pre-training | `--n chest`: chest X-rays (of the list `train_val_txt/chest_train.txt`); 300 ",
+        "| length of the pre-training | 3 of 240 epochs completed, 75 steps each; 226 steps in all |",
+        "The trained classifier is left out",
+    ):
+        assert fact in card, fact
+    assert "contrast head" not in card
+    assert "/secret" not in card
 
 
 def test_card_tells_of_percentiles_of_mixed_crops_and_of_what_is_not_known(tmp_path: Path) -> None:
@@ -422,6 +464,13 @@ def test_a_checkpoint_that_is_not_there_is_said_before_torch_is_imported(tmp_pat
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == status, done.stderr
         assert done.stderr == ("error: --checkpoint gone.pt: no such file\n" if status else "")
+
+
+@pytest.mark.parametrize(("argv", "missing"), [("", "--checkpoint"), ("--checkpoint x.pt", "--save")])
+def test_a_missing_flag_is_named(argv: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["export.py", *argv.split()])
+    with pytest.raises(UserError, match=f"^{missing} is missing: it names "):
+        export_main()
 
 
 def test_command_line_refuses_with_status_2(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def assert_times(output: Path) -> None:
     assert run["started"] <= run["resumed"][0]
     assert run["shape"] == [16, 16, 16]
     assert run["recipes"] == [{"scans": 3}]
+    assert (run["list"], run["precision"]) == ("none", "float32")
 
 
 def assert_same_run(output: Path, reference: Path) -> None:

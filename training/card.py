@@ -10,12 +10,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from datasets.recipes import UNKNOWN, with_scans
-from options import telling
+from options import SEGMENTATION, telling
+from utils.words import counted
 
-PHASES = {"pretask": "pre-training"}
-DATA = {
-    "chest": "chest X-rays (ChestX-ray14 or images in its place)",
-    "luna": "CT crops (LUNA16 or scans in its place)",
+PHASES = {"pretask": "pre-training", "finetune": "fine-tuning", "linear": "training of a head alone"}
+DATA = {  # what they are, and what is said where the list is not known
+    "chest": ("chest X-rays", "ChestX-ray14 or images in its place"),
+    "luna": ("CT or MR crops", "LUNA16 or scans in its place"),
 }
 INPUT = {
     2: "X-rays, {channels}, sizes multiples of 32 (pre-training: {size} x {size}), values 0..1, then {normal}",
@@ -70,7 +71,7 @@ Flags (of paths the last part):
   medical device.
 - The features follow the modality, body part, scanners and patients of the images above; check before you rely on them
   elsewhere.
-- What only the training needs (contrast head, gate, queue, optimizer) is left out.
+- {left_out}
 
 ## Licence
 
@@ -86,8 +87,8 @@ Contexts", ICCV 2021, arXiv 2109.04379.
 class CardFacts:
     """What a card tells beyond the run's options.
 
-    ``content``: a sentence on the weights. ``code``: five lines that load them. ``files``: (name, bytes, SHA-256).
-    ``source``: (name, SHA-256) of the checkpoint.
+    ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
+    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint.
     """
 
     architecture: str
@@ -95,6 +96,7 @@ class CardFacts:
     dims: int
     in_channels: int
     content: str
+    decoder: bool
     code: str
     files: list[tuple[str, int, str]]
     source: tuple[str, str]
@@ -109,12 +111,14 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
     method, phase = options.get("model", "pcrl"), options.get("phase", "pretask")
     run = _run(checkpoint, record)
     source, source_hash = facts.source
-    channels = f"{facts.in_channels} channel" + ("s" if facts.in_channels > 1 else "")
+    channels = counted(facts.in_channels, "channel")
     made = {
         "method": f"{method}, phase {phase}",
         "data": _data(checkpoint, options, run),
         "length": _length(checkpoint, options, run),
+        **_origin(run),
         "started": _started(run),
+        "precision": run.get("precision") or record.get("precision") or UNKNOWN,
         "commit": record.get("commit") or UNKNOWN,
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or UNKNOWN,
         "exported": datetime.now(timezone.utc).date().isoformat(),
@@ -132,6 +136,7 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         input=_input(facts, channels, options, run),
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
         flags=_flags(options) or UNKNOWN,
+        left_out=_left_out(facts, options),
         files="\n".join(f"| `{name}` | {size} | `{digest}` |" for name, size, digest in facts.files),
     )
 
@@ -152,6 +157,30 @@ def _run(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[st
     """Times and data of the run, as its checkpoint has them, else as ``run.json`` does."""
     run = checkpoint.get("run")
     return run if isinstance(run, Mapping) and run else {**record, **record.get("data", {})}
+
+
+def _origin(run: Mapping[str, Any]) -> dict[str, str]:
+    """Rows on the run whose weights this one began with, if that is known."""
+    known = run.get("weight")
+    if not isinstance(known, Mapping):
+        return {}
+    options, former = known["opt"], known["run"]
+    phase = options.get("phase", "pretask")
+    name = PHASES.get(phase, phase)
+    return {
+        "begun from": f"`{known['file']}`, of {name}",
+        f"data of the {name}": _data(known, options, former),
+        f"length of the {name}": _length(known, options, former),
+    }
+
+
+def _left_out(facts: CardFacts, options: Mapping[str, Any]) -> str:
+    """A sentence on what the checkpoint has beside the weights."""
+    if options.get("phase", "pretask") == "pretask":
+        return "What only the training needs (contrast head, gate, queue, optimizer) is left out."
+    if options.get("n") != SEGMENTATION:
+        return "The trained classifier is left out: these weights give features, and need a new head."
+    return "The optimizer is left out." if facts.decoder else "The trained decoder and output layer are left out."
 
 
 def _started(run: Mapping[str, Any]) -> str:
@@ -186,11 +215,15 @@ def _prepared(recipes: Sequence[Mapping[str, Any]]) -> str:
 
 def _data(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping[str, Any]) -> str:
     name, samples = options.get("n"), run.get("samples")
+    listed = run.get("list") or str(options.get("train_list") or "").rpartition("/")[2]
+    what, place = DATA.get(str(name), ("", ""))
+    if listed:
+        place = "all that were there" if listed == "none" else f"of the list `{listed}`"
     crops = [f"crops: {with_scans(run.get('recipes', [])) or UNKNOWN}"] if name == "luna" else []
     return "; ".join(
         (
-            f"`--n {name}`: {DATA[name]}" if name in DATA else f"`--n {name}`" if name else UNKNOWN,
-            f"{samples} training samples" if samples else f"number of training samples {UNKNOWN}",
+            f"`--n {name}`: {what} ({place})" if what else f"`--n {name}`" if name else UNKNOWN,
+            counted(samples, "training sample") if samples else f"number of training samples {UNKNOWN}",
             *crops,
             f"SHA-256 of their names `{checkpoint.get('list_sha256') or UNKNOWN}`",
         )
@@ -201,10 +234,12 @@ def _length(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping
     epoch, samples, batch = checkpoint.get("epoch"), run.get("samples"), options.get("b")
     if epoch is None:
         return UNKNOWN
-    completed = "epochs completed" if "list_sha256" in checkpoint else "is the epoch that its file names,"  # not ours
-    text = f"{epoch} {completed} of {options.get('epochs', UNKNOWN)}"
+    epochs = options.get("epochs")
+    text = f"{epoch} of {counted(epochs, 'epoch') if epochs else f'{UNKNOWN} epochs'} completed"
+    if "list_sha256" not in checkpoint:  # not ours
+        text = f"{epoch} is the epoch that its file names, of {epochs or UNKNOWN}"
     step = checkpoint.get("step", 0)
     if not samples or not batch:
         return text
     steps = math.ceil(samples / batch)
-    return f"{text}, {steps} steps each; {epoch * steps + step} steps in all"
+    return f"{text}, {counted(steps, 'step')} each; {counted(epoch * steps + step, 'step')} in all"

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
+from utils.words import counted
 
 
 def select_gpus(wanted: str | None, available: int) -> tuple[list[int], list[int]]:
@@ -81,7 +82,7 @@ class Devices:
         else:
             why = "asked for" if gpus is not None and not gpus.strip() else "no GPU to use"
             threads = torch.get_num_threads()
-            self.note = f"device: CPU ({why}), {threads} thread{'s' * (threads != 1)}"
+            self.note = f"device: CPU ({why}), {counted(threads, 'thread')}"
 
     def wrap(self, module: nn.Module) -> Callable[..., Any]:
         """DataParallel over the GPUs if there are several, else the module itself. To be applied for each call."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from options import Options
+from utils import torch_file
 from utils.files import write_text
 
 PACKAGES = (
@@ -34,6 +35,7 @@ PACKAGES = (
     "monai",
     "scikit-learn",
 )
+ORIGIN_OPTIONS = ("model", "phase", "n", "b", "epochs", "ratio", "train_list")  # what a card tells of --weight's run
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -68,6 +70,30 @@ def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:
         return {}
     of_this_run = isinstance(record, dict) and record.get("data", {}).get("list_sha256") == list_sha256
     return record if of_this_run and list_sha256 else {}
+
+
+def origin(weight: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is known of the run that ``--weight`` is of, under ``weight``; nothing if that is none, or does not say.
+
+    ``checkpoint``: gone on from. What the run itself began with is in there.
+    """
+    if checkpoint is not None:
+        former = checkpoint.get("run", {}).get("weight")
+        return {"weight": former} if former else {}
+    if not os.path.isfile(weight):
+        return {}
+    content = torch_file.load(weight)
+    known = content if isinstance(content, Mapping) else {}
+    if not isinstance(known.get("opt"), Mapping) or not known.get("run"):
+        return {}
+    options = {name: known["opt"].get(name) for name in ORIGIN_OPTIONS}
+    return {
+        "weight": {
+            "file": os.path.basename(weight),
+            "opt": options,
+            **{key: known.get(key) for key in ("epoch", "step", "list_sha256", "run")},
+        }
+    }
 
 
 def times(output: Path, list_sha256: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:

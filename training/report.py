@@ -239,11 +239,12 @@ class Reporter:
         for warning in self._watch.epoch(watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
             warn(warning)
         if totals.good < totals.steps:
-            skipped = f"{totals.steps - totals.good} of {counted(totals.steps, 'step')}"
-            warn(f"{skipped} were skipped: loss or gradient not finite")
+            skipped = totals.steps - totals.good
+            were = "was" if skipped == 1 else "were"
+            warn(f"{skipped} of {counted(totals.steps, 'step')} {were} skipped: loss or gradient not finite")
         if totals.faults:
-            samples = counted(len(totals.faults), "sample")
-            warn(f"{samples} replaced by others, the first: {totals.faults[0]}")
+            replaced = counted(len(totals.faults), "sample was", "samples were")
+            warn(f"{replaced} replaced by others, the first: {totals.faults[0]}")
         for name, value in means.items():
             self._board.add_scalar(f"epoch/{name}", value, epoch + 1)
         self._totals = EpochTotals()

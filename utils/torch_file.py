@@ -16,6 +16,8 @@ from utils.files import atomic_path
 from utils.memory import lack_of_memory
 from utils.pickled_numbers import STAND_INS
 
+ZIP = b"PK\x03\x04"  # what torch.save's files begin with
+
 
 def save(path: str | Path, payload: dict[str, Any]) -> None:
     """``torch.save`` to a temporary file, then a rename."""
@@ -30,8 +32,8 @@ def check(path: str | Path) -> None:
             broken = archive.testzip()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read, it is damaged or no checkpoint ({error})") from None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError):
+        raise UserError(f"{path}: {_fault(path)}") from None
     if broken is not None:
         raise UserError(f"{path}: damaged, the checksum of its part {broken} is wrong")
 
@@ -49,10 +51,23 @@ def load(path: str | Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds a {foreign[1]}" if foreign else str(error).splitlines()[0]
-        raise UserError(f"{path}: refused, it is not a file of plain tensors ({reason})") from None
+        reason = f"refused, it is not a file of plain tensors (it holds a {foreign[1]})" if foreign else None
+        raise UserError(f"{path}: {reason or _fault(path)}") from None
     except Exception as error:  # on a damaged file the reader fails with whatever it comes upon
         if lack_of_memory(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read, it is damaged or no checkpoint ({reason})") from None
+        raise UserError(f"{path}: {_fault(path)}") from None
+
+
+def _fault(path: str | Path) -> str:
+    """What is wrong with a file that cannot be loaded; what torch says of it would help nobody, and may mislead."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(ZIP))
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    if not begin:
+        return "is empty: it has 0 bytes"
+    if begin == ZIP and not zipfile.is_zipfile(path):  # a zip file's table of contents is at its end
+        return "cannot be read, it is cut short or damaged"
+    return "cannot be read, it is no checkpoint (as torch.save writes them), or a damaged one"

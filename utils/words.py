@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 class``, ``3 classes``: the noun is given in the singular."""
-    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "sh", "tch")) else "s"
-    return f"{number} {noun}{ending}"
+def counted(number: int, one: str, several: str = "") -> str:
+    """``1 class``, ``3 classes``; ``several``: the plural, where it has another ending."""
+    ending = "es" if one.endswith(("s", "x", "sh", "tch")) else "s"
+    return f"{number} {one if number == 1 else several or one + ending}"

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import phases.preview
+import preprocess.preview
+import training.report
 from datasets.chest_files import PROJECT_LIST, find_chest, listed
+from datasets.images import PICTURES
 from datasets.lists import read_list
 from utils.errors import UserError
 
@@ -118,6 +122,13 @@ def test_all_images_are_those_with_a_suffix_and_dicom_files_without_one(tmp_path
     (tmp_path / "CT.1.2.840.5").write_bytes(bytes(128) + b"DICM" + bytes(20))
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(20))
     assert names(find_chest(tmp_path, "none")) == ["CT.1.2.840.5", "a.jpg", "b.PNG", "c.dcm", "d.jpeg"]
+
+
+def test_pictures_that_the_project_draws_are_no_x_rays(tmp_path: Path) -> None:
+    drawn = {preprocess.preview.FILE_NAME, phases.preview.FILE_NAME, training.report.CURVES}
+    assert drawn == set(PICTURES)
+    touch(tmp_path, "a.png", "run/views.png", *drawn)
+    assert names(find_chest(tmp_path, "none")) == ["a.png"]
 
 
 def test_a_name_that_is_there_twice_needs_its_path(tmp_path: Path) -> None:

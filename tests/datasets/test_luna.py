@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from datasets.luna import LunaPairs, augment_batch, find_luna, read_pair
+from datasets.luna import HELD_OUT_SUBSETS, LunaPairs, augment_batch, find_luna, read_pair
 from datasets.transforms.spatial import SpatialTransform
 from utils.errors import UserError
 from utils.seeding import generator
@@ -293,7 +293,7 @@ def test_one_scan_in_two_folders(tmp_path: Path) -> None:
         (lambda data: (data.rmdir(), data.touch()), None, 1.0, "cannot be read: Not a directory"),
         (lambda data: (data / "subset2").mkdir(), None, 1.0, r"holds no LUNA16 pairs.*in its subset2"),
         (lambda data: touch(data / "subset2"), None, 1.0, "subset2 cannot be read: Not a directory"),
-        (lambda data: touch(data / "subset9" / "1.a_img_0.npy"), None, 1.0, "no folder subset0 .. subset6"),
+        (lambda data: touch(data / "subset9" / "1.a_img_0.npy"), None, 1.0, r"no training scans.*\. subset6.*subset9$"),
         (lambda data: touch(data / "subset0" / "1.a_img_0.npy"), "gone.txt", 1.0, "gone.txt cannot be read"),
         (lambda data: touch(data / "subset0" / "1.a_img_0.npy"), None, 0.5, r"--ratio 0.5 keeps none of the 1 uids"),
     ],
@@ -320,9 +320,22 @@ def test_bad_lists(data: Path, content: bytes, message: str) -> None:
         find_luna(data, None, 1.0)
 
 
+def test_no_held_out_scans(tmp_path: Path) -> None:
+    touch(tmp_path / "subset0" / "1.a_img_0.npy")
+    touch(tmp_path / "preview.png")
+    with pytest.raises(UserError) as error:
+        find_luna(tmp_path, "none", 1.0, HELD_OUT_SUBSETS)
+    assert str(error.value) == (
+        f"--data {tmp_path} holds no held-out scans (--val_every): these are looked for in subset7 .. subset9, so move "
+        "some there, or leave out --val_every; its pairs are in subset0"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("preview.png", "make them of CT or MR scans: python preprocess/luna_pre.py --data "),
+        ("run/curves.png", "make them of CT or MR scans: python preprocess/luna_pre.py --data "),
         ("a/x.png", "it holds images (x.png): for X-rays add --n chest"),
         ("x.JPG", "it holds images (x.JPG): for X-rays add --n chest"),
         ("x.dcm", "for X-rays add --n chest; or make them of CT or MR scans: python preprocess/luna_pre.py --data "),

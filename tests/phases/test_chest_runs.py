@@ -70,7 +70,8 @@ def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
     assert results["best_epoch"] == best["epoch"] == 1 + int(np.argmax(scores))
     assert best["best"] == -max(scores)
-    assert (tmp_path / "out" / "pcrl_chest_finetune_1.0_2.pt").exists()
+    run_facts = torch.load(tmp_path / "out" / "pcrl_chest_finetune_1.0_2.pt", weights_only=True)["run"]
+    assert run_facts["list"] == "chest_train.txt"
     # a finished run that is resumed only reports again, and its checkpoint is a start for others
     assert run(tmp_path, *argv, "--epochs", 2, "--resume", "auto")[0] == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
@@ -152,7 +153,7 @@ def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
     common = [*COMMON.split(), "--data", labelled, "--output", "out"]
     for argv, message in (
         (["--phase", "finetune", "--train_list", "none"], "images without a list have no labels"),
-        (["--phase", "knn", "--n", "luna"], "--n luna with --phase knn: it knows --n chest"),
+        (["--phase", "knn", "--n", "luna"], "it knows --n chest, nodules; for luna give one of --phase pretask, embed"),
         (["--phase", "linear", "--val_every", 0], "--val_every 0: --phase linear chooses"),
         (["--phase", "finetune", "--b", 7], "--b 7: "),
     ):

@@ -102,12 +102,27 @@ def test_the_script_makes_the_committed_lists_from_any_folder(tmp_path: Path) ->
 
 def test_the_seed_decides(tmp_path: Path, small_table: Path) -> None:
     contents = []
-    for seed in (1, 1, 2):
-        assert run("--table", small_table, "--save", tmp_path, "--seed", seed, cwd=tmp_path).returncode == 0
+    for flags in ((1,), (1,), (2, "--replace")):
+        assert run("--table", small_table, "--save", tmp_path, "--seed", *flags, cwd=tmp_path).returncode == 0
         contents.append((tmp_path / "chest_train.txt").read_text())
     assert contents[0] == contents[1] != contents[2]
     assert len(contents[0].splitlines()) == 28
     assert "_001.png 0 0 0 0 1 0 0 0 0 0 0 0 0 1\n" in contents[0]
+
+
+def test_other_lists_are_refused_unless_asked_for(tmp_path: Path, small_table: Path) -> None:
+    (tmp_path / "chest_valid.txt").write_text("mine.png\n")
+    result = run("--table", small_table, "--save", tmp_path, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        2,
+        f"error: --save {tmp_path} holds other lists (chest_valid.txt); give another --save, or --replace to replace "
+        "them\n",
+    )
+    assert (tmp_path / "chest_valid.txt").read_text() == "mine.png\n"
+    assert not (tmp_path / "chest_train.txt").exists()
+    result = run("--table", small_table, "--save", tmp_path, "--replace", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "mine" not in (tmp_path / "chest_valid.txt").read_text()
 
 
 def wheel(folder: Path, table: Path) -> None:
@@ -142,7 +157,7 @@ def test_without_a_table_it_comes_from_the_wheel(tmp_path: Path, small_table: Pa
         (b"Image Index,Finding Labels,Patient ID\na.png,Mass|Cough,1\n", "a.png has the unknown finding 'Cough'"),
         (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\na.png,Mass,2\n", "a.png is there twice"),
         (b"Image Index,Finding Labels,Patient ID\na.png\n", "cannot be read as NIH's"),
-        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\n", "1 patients cannot be split into 3 lists"),
+        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\n", "1 patient cannot be split into 3 lists"),
     ],
 )
 def test_a_table_of_another_kind_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from PIL import Image
 from datasets.chest import ChestPairs, find_chest
 from datasets.images import read_image
 from datasets.store import IMAGES_PER_SHARD, Store
+from options import Options, parse_options
 from preprocess import chest_store
+from tests.conftest import write_xrays
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +60,7 @@ def store(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("--data", images, "--save", folder, "--workers", 2)
     assert result.returncode == 0, result.stderr
     assert f"{COUNT} images: a store of about " in result.stdout
-    assert result.stdout.index("MB to be written") < result.stdout.index(f"{COUNT} images are in {folder}")
+    assert result.stdout.index("MB to be written") < result.stdout.index(f"{COUNT} images are in {folder}; ")
     return folder
 
 
@@ -142,7 +145,34 @@ def test_a_part_of_the_images_at_a_smaller_size(images: Path, tmp_path: Path) ->
     assert not (tmp_path / "small" / "chest_train.txt").exists()
     result = run("--data", images, "--save", "small", cwd=tmp_path)
     assert result.returncode == 2
-    assert "a store of other images or of another --size" in result.stderr
+    assert result.stderr == (
+        "error: --save small: it holds another store: --size 224, not none; 0 images that are not wanted now, and "
+        f"{COUNT - 4} not in it; give another folder\n"
+    )
+
+
+def printed_command(result: subprocess.CompletedProcess[str]) -> Options:
+    """What main.py takes the command for that the last line shows."""
+    _, _, shown = result.stdout.splitlines()[-1].partition("python main.py ")
+    return parse_options(shlex.split(shown))[0]
+
+
+def test_the_command_that_is_shown_works(tmp_path: Path) -> None:
+    data = write_xrays(tmp_path / "my data", count=3)
+    mine = tmp_path / "mine.txt"
+    mine.write_text("00000002_000.png\n00000001_000.png\n")
+    (data / "chest_train.txt").rename(tmp_path / "list.txt")
+    for flags, listed, found in (
+        ([], "none", 3),
+        (["--train_list", mine], str(mine), 2),
+    ):
+        options = printed_command(run("--data", data, "--save", tmp_path / f"store {found}", *flags))
+        assert options.train_list == listed
+        assert len(find_chest(Path(options.data), options.train_list, options.ratio)) == found
+    (tmp_path / "list.txt").rename(data / "chest_train.txt")  # goes along into the store, where main.py finds it
+    options = printed_command(run("--data", data, "--save", tmp_path / "listed"))
+    assert options.train_list == ""
+    assert len(find_chest(Path(options.data), None, options.ratio)) == 3
 
 
 def test_an_image_that_cannot_be_read_is_left_out_until_it_can(images: Path, tmp_path: Path) -> None:

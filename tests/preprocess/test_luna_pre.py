@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from preprocess.luna_job import is_flat
-from preprocess.luna_pre import main, parse
+from preprocess.luna_pre import main, pair_options, parse
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError
 
@@ -124,9 +124,10 @@ def test_other_options_make_all_anew_if_asked_and_leave_nothing_old(luna: Path, 
     luna_pre(luna, tmp_path, *SMALL, "--fold", "6")
     before = contents(tmp_path)
     for flags, words in {
-        ("--scale", "3", "--dtype", "float16"): "--scale 4, not 3",
-        ("--input_rows", "40"): "crops of 32 x 32 x 16, not 40 x 32 x 16",
+        ("--scale", "3", "--dtype", "float16"): "--scale 4, not 3; --dtype float32, not float16",
+        ("--input_rows", "40"): "crops of 32 x 32 x 16, not 40 x 32 x 16; boxes of 32 x 32 x 16, not 40 x 32 x 16",
         ("--crop_rows", "64"): "boxes of 32 x 32 x 16, not 64 x 32 x 16",
+        ("--hu_min", "-200", "--hu_max", "250"): "--hu_min -1000, not -200; --hu_max 1000, not 250",
         ("--percentiles", "1", "99"): "--percentiles none, not 1.0 .. 99.0",
     }.items():
         printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", *flags, status=2)
@@ -188,11 +189,16 @@ def test_pairs_that_show_nothing_are_counted_and_kept(tmp_path: Path, capsys: py
     write(tmp_path / "scans" / "air.nii.gz", np.full((40, 52, 52), -1000, np.int16))
     write(tmp_path / "scans" / "chest.nii.gz", chest())
     argv = ["--data", str(tmp_path / "scans"), "--save", str(tmp_path / "pairs"), *SMALL, "--workers", "1"]
-    for _ in range(2):  # the second time they were there before
-        assert main([*argv, "--scale", "2"]) == 0
+    rule = "the limit on tissue, made for lungs, may have left only air: --hu_min -150 or more lifts it, e.g. "
+    for flags, advice in (
+        ([], f"look with --preview; {rule}"),
+        (["--preview", "1"], rule),  # the second time they were there before
+        (["--hu_min", "-150", "--replace"], "look with --preview; choose another window\n"),
+    ):
+        assert main([*argv, "--scale", "2", *flags]) == 0
         text = capsys.readouterr().out
-        assert "nothing to see: subset0/air: 2 of 2 pairs are nearly constant; look with --preview" in text
-        assert "subset0/chest" not in text
+        assert f"nothing to see: subset0/air: 2 of 2 pairs are nearly constant; {advice}" in text
+        assert "subset0/chest" not in text or "--replace" in flags
     assert len(list((tmp_path / "pairs").rglob("*.npy"))) == 4
 
 
@@ -252,8 +258,25 @@ def test_the_window_and_the_box_size_can_be_chosen(luna: Path, tmp_path: Path) -
     assert pairs.shape == (4, 2, 32, 32, 16)
     assert np.median(pairs) == pytest.approx((1200 - 850) / 1200, abs=0.02)  # lung
     printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", "--hu_min", "0", "--input_rows", "36", "--replace")
-    assert "warning: the window leaves out -150 HU: there is no limit on the tissue in a crop\n" in printed
     assert "no multiples of 8 do not train" in printed
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-151, 250, ""),
+        (-150, 250, "--hu_min -150 is not below -150 HU, where tissue begins"),
+        (-1000, -150, ""),
+        (-1000, -151, "--hu_max -151 is below -150 HU, where tissue begins"),
+    ],
+)
+def test_a_window_without_the_limit_on_tissue_is_said(
+    low: int, high: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = pair_options(parse(["--data", "d", "--save", "s", "--hu_min", str(low), "--hu_max", str(high)]))
+    assert options.has_tissue_rule == (not words)
+    said = f"warning: {words}: there is no limit on the tissue in a crop\n" if words else ""
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

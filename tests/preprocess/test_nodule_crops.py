@@ -97,8 +97,15 @@ def test_candidates_become_crops_restartably(luna: Path, tmp_path: Path) -> None
     cut_short(tmp_path / "a" / "subset0" / "1.2.0_crop_1.npy", 0.5)
     printed = nodule_crops(luna, tmp_path / "a", *SMALL, "--max_negatives", "3")
     assert "4 crops with a nodule and 6 without from 2 scans of" in printed
+    main_py = f"python main.py --data {tmp_path / 'a'} --n nodules --phase finetune --ratio 1.0 --output my_nodules"
+    assert f"labels.csv lists 15 crops; to learn from them: {main_py}\n" in printed
     assert "2 crops with a nodule and 3 without from 1 scan were there before" in printed
     assert contents(tmp_path / "a") == before
+    printed = nodule_crops(luna, tmp_path / "a", *SMALL, "--max_negatives", "3")
+    assert printed.startswith(
+        "6 crops with a nodule and 9 without from 3 scans of 16 x 24 x 16 voxels in "
+        f"{tmp_path / 'a'}, all of them there already ("
+    )
 
 
 def test_other_options_are_refused_unless_asked_for(luna: Path, tmp_path: Path) -> None:
@@ -106,6 +113,7 @@ def test_other_options_are_refused_unless_asked_for(luna: Path, tmp_path: Path) 
     before, crops = contents(tmp_path), len(rows(tmp_path))
     for flags, words in {
         ("--max_negatives", "3"): "--max_negatives 20, not 3",
+        ("--hu_min", "-150", "--hu_max", "250"): "--hu_min -1000, not -150; --hu_max 1000, not 250",
         ("--input_rows", "24"): "crops of 16 x 24 x 16, not 24 x 24 x 16",
     }.items():
         printed = nodule_crops(luna, tmp_path, *SMALL, "--fold", "7", *flags, status=2)

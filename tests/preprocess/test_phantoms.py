@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +23,7 @@ from preprocess.phantom_anatomy import Phantom, make_phantom, paint
 from preprocess.phantom_patient import Patient, sample_patient
 from preprocess.phantom_thorax import SUPINE, UPRIGHT
 from preprocess.phantom_xray import DETECTOR_MM, SOURCE_MM, View, project, upright_phantom
-from preprocess.phantoms import split, subset, write_scan
+from preprocess.phantoms import make_room, read_record, split, subset, write_scan
 from utils.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -352,11 +354,48 @@ def test_same_seed_same_bytes_with_one_worker(sample: Path, tmp_path: Path) -> N
         for root in (sample, tmp_path / "b")
     ]
     assert digests[0] == digests[1]
-    other = run("--save", tmp_path / "b", "--scans", 0, "--patients", 1, "--size", 64, "--seed", 1)
-    assert other.returncode == 0, other.stderr
-    assert f"holds {PATIENTS * XRAYS - 2} files that this run did not make" in other.stderr
-    image = tmp_path / "b" / "Chest14" / "images" / "00000001_000.png"
-    assert hashlib.sha256(image.read_bytes()).hexdigest() != digests[0]["Chest14/images/00000001_000.png"]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_phantoms_of_other_options_are_not_mixed_unless_asked_for(tmp_path: Path) -> None:
+    small = ("--save", tmp_path, "--scans", 0, "--xrays_per_patient", 1, "--workers", 1, "--size")
+    assert run(*small, 64, "--patients", 3).returncode == 0
+    (tmp_path / "Chest14" / "images" / "mine.png").write_text("mine")
+    before = files_in(tmp_path)
+    for flags, words in (
+        ((96, "--patients", 1), "--size 64, not 96"),
+        ((96, "--patients", 1, "--seed", 1), "--seed 0, not 1; --size 64, not 96"),
+    ):
+        done = run(*small, *flags)
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"error: --save {tmp_path} holds phantoms made with other options ({words}); give another --save, or "
+            "--replace to replace them\n"
+        )
+        assert files_in(tmp_path) == before
+    more = run(*small, 64, "--patients", 4)  # the same persons and one more
+    assert more.returncode == 0, more.stderr
+    images = {name for name in before if name.startswith("Chest14/images")}
+    assert all(files_in(tmp_path)[name] == before[name] for name in images)
+    fewer = run(*small, 64, "--patients", 2)
+    assert fewer.returncode == 0, fewer.stderr
+    assert "holds 3 files that this run did not make" in fewer.stderr
+    assert run(*small, 96, "--patients", 1, "--replace").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "Chest14" / "images").iterdir()) == ["00000001_000.png", "mine.png"]
+    with Image.open(tmp_path / "Chest14" / "images" / "00000001_000.png") as image:
+        assert image.size == (96, 96)
+    assert json.loads((tmp_path / "phantoms.json").read_text())["patients"] == 1
+
+
+def test_size_is_of_x_rays_alone(tmp_path: Path) -> None:
+    flags = argparse.Namespace(save=tmp_path, scans=0, patients=2, xrays_per_patient=1, seed=0, size=64, replace=False)
+    make_room(flags)
+    flags.scans, flags.patients, flags.size = 3, 0, 512  # CT scans beside the X-rays, as scripts/finetune_example.sh
+    make_room(flags)
+    assert read_record(tmp_path) == {"scans": 3, "patients": 2, "xrays_per_patient": 1, "seed": 0, "size": 64}
 
 
 def test_lists_and_subsets_share_out_patients_and_scans() -> None:

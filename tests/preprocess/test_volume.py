@@ -102,6 +102,16 @@ def _not_a_number(path: Path) -> None:
     write(path, voxels)
 
 
+def _shorten_compressed(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-1000, 1000, (16, 18, 20)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(path), useCompression=True)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _header_alone(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
 def _flat(path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 9), np.int16)), str(path))
 
@@ -122,9 +132,12 @@ def _wrong_spacing(path: Path) -> None:
         ("a.mhd", _garble, "a.mhd cannot be read"),
         ("a.mhd", _empty, "a.mhd cannot be read"),
         ("a.mha", _shorten, "data of a.mha are cut short"),
-        ("a.nrrd", _shorten, "a.nrrd cannot be read"),
+        ("a.nrrd", _shorten, "a.nrrd cannot be read: damaged or cut short: fread got only 5169 .* of expected\\)$"),
+        ("a.nrrd", _shorten_compressed, r"data of a.nrrd are cut short: \d+ of 11520 bytes"),
+        ("a.nrrd", _empty, "a.nrrd cannot be read"),
+        ("a.nrrd", _header_alone, r'a.nrrd cannot be read: damaged or cut short: .*no "data file" given$'),
         ("a.nii", _shorten, "a.nii is cut short: it has"),
-        ("a.nii.gz", _shorten, "a.nii.gz is cut short: it has"),
+        ("a.nii.gz", _shorten, r"a.nii.gz is cut short: it has [1-9]\d+ of"),
         ("a.nii.gz", _garble, "a.nii.gz cannot be read"),
         ("a.nrrd", _not_a_number, "not finite numbers"),
         ("a.nrrd", _flat, "not a 3D image .* 9 x 8"),

@@ -35,18 +35,22 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     torch_file.save(good, {"a": torch.arange(1000.0)})
     assert torch.equal(torch_file.load(good)["a"], torch.arange(1000.0))
     content = good.read_bytes()
+    cut, other = "cannot be read, it is cut short or damaged", "cannot be read, it is no checkpoint (as torch.save "
     damaged = {
-        "empty.pt": b"",
-        "half.pt": content[: len(content) // 2],
-        "zeros.pt": bytes(100),
-        "text.pt": b"hello",
-        "no_tail.pt": content[:-30],
+        "empty.pt": (b"", "is empty: it has 0 bytes"),
+        "half.pt": (content[: len(content) // 2], cut),
+        "no_tail.pt": (content[:-30], cut),
+        "zeros.pt": (bytes(100), other),
+        "store.json": (b'{"format": 1}', other),
     }
-    for name, data in damaged.items():
+    for name, (data, words) in damaged.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(UserError, match=name) as error:
-            torch_file.load(tmp_path / name)
-        assert "\n" not in str(error.value)
+        for read in (torch_file.load, torch_file.check):
+            with pytest.raises(UserError) as error:
+                read(tmp_path / name)
+            assert str(error.value).startswith(f"{tmp_path / name}: {words}")
+            assert "\n" not in str(error.value)
+            assert "PyTorch" not in str(error.value)
     with pytest.raises(UserError, match=r"missing\.pt: no such file"):
         torch_file.load(tmp_path / "missing.pt")
     with pytest.raises(UserError):
