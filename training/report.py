@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -150,6 +151,7 @@ class Reporter:
         self.image_every, self.loss = image_every, loss
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # the run tells of them itself
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
         self._progress, self._pace = Progress(), Pace()
         self._drawn_at = time.monotonic()

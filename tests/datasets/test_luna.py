@@ -295,7 +295,7 @@ def test_one_scan_in_two_folders(tmp_path: Path) -> None:
         (lambda data: touch(data / "subset2"), None, 1.0, "subset2 cannot be read: Not a directory"),
         (lambda data: touch(data / "subset9" / "1.a_img_0.npy"), None, 1.0, r"no training scans.*\. subset6.*subset9$"),
         (lambda data: touch(data / "subset0" / "1.a_img_0.npy"), "gone.txt", 1.0, "gone.txt cannot be read"),
-        (lambda data: touch(data / "subset0" / "1.a_img_0.npy"), None, 0.5, r"--ratio 0.5 keeps none of the 1 uids"),
+        (lambda data: touch(data / "subset0" / "1.a_img_0.npy"), None, 0.5, r"--ratio 0.5 keeps none of the 1 uid"),
     ],
 )  # fmt: skip
 def test_nothing_to_train_on(tmp_path: Path, make: object, train_list: str | None, ratio: float, message: str) -> None:
