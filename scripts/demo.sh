@@ -28,7 +28,7 @@ printf '  %-34s %s\n' \
     "pairs/" "what 3D training reads" \
     "luna/, chest/" "a run each: checkpoint (.pt), run.json, metrics.jsonl, tensorboard/" \
     "*/curves.png" "the loss terms of single steps, which jump; of the means of the epochs, printed above," \
-    "" "the reconstruction falls, and the contrast rises while its queue fills" \
+    "" "loss and reconstruction fall from the first to the last" \
     "*/reconstructions/" "pictures of views, targets and reconstructions"
 find "$out/luna" "$out/chest" \( -name '*.pt' -o -name '*.png' \) | sort
 printf 'What each number should do, and by when: docs/LEARNING.md\n'
