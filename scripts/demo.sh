@@ -15,11 +15,11 @@ python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" 
 
 step "3/4 pre-training in 3D (a few minutes of what takes days: it shows the way, not the result)"
 python main.py --data "$out/pairs" --output "$out/luna" --n luna --d 3 --b 4 --epochs 4 --ratio 1.0 \
-    --lr 1e-2 --moco_k 36 --log_every 1 --workers 1 --resume auto
+    --lr 1e-2 --log_every 1 --workers 1 --resume auto
 
 step "4/4 pre-training in 2D"
 python main.py --data "$out/phantoms/Chest14" --output "$out/chest" --n chest --d 2 --b 8 --epochs 4 --ratio 1.0 \
-    --lr 1e-2 --moco_k 24 --log_every 1 --workers 1 --resume auto
+    --lr 1e-2 --log_every 1 --workers 1 --resume auto
 
 touch "$out/.complete"
 printf '\nThe demo is done. In %s:\n' "$out"
@@ -28,7 +28,7 @@ printf '  %-34s %s\n' \
     "pairs/" "what 3D training reads" \
     "luna/, chest/" "a run each: checkpoint (.pt), run.json, metrics.jsonl, tensorboard/" \
     "*/curves.png" "the loss terms of single steps, which jump; of the means of the epochs, printed above," \
-    "" "loss and reconstruction fall from the first to the last" \
+    "" "the reconstruction falls, and the contrast rises while its queue fills" \
     "*/reconstructions/" "pictures of views, targets and reconstructions"
 find "$out/luna" "$out/chest" \( -name '*.pt' -o -name '*.png' \) | sort
 printf 'What each number should do, and by when: docs/LEARNING.md\n'
