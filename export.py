@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils.requirements  # noqa: F401  # first: it says which package is missing
-from utils.cli import Parser, help_format
+from utils.cli import Parser
 from utils.console import say
 from utils.errors import UserError, run_cli
 from utils.files import atomic_folder, write_text
@@ -58,7 +58,6 @@ def _parser() -> Parser:
         usage="export.py --checkpoint FILE --save FOLDER [flags]",
         description="Write a checkpoint's weights for use elsewhere, with a model card.",
         epilog=EXAMPLES,
-        formatter_class=help_format,
     )
     add = parser.add_argument
     add("--checkpoint", metavar="FILE", help="needed: a checkpoint of this or of the published code")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from utils.cli import Parser, help_format
+from utils.cli import Parser
 from utils.cores import cores_of_process
 from utils.errors import UserError
 
@@ -444,7 +444,6 @@ def _parser() -> Parser:
         usage="main.py --data FOLDER [flags]",
         description="Self-supervised pre-training of medical-image networks (PCRL) in 2D and 3D.",
         epilog=EXAMPLES,
-        formatter_class=help_format,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for field in dataclasses.fields(Options):

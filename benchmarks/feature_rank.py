@@ -73,13 +73,12 @@ def main() -> None:
     samples = kind.samples(kind.find(options.data, "none" if dims == 2 else None), CHANNELS[dims], options.size)
     images = torch.stack([samples[0, index]["image"] for index in range(options.images)])
     random = network(dims, None)
-    print(f"{'':<50} rank of each stage's features        norms of kernels, x")
     for checkpoint in (None, *options.checkpoints):
         made = network(dims, checkpoint)
         grown = norms(made.unet) / norms(random.unet)
-        shown = "  ".join(f"{rank:6.1f}" for rank in ranks(made, images))
-        name = str(checkpoint.parent.name) if checkpoint else "random values"
-        print(f"{name:<50} {shown}   {np.median(grown):.2f} (at most {grown.max():.2f})", flush=True)
+        shown = " ".join(f"{rank:6.1f}" for rank in ranks(made, images))
+        print(f"{checkpoint or 'random values'}")
+        print(f"  rank of each stage {shown}; kernels x {np.median(grown):.2f} (at most {grown.max():.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class WeightReport:
 
     ``reshaped``: those of the network that have another shape in the file. ``unneeded``: those of the unexpected ones
     that belong to parts of pre-training which this network does without. ``made``: what the file tells of the run that
-    made it, ``opt`` and ``run`` (docs/CHECKPOINTS.md); empty for a file of others.
+    made it, ``opt``, ``run``, ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for a file of others.
     """
 
     used: list[str]
@@ -107,7 +107,8 @@ def _imagenet(network: UNetNetwork) -> dict[str, Tensor]:
 def _made(checkpoint: Any) -> dict[str, Any]:
     """What a checkpoint of this project tells of its run."""
     entries = checkpoint if isinstance(checkpoint, Mapping) else {}
-    return {key: entries[key] for key in ("opt", "run") if isinstance(entries.get(key), Mapping)}
+    kinds = {"opt": Mapping, "run": Mapping, "epoch": int, "step": int, "list_sha256": str}
+    return {key: entries[key] for key, kind in kinds.items() if isinstance(entries.get(key), kind)}
 
 
 def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
@@ -151,9 +152,7 @@ def _check_dims(network: UNetNetwork, path: str | Path, tensors: Mapping[str, Te
         )
 
 
-def _check_encoder(
-    network: UNetNetwork, path: str | Path, used: Collection[str], made: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _check_encoder(network: UNetNetwork, path: str | Path, used: Collection[str], made: Mapping[str, Any]) -> None:
     """UserError if the file has another encoder; a warning if it may."""
     own = published_state(network)
     backbone = network.unet.encoder.backbone if isinstance(network.unet, UNet2d) else ""

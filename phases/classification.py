@@ -82,12 +82,11 @@ class Classification:
 FindClassification = Callable[[Options], Classification]
 
 
-def build_classifier(options: Options, data: Classification) -> Classifier:
-    """The classifier, from random values or from ``--weight``."""
+def build_classifier(options: Options, data: Classification) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier, from random values or from ``--weight``, and what is known of that."""
     shape = data.train.samples[(0, 0)]["image"].shape[1:]
     classifier = Classifier(new_network(options, shape).unet, len(data.classes))
-    start_from_weight(options, classifier, data.windows)
-    return classifier
+    return classifier, start_from_weight(options, classifier, data.windows)
 
 
 def classify(find: FindClassification, options: Options, devices: Devices, ranks: Ranks) -> Task:
@@ -95,7 +94,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
     data = find(options)
     loader = training_loader(options, data.augmented, devices, ranks)
     valid, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.valid, data.test))
-    network = build_classifier(options, data)
+    network, start = build_classifier(options, data)
     frozen: list[nn.Module] = [network.unet] if options.phase == "linear" else []
     method = Supervised(network, bce_loss, frozen, ("auroc",), devices.wrap, ranks).to(devices.main)
     data.announce(options.ratio)  # late: what cannot begin is one line
@@ -115,7 +114,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
         found, loss = scores(test, precision)
         return classification_results(found, len(data.test.files), data.never_seen(), {"loss": loss})
 
-    return Task(method, loader, data.train.files, judge, report, data.note)
+    return Task(method, loader, data.train.files, judge, report, data.note, start)
 
 
 def _named(scores: ClassScores) -> dict[str, float]:

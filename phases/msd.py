@@ -141,7 +141,7 @@ def build_msd(options: Options, devices: Devices, ranks: Ranks) -> Task:
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)
     loader = training_loader(options, samples, devices, ranks)
     network = build_segmenter(len(data.train[0].image), len(data.classes) + 1, options.norm, options.seed)
-    start_from_weight(options, network, data.windows)
+    start = start_from_weight(options, network, data.windows)
     frozen = network.encoder() if options.phase == "linear" else []
     method = Supervised(network, dice_ce_loss(), frozen, ("dice",), devices.wrap, ranks).to(devices.main)
 
@@ -164,4 +164,4 @@ def build_msd(options: Options, devices: Devices, ranks: Ranks) -> Task:
     def report(precision: Precision) -> Results:
         return scores(data.test, precision).results()
 
-    return Task(method, loader, [volume.name for volume in data.train], judge, report)
+    return Task(method, loader, [volume.name for volume in data.train], judge, report, start=start)

@@ -12,6 +12,7 @@ from models.pcrl import PCRLNetwork, build_network
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
 from options import Options
+from training.record import origin
 from utils.console import say, warn
 from utils.errors import UserError
 
@@ -35,23 +36,25 @@ def check_size(unet: UNet, shape: Sequence[int], data: str) -> None:
         )
 
 
-def start_from_weight(options: Options, network: UNetNetwork, windows: Sequence[Mapping[str, Any]] = ()) -> None:
+def start_from_weight(
+    options: Options, network: UNetNetwork, windows: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Copy what ``--weight`` holds into the network, and say what was used; warn if it saw other images.
 
-    ``windows``: of the CT crops that the network will see, as far as their records tell (datasets/recipes.py).
+    Returns what a Job's ``facts`` tell of the run that made the weights. ``windows``: of the CT crops that the network
+    will see, as far as their records tell (datasets/recipes.py).
     """
     if not options.weight:
-        return
+        return {}
     report = load_weights(network, options.weight)
     say(f"weights of {options.weight}: {report}")
     others = differences(report.made, options, windows)
     if others:
         warn(f"{options.weight} was trained on images prepared otherwise: {'; '.join(others)}")
+    return origin(options.weight, report.made)
 
 
-def differences(
-    made: Mapping[str, Mapping[str, Any]], options: Options, windows: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def differences(made: Mapping[str, Any], options: Options, windows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What of the images was another in the run that ``made`` the weights, in words, as far as both are known.
 
     Another size of the crops in 3D is none: the network takes any, and what it sees has the same scale.

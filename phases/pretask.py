@@ -93,14 +93,15 @@ def tell_recipes(options: Options, files: Sequence[str], ranks: Ranks) -> dict[s
     return {"recipes": recipes}
 
 
-def build_student(options: Options, shape: tuple[int, ...], recipes: Sequence[Mapping[str, Any]] = ()) -> PCRLNetwork:
-    """The network, from random values or from ``--weight``; ``shape``: spatial size of a view.
+def build_student(
+    options: Options, shape: tuple[int, ...], recipes: Sequence[Mapping[str, Any]] = ()
+) -> tuple[PCRLNetwork, dict[str, Any]]:
+    """The network, from random values or from ``--weight``, and what is known of that; ``shape``: of a view.
 
     ``recipes``: how the samples were cut, of which a ``--weight`` may know another.
     """
     network = new_network(options, shape)
-    start_from_weight(options, network, recipes)
-    return network
+    return network, start_from_weight(options, network, recipes)
 
 
 def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: Devices, ranks: Ranks) -> Method:
@@ -134,8 +135,8 @@ def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
         held_out = build_held_out(options, devices.main, ranks)
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
-        network = build_student(options, view_shape(loader), facts.get("recipes", ()))
+        network, start = build_student(options, view_shape(loader), facts.get("recipes", ()))
         method = build_method(options, network, len(loader), devices, ranks)
-        return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts)
+        return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts | start)
 
     execute(options, devices, ranks, build)

@@ -49,7 +49,8 @@ def learn(options: Options, devices: Devices, ranks: Ranks) -> None:
         task = TASKS[options.n](options, devices, ranks)
         evaluation = Periodic(task.judge, options.val_every, options.epochs)
         finish, shape = partial(_finish, task, options), task.loader.first_sample["image"].shape[1:]
-        facts = {"shape": list(shape), "list": list_name(options.n, Path(options.data), options.train_list or None)}
+        listed = list_name(options.n, Path(options.data), options.train_list or None)
+        facts = {"shape": list(shape), "list": listed, **task.start}
         return Job(task.method, task.loader, task.files, (0.0, 1.0), evaluation, finish, facts, task.note)
 
     execute(options, devices, ranks, build)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from datasets.loader import Loader, PairDataset
@@ -31,9 +31,10 @@ class Results:
 class Task:
     """A supervised task, ready to be trained.
 
-    ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once.
-    ``judge``: the method on the valid part, which chooses the epoch. ``report``: the method on the test part. Both are
-    called with the method in evaluation mode, on all ranks.
+    ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once. ``start``: what is
+    known of the weights that it starts from, for a Job's ``facts``. ``judge``: the method on the valid part, which
+    chooses the epoch. ``report``: the method on the test part. Both are called with the method in evaluation mode, on
+    all ranks.
     """
 
     method: Supervised
@@ -42,6 +43,7 @@ class Task:
     judge: Callable[[Precision], Judgement]
     report: Callable[[Precision], Results]
     note: str = ""
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BuildTask(Protocol):

@@ -27,7 +27,8 @@ if __package__ in (None, ""):  # run as a script, from any folder
     import utils.requirements  # noqa: F401  # first: it says which package is missing
 
 from datasets.lists import CHEST14_LABELS
-from utils.cli import Parser, help_format
+from preprocess.flags import would_be_lost
+from utils.cli import Parser
 from utils.errors import UserError, run_cli
 from utils.files import write_text
 from utils.seeding import generator
@@ -40,7 +41,7 @@ SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(usage="chest_lists.py [flags]", description=__doc__, formatter_class=help_format)
+    parser = Parser(usage="chest_lists.py [flags]", description=__doc__)
     add = parser.add_argument
     table = f"NIH's {TABLE} (default: from the wheel of {PACKAGE})"
     add("--table", metavar="FILE", type=Path, help=table)
@@ -106,9 +107,7 @@ def refuse_others(save: Path, texts: dict[str, str]) -> None:
     """UserError if one of these files is in ``save`` with another content: runs may have been made with it."""
     others = [name for name, text in texts.items() if os.path.lexists(save / name) and not _holds(save / name, text)]
     if others:
-        raise UserError(
-            f"--save {save} holds other lists ({', '.join(others)}); give another --save, or --replace to replace them"
-        )
+        raise would_be_lost(save, f"other lists ({', '.join(others)})")
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -121,15 +120,15 @@ def main() -> None:
         raise UserError(f"--seed {options.seed} is negative")
     try:
         data = options.table.read_bytes() if options.table else download_table()
-        lists = split(read_table(data, str(options.table or TABLE)), options.seed)
-        files = {name: f"chest_{name}.txt" for name in lists}
-        texts = {files[name]: "\n".join(lines) + "\n" for name, lines in lists.items()}
+        parts = split(read_table(data, str(options.table or TABLE)), options.seed)
+        lists = {f"chest_{part}.txt": lines for part, lines in parts.items()}
+        texts = {name: "\n".join(lines) + "\n" for name, lines in lists.items()}
         if not options.replace:
             refuse_others(options.save, texts)
         options.save.mkdir(parents=True, exist_ok=True)
         for name, lines in lists.items():
-            path = options.save / files[name]
-            write_text(path, texts[files[name]])
+            path = options.save / name
+            write_text(path, texts[name])
             patients = len({line.partition("_")[0] for line in lines})
             print(f"{path}: {counted(len(lines), 'image')} of {counted(patients, 'patient')}")
     except OSError as error:

@@ -31,7 +31,7 @@ from datasets.images import read_image
 from datasets.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
 from preprocess.flags import folders
 from preprocess.parallel import run_parallel
-from utils.cli import Parser, help_format
+from utils.cli import Parser
 from utils.console import say
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
@@ -66,7 +66,7 @@ class Shard:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read and check the flags; UserError if they are wrong."""
     usage = "chest_store.py --data FOLDER --save FOLDER [flags]"
-    parser = Parser(usage=usage, description=__doc__, epilog=EXAMPLES, formatter_class=help_format)
+    parser = Parser(usage=usage, description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("--data", metavar="FOLDER", type=Path, help="needed: the images, as for main.py")
     add("--save", metavar="FOLDER", type=Path, help="needed: where the store goes")

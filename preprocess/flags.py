@@ -32,6 +32,11 @@ def hu_window(flags: argparse.Namespace) -> None:
         raise UserError(f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: they must rise and fit into 16 bits")
 
 
+def would_be_lost(save: Path, what: str) -> UserError:
+    """The one line for a folder that holds ``what`` this run would replace."""
+    return UserError(f"--save {save} holds {what}; give another --save, or --replace to replace them")
+
+
 def writable(save: Path) -> None:
     """UserError unless files can be made in ``save`` or, while it is not there, above it."""
     there = save.absolute()

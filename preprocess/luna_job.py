@@ -15,16 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from preprocess.crops import Pair, Window, draw_pairs, feasible_boxes
-from preprocess.records import (
-    cannot_write,
-    clear,
-    difference,
-    is_array,
-    read_record,
-    recipe_of,
-    write_array,
-    write_record,
-)
+from preprocess.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
 from preprocess.scans import Scan
 from preprocess.volume import ScanError, read_image, resample, shape_at_1mm
 from utils.files import write_text
@@ -119,13 +110,6 @@ class Outcome:
     shortage: str = ""
     problem: str = ""
     flat: int = 0
-
-
-def made_otherwise(job: Job) -> tuple[int, str]:
-    """The number of pairs that are there but were made with other options, and what they differ in, in words."""
-    record = read_record(job.record, *RECORD_KEYS)
-    words = difference(record, asdict(job.options), OPTION_WORDS) if record else ""
-    return (record["pairs"], words) if record and words else (0, "")
 
 
 def make_pairs(job: Job) -> Outcome:

@@ -27,11 +27,11 @@ from tqdm import tqdm
 from preprocess.flags import KILLED, at_least, folders, hu_window, writable
 from preprocess.luna_job import (
     LIST_NAME,
+    OPTION_WORDS,
     TISSUE_HU,
     Job,
     Outcome,
     PairOptions,
-    made_otherwise,
     make_pairs,
     write_training_list,
 )
@@ -39,7 +39,7 @@ from preprocess.parallel import run_parallel
 from preprocess.preview import FILE_NAME, draw_preview
 from preprocess.records import cannot_write, refuse_others
 from preprocess.scans import find_scans
-from utils.cli import Parser, help_format
+from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
@@ -60,7 +60,6 @@ def build_parser() -> Parser:
         usage="luna_pre.py --data FOLDER --save FOLDER [flags]",
         description=__doc__,
         epilog=EXAMPLES,
-        formatter_class=help_format,
     )
 
     def add(name: str, text: str, metavar: str | None = None, **more: Any) -> None:
@@ -213,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scans = find_scans(flags.data, flags.fold)
     jobs = [Job(scan, options, flags.save) for scan in scans]
     if not flags.replace:
-        refuse_others(flags.save, "pair", map(made_otherwise, jobs))
+        refuse_others(flags.save, "pair", jobs, OPTION_WORDS)
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_pairs, jobs, min(flags.workers, len(jobs))):

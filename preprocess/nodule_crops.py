@@ -26,20 +26,18 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 from tqdm import tqdm
 
 from preprocess.flags import KILLED, at_least, folders, hu_window, writable
-from preprocess.nodule_job import LABELS_NAME, CropOptions, Job, Outcome, made_otherwise, make_crops, write_labels
+from preprocess.nodule_job import LABELS_NAME, OPTION_WORDS, CropOptions, Job, Outcome, make_crops, write_labels
 from preprocess.nodule_table import Table, find_table
 from preprocess.parallel import run_parallel
 from preprocess.records import refuse_others
 from preprocess.scans import Scan, find_scans
-from utils.cli import Parser, help_format
+from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.words import counted
 
 SMALLEST, MULTIPLE = 16, 8
-
-
 EXAMPLES = """example:
   python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
   python main.py --data nodule_crops_path --n nodules --phase finetune --ratio 1.0 --output nodules_finetuned
@@ -49,7 +47,7 @@ EXAMPLES = """example:
 def build_parser() -> Parser:
     """The command's flags."""
     usage = "nodule_crops.py --data FOLDER --save FOLDER [flags]"
-    parser = Parser(usage=usage, description=__doc__, epilog=EXAMPLES, formatter_class=help_format)
+    parser = Parser(usage=usage, description=__doc__, epilog=EXAMPLES)
 
     def add(name: str, text: str, metavar: str | None = None, **more: Any) -> None:
         parser.add_argument(name, help=text, metavar=metavar, **({"type": int} | more))
@@ -139,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scans = find_scans(flags.data, flags.fold)
     jobs = make_jobs(flags, scans, find_table(flags.data, flags.table))
     if not flags.replace:
-        refuse_others(flags.save, "crop", map(made_otherwise, jobs))
+        refuse_others(flags.save, "crop", jobs, OPTION_WORDS)
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_crops, jobs, min(flags.workers, len(jobs))):

@@ -16,16 +16,7 @@ import SimpleITK as sitk
 
 from preprocess.crops import Window
 from preprocess.nodule_table import COORDINATES, Place
-from preprocess.records import (
-    cannot_write,
-    clear,
-    difference,
-    is_array,
-    read_record,
-    recipe_of,
-    write_array,
-    write_record,
-)
+from preprocess.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
 from preprocess.scans import Scan
 from preprocess.volume import OUTSIDE_HU, ScanError, place_at_1mm, read_image, resample, shape_at_1mm
 from utils.files import write_text
@@ -104,13 +95,6 @@ class Outcome:
     done_before: bool = False
     shortage: str = ""
     problem: str = ""
-
-
-def made_otherwise(job: Job) -> tuple[int, str]:
-    """The number of crops that are there but were made with other options, and what they differ in, in words."""
-    record = read_record(job.record, *RECORD_KEYS)
-    words = difference(record, asdict(job.options), OPTION_WORDS) if record else ""
-    return (len(record["crops"]), words) if record and words else (0, "")
 
 
 def make_crops(job: Job) -> Outcome:

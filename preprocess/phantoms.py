@@ -28,12 +28,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.lists import CHEST14_LABELS
-from preprocess.flags import folders
+from preprocess.flags import folders, would_be_lost
 from preprocess.parallel import run_parallel
 from preprocess.phantom_anatomy import Phantom, paint
 from preprocess.phantom_patient import LARGEST_NODULE_MM, Patient, sample_patient
 from preprocess.phantom_xray import project, sample_view, upright_phantom
-from utils.cli import Parser, help_format
+from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
@@ -190,7 +190,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: an unknown flag (with the nearest there is), a missing one, a value out of range.
     """
     usage = "phantoms.py --save FOLDER [flags]"
-    parser = Parser(usage=usage, description=__doc__, formatter_class=help_format)
+    parser = Parser(usage=usage, description=__doc__)
 
     def add(name: str, metavar: str, default: int, text: str) -> None:
         parser.add_argument(name, metavar=metavar, default=default, type=int, help=text)
@@ -257,10 +257,7 @@ def make_room(flags: argparse.Namespace) -> None:
     former = read_record(flags.save)
     if former and (words := difference(former, flags)):
         if not flags.replace:
-            raise UserError(
-                f"--save {flags.save} holds phantoms made with other options ({words}); give another --save, or "
-                f"--replace to replace them"
-            )
+            raise would_be_lost(flags.save, f"phantoms made with other options ({words})")
         remove(flags.save, former)
         former = {}
     record = {name: max(getattr(flags, name), former.get(name, 0)) for name in NUMBERS}

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from preprocess.flags import would_be_lost
 from preprocess.scans import Scan
 from utils.errors import UserError
 from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
@@ -53,18 +55,29 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def refuse_others(save: Path, what: str, others: Iterable[tuple[int, str]]) -> None:
-    """UserError if files in ``save`` were made with other options: they would be lost.
+class Job(Protocol):
+    """A scan's record, and what decides on its crops beside the scan."""
 
-    ``what`` they are, in the singular; ``others``: of each scan their number and the difference in words, or 0.
+    @property
+    def record(self) -> Path: ...
+    @property
+    def options(self) -> Any: ...
+
+
+def refuse_others(save: Path, what: str, jobs: Iterable[Job], words: Mapping[str, str]) -> None:
+    """UserError if crops of these scans were made with other options: they would be lost.
+
+    ``what`` they are, in the singular; in the plural it is the key of the record that has or counts them. ``words``: as
+    of :func:`difference`.
     """
-    found = [(number, words) for number, words in others if number]
-    if found:
-        number = sum(number for number, _ in found)
-        raise UserError(
-            f"--save {save} holds {counted(number, what)} made with other options ({found[0][1]}); give "
-            f"another --save, or --replace to replace them"
-        )
+    number, first = 0, ""
+    for job in jobs:
+        record = read_record(job.record, f"{what}s")
+        if record and (others := difference(record, asdict(job.options), words)):
+            made = record[f"{what}s"]
+            number, first = number + (made if isinstance(made, int) else len(made)), first or others
+    if number:
+        raise would_be_lost(save, f"{counted(number, what)} made with other options ({first})")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from export import main as export_main
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import PCRLNetwork, build_network, published_state
 from models.standalone_unet3d import UNet3d as StandaloneUNet3d
+from models.weights import load_weights
 from options import Options, parse_options
 from tests.conftest import ROOT
 from training.checkpoint import Position, TrainingState
@@ -413,9 +414,9 @@ def test_card_of_fine_tuned_weights_tells_of_the_pre_training(chest: Any, tmp_pa
     content = torch.load(chest[0], weights_only=True)
     before = {"samples": 300, "list": "train_val_txt/chest_train.txt", "list_sha256": LIST_SHA256}
     torch.save(content | {"run": before}, tmp_path / "pretrained.pt")
-    assert origin("imagenet", None) == origin(str(chest[0]), None) == {}, "not known"
-    run = {"samples": 20, "list": "mine.txt"} | origin(str(tmp_path / "pretrained.pt"), None)
-    assert origin("", {"run": run}) == {"weight": run["weight"]}, "of a run that is resumed"
+    assert origin("imagenet", {}) == origin("a.pt", {"opt": {}, "run": {}}) == {}, "not known"
+    made = load_weights(build_network(2, 3, 3, "bn", "none"), tmp_path / "pretrained.pt").made
+    run = {"samples": 20, "list": "mine.txt"} | origin("/secret/pretrained.pt", made)
     tuned = content | {"run": run, "opt": content["opt"] | {"phase": "finetune"}}
     torch.save(tuned, tmp_path / "tuned.pt")
     export(tmp_path / "tuned.pt", tmp_path / "weights", None, teacher=False)

@@ -64,7 +64,7 @@ def literal_rows(argv: list[str], ranks: int) -> list[dict[str, float]]:
     options, _ = parse_options(argv)
     device = torch.device("cpu")
     loader, _ = build_loader(options, device, ALONE)
-    network = build_student(options, view_shape(loader))
+    network, _ = build_student(options, view_shape(loader))
     method = build_method(options, network, len(loader), Devices(""), ALONE).train()
     optimizer = build_optimizer("sgd", method.trainable(), options.lr, options.momentum, options.weight_decay)
     draws = type(method.draw(2, generator(0)))

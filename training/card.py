@@ -162,7 +162,7 @@ def _run(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[st
 def _origin(run: Mapping[str, Any]) -> dict[str, str]:
     """Rows on the run whose weights this one began with, if that is known."""
     known = run.get("weight")
-    if not isinstance(known, Mapping):
+    if not known:
         return {}
     options, former = known["opt"], known["run"]
     phase = options.get("phase", "pretask")

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from options import Options
-from utils import torch_file
 from utils.files import write_text
 
 PACKAGES = (
@@ -72,28 +71,15 @@ def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:
     return record if of_this_run and list_sha256 else {}
 
 
-def origin(weight: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is known of the run that ``--weight`` is of, under ``weight``; nothing if that is none, or does not say.
+def origin(weight: str, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the run that ``--weight`` is of, under ``weight``; nothing if its file does not say.
 
-    ``checkpoint``: gone on from. What the run itself began with is in there.
+    ``made``: what the file tells (models/weights.py).
     """
-    if checkpoint is not None:
-        former = checkpoint.get("run", {}).get("weight")
-        return {"weight": former} if former else {}
-    if not os.path.isfile(weight):
+    if not {"opt", "run"} <= made.keys() or not made["run"]:
         return {}
-    content = torch_file.load(weight)
-    known = content if isinstance(content, Mapping) else {}
-    if not isinstance(known.get("opt"), Mapping) or not known.get("run"):
-        return {}
-    options = {name: known["opt"].get(name) for name in ORIGIN_OPTIONS}
-    return {
-        "weight": {
-            "file": os.path.basename(weight),
-            "opt": options,
-            **{key: known.get(key) for key in ("epoch", "step", "list_sha256", "run")},
-        }
-    }
+    options = {name: made["opt"].get(name) for name in ORIGIN_OPTIONS}
+    return {"weight": {**made, "file": os.path.basename(weight), "opt": options}}
 
 
 def times(output: Path, list_sha256: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from training.distributed import backend_name
 from training.keeper import Keeper
 from training.loop import Trainer, train
 from training.precision import build_precision
-from training.record import list_hash, origin, times, write_run_record
+from training.record import list_hash, times, write_run_record
 from training.rehearsal import out_of_memory_is_said, rehearse
 from training.report import Reporter, Silence
 from training.schedule import build_optimizer
@@ -39,7 +39,8 @@ class Job:
     ``files``: of the training samples. ``window``: the values that pictures show black and white. ``evaluation``: how
     the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
-    training ``list``, ``recipes``. ``note``: what an epoch takes of the files, if not each once.
+    training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
+    once.
     """
 
     method: Method
@@ -140,7 +141,8 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
         reporter: Reporter | Silence = Silence()
         if ranks.first:
             data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
-            data |= origin(options.weight, checkpoint)
+            if checkpoint is not None:  # what the run itself began with counts
+                data["weight"] = checkpoint.get("run", {}).get("weight", {})
             began = times(output, list_sha256, checkpoint)
             state.run = began | data | {"precision": precision.name}
             machine = {"device": devices.note, "precision": precision.name, "world_size": ranks.size}

@@ -46,7 +46,7 @@ def weight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     method = PCRL(build_network(2, 3, 3, "bn", "none"), PCRLConfig(n_data=1, queue_size=64))
     path = tmp_path_factory.mktemp("weight") / "pretrained.pt"
-    torch.save(method.export(), path)
+    torch.save(method.export() | {"opt": {"phase": "pretask", "n": "chest"}, "run": {"samples": 300}}, path)
     return path
 
 
@@ -72,9 +72,11 @@ def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
     assert best["best"] == -max(scores)
     run_facts = torch.load(tmp_path / "out" / "pcrl_chest_finetune_1.0_2.pt", weights_only=True)["run"]
     assert run_facts["list"] == "chest_train.txt"
+    assert (run_facts["weight"]["file"], run_facts["weight"]["run"]) == ("pretrained.pt", {"samples": 300})
     # a finished run that is resumed only reports again, and its checkpoint is a start for others
     assert run(tmp_path, *argv, "--epochs", 2, "--resume", "auto")[0] == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["weight"] == run_facts["weight"]
     argv[argv.index(weight)] = tmp_path / "out" / "best.pt"
     status, printed = run(tmp_path, *argv, "--phase", "knn")
     assert status == 2, printed
