@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import utils.requirements  # noqa: F401  # first: it says which package is missing
-from options import check_paths, parse_options
+from command_line import check_paths, parse_options
 from utils.console import say, warn
 from utils.errors import run_cli
 

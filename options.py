@@ -1,22 +1,19 @@
-"""The flags of ``main.py``: one frozen, typed, validated dataclass, and the parser made from it.
+"""The options of a run: one frozen, typed, validated dataclass.
 
-Each field of :class:`Options` is a flag of the same name; ``_flag`` gives its default, help and group.
+Each field of :class:`Options` is a flag of ``main.py`` of the same name (command_line.py); ``_flag`` gives its default,
+help and group.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from utils.cli import Parser
-from utils.cores import cores_of_process
 from utils.errors import UserError
 
-GROUPS = ("what to run", "data", "segmentation", "network", "optimisation", "machine", "output")
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
 DIMS = {"luna": 3, "chest": 2, "msd": 3, "nodules": 3}  # of each --n
 PHASES = {  # and the --n that each can do
@@ -47,15 +44,6 @@ CHANNELS = {2: (1, 3), 3: (1,)}
 AS_PHASE = -1  # a default that depends on the phase
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
-METAVARS = {int: "N", float: "X", str: "NAME"}
-EXAMPLES = """examples:
-  look at what X-rays in my_xrays become, then pre-train on all of them:
-    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output look
-    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run
-  pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
-    python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
-"""
-NO_PATHS = {"train_list": ("none",), "weight": ("imagenet",), "resume": ("auto", "none"), "split": ()}  # but words
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 
@@ -434,73 +422,15 @@ def _three(text: str, name: str, number: Callable[[str], Any]) -> list[Any]:
     return [x, y, z]
 
 
-def _value_type(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
-    return field.metadata["argument"].get("type", type(field.default))
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="main.py",
-        usage="main.py --data FOLDER [flags]",
-        description="Self-supervised pre-training of medical-image networks (PCRL) in 2D and 3D.",
-        epilog=EXAMPLES,
-    )
-    groups = {name: parser.add_argument_group(name) for name in GROUPS}
-    for field in dataclasses.fields(Options):
-        text = field.metadata["help"]
-        if field.default not in (None, "", 0, AS_PHASE) or field.name == "seed":
-            text += f" (default: {field.default})"
-        argument, group = field.metadata["argument"], groups[field.metadata["group"]]
-        if isinstance(field.default, bool):
-            group.add_argument(f"--{field.name}", action="store_true", default=None, help=field.metadata["help"])
-            continue
-        metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
-        group.add_argument(f"--{field.name}", type=_value_type(field), metavar=metavar, help=text)
-    for name in NO_EFFECT:
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    return parser
-
-
 def telling(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a run's options, by name, that meant something in it: for a record that others read."""
     phase, n = options.get("phase", "pretask"), options.get("n")
-    others = {*(NOT_SEGMENTATION if n == SEGMENTATION else ONLY_SEGMENTATION), *_without_effect(options, phase)}
+    others = {*(NOT_SEGMENTATION if n == SEGMENTATION else ONLY_SEGMENTATION), *without_effect(options, phase)}
     others |= {"preview", "dry_run"} | ({"size", "backbone"} if DIMS.get(str(n)) == 3 else set())
     return {name: value for name, value in options.items() if name not in others}
 
 
-def _without_effect(given: Iterable[str], phase: str) -> list[str]:
+def without_effect(given: Iterable[str], phase: str) -> list[str]:
     """Those of the flags that mean nothing in this phase."""
     pointless = {name for phases, names in ONLY_IN.items() if phase not in phases for name in names}
     return [name for name in given if name in pointless or name in NO_EFFECT]
-
-
-def check_paths(options: Options) -> None:
-    """UserError if a folder or file that a flag names is not there: said at once, before anything heavy is imported."""
-    if not os.path.isdir(options.data):
-        what = "this is not a folder" if os.path.exists(options.data) else "no such folder"
-        raise UserError(f"--data {options.data}: {what}")
-    for name, words in NO_PATHS.items():
-        path = getattr(options, name)
-        if path and path not in words and not os.path.exists(path):
-            needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
-            others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
-            raise UserError(f"--{name} {path}: no such file{others}")
-
-
-def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
-    """Command line -> options and warnings: of flags without effect, and of a choice that spoils a run."""
-    given = {name: value for name, value in vars(_parser().parse(argv)).items() if value is not None}
-    options = Options(**{name: value for name, value in given.items() if name not in NO_EFFECT})
-    warnings = [f"--{name} has no effect in {options.phase}" for name in _without_effect(given, options.phase)]
-    others = NOT_SEGMENTATION if options.n == SEGMENTATION else ONLY_SEGMENTATION
-    warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
-    cores = cores_of_process()
-    if given.get("workers", 0) > cores:
-        warnings.append(f"--workers {options.workers}: it takes {cores}, one for each core here")
-    if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
-        warnings.append(
-            f"--optimizer adam divides --weight_decay {options.weight_decay} by the gradient's size, too: weights of "
-            "small gradients, such as the decoder's, vanish; take adamw, or --weight_decay 0"
-        )
-    return options, warnings

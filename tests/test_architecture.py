@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = {"main", "export", "options", "phases", "models", "methods", "datasets", "training", "preprocess", "utils"}
+OWN = {
+    "main",
+    "export",
+    "options",
+    "command_line",
+    "phases",
+    "models",
+    "methods",
+    "datasets",
+    "training",
+    "preprocess",
+    "utils",
+}
 ALLOWED = {
     "utils": {"utils"},
     "models": {"models", "utils"},

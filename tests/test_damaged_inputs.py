@@ -69,7 +69,7 @@ def of(content: bytes) -> Make:
 
 def unreadable(path: Path) -> None:
     if os.geteuid() == 0:
-        pytest.skip("root may read everything")
+        pytest.skip("root may read any file: run the tests as another user")
     path.write_bytes(b"something")
     path.chmod(0)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import options as options_module
-from options import EXAMPLES, NO_EFFECT, Options, check_paths, parse_options, telling
+import command_line
+from command_line import EXAMPLES, check_paths, parse_options
+from options import NO_EFFECT, Options, telling
 from utils.errors import UserError
 
 CHEST = (
@@ -143,7 +144,7 @@ def test_data_is_needed() -> None:
 
 
 def test_workers_above_the_cores_are_said_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options_module, "cores_of_process", lambda: 2)
+    monkeypatch.setattr(command_line, "cores_of_process", lambda: 2)
     assert parse_options(["--data", "x"])[1] == []
     assert parse_options(["--data", "x", "--workers", "2"])[1] == []
     assert parse_options(["--data", "x", "--workers", "4"])[1] == ["--workers 4: it takes 2, one for each core here"]
@@ -153,9 +154,9 @@ def test_workers_above_the_cores_are_said_where_they_were_asked_for(monkeypatch:
 def test_paths_that_are_not_there_are_named(flag: str, tmp_path: Path) -> None:
     data = str(tmp_path)
     for word in ("none", "imagenet", "auto"):  # some flags know words that are no files
-        if word in options_module.NO_PATHS[flag]:
+        if word in command_line.NO_PATHS[flag]:
             check_paths(Options(data=data, **{flag: word}))
-    words = options_module.NO_PATHS[flag]
+    words = command_line.NO_PATHS[flag]
     others = f"; give a file, or {' or '.join(words)}" if words else ""
     with pytest.raises(UserError, match=f"^--{flag} gone: no such file{others}$"):
         check_paths(Options(data=data, **{flag: "gone"}))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from command_line import parse_options
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network, published_state
-from options import parse_options
 from phases.chest import find_chest_labels
 from phases.pretask import build_loader, view_shape
 from tests.conftest import ROOT, rows, write_pairs, write_xrays

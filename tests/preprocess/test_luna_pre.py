@@ -327,7 +327,7 @@ def test_places_that_cannot_be_written_are_answered_in_one_line(luna: Path, tmp_
 @pytest.mark.parametrize(("folder", "scans"), [("LUNA16", 1), ("own_ct", 3)])
 def test_real_scans(folder: str, scans: int, tmp_path: Path) -> None:
     if not SHARED.is_dir():
-        pytest.skip("no real scans beside the project")
+        pytest.skip("needs the real scans in ../shared/data, which are no part of the project")
     luna_pre(SHARED / folder, tmp_path)
     pairs = [np.load(path) for path in (tmp_path / "subset0").glob("*.npy")]
     assert len(pairs) == 16 * scans

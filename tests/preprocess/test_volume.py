@@ -263,7 +263,7 @@ def test_slices_of_almost_even_distance_pass() -> None:
 def test_real_scans_are_read_and_resampled_as_by_simpleitk(name: str) -> None:
     data = Path(__file__).parents[3] / "shared" / "data" / "own_ct"
     if not data.is_dir():
-        pytest.skip("no real CT beside the project")
+        pytest.skip("needs the real CT in ../shared/data, which is no part of the project")
     scan = next(scan for scan in find_scans(data) if scan.uid == name)
     image = read_image(scan)
     low = [n // 3 for n in shape_at_1mm(image)]
