@@ -6,32 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from command_line import parse_options
 from export import export
-from models.pcrl import PCRLNetwork, build_network
+from models.pcrl import build_network
 from models.weights import load_weights
 from tests.checkpoints import LIST_SHA256, save_checkpoint
 from training.record import origin
 
 
-@pytest.fixture(scope="module")
-def chest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PCRLNetwork]:
-    path = tmp_path_factory.mktemp("chest run") / "pcrl_chest_pretask_1.0_3.pt"
-    return path, save_checkpoint(path, "chest")
-
-
-@pytest.fixture(scope="module")
-def luna(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PCRLNetwork]:
-    path = tmp_path_factory.mktemp("luna run") / "pcrl_luna_pretask_1.0_3.pt"
-    return path, save_checkpoint(path, "luna")
-
-
-def test_run_record_of_another_run_is_not_believed(chest: Any, tmp_path: Path) -> None:
-    path, _ = chest
-    (tmp_path / "moved.pt").write_bytes(path.read_bytes())
+def test_run_record_of_another_run_is_not_believed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "moved.pt", "luna")
     (tmp_path / "run.json").write_text(json.dumps({"commit": "0123abcd", "data": {"list_sha256": "another"}}))
     export(tmp_path / "moved.pt", tmp_path / "weights", None, teacher=False)
     assert "0123abcd" not in (tmp_path / "weights/README.md").read_text()
@@ -79,8 +65,9 @@ def test_card_tells_which_list_and_what_precision(tmp_path: Path) -> None:
     assert "CT or MR crops (of the list `mine.txt`)" in carded(tmp_path / "c", {}, train_list="/secret/place/mine.txt")
 
 
-def test_card_of_fine_tuned_weights_tells_of_the_pre_training(chest: Any, tmp_path: Path) -> None:
-    content = torch.load(chest[0], weights_only=True)
+def test_card_of_fine_tuned_weights_tells_of_the_pre_training(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "chest.pt", "chest")
+    content = torch.load(tmp_path / "chest.pt", weights_only=True)
     before = {"samples": 300, "list": "train_val_txt/chest_train.txt", "list_sha256": LIST_SHA256}
     torch.save(content | {"run": before}, tmp_path / "pretrained.pt")
     assert origin("imagenet", {}) == origin("a.pt", {"opt": {}, "run": {}}) == {}, "not known"
@@ -111,8 +98,9 @@ def test_card_tells_of_percentiles_of_mixed_crops_and_of_what_is_not_known(tmp_p
     assert "| started | not recorded |" in card
 
 
-def test_card_has_the_flags_that_meant_something(luna: Any, tmp_path: Path) -> None:
-    path, _ = luna
+def test_card_has_the_flags_that_meant_something(tmp_path: Path) -> None:
+    path = tmp_path / "luna.pt"
+    save_checkpoint(path, "luna")
     export(path, tmp_path / "weights", None, teacher=False)
     card = (tmp_path / "weights/README.md").read_text()
     assert "(pre-training: not recorded)" in card, "an earlier version's checkpoint"
