@@ -70,6 +70,9 @@ def resample(image: sitk.Image, first: Iterable[int], end: Iterable[int]) -> np.
     crops come from is made. (Where the exact result is a whole number, rounding decides which side of it
     the sum lies on, so that some voxels are 1 HU apart: one in two thousand of a LUNA16 scan. SimpleITK
     asked for a part of the scan differs as often from SimpleITK asked for the whole.)
+
+    In memory its axes are y, z, x: the rows that a crop's slices are made of lie side by side, which makes cutting a
+    fifth faster than the scan's own order.
     """
     voxels = sitk.GetArrayViewFromImage(image)
     kind = {"i": np.int32, "u": np.int32, "f": np.float32}[voxels.dtype.kind]
@@ -77,14 +80,14 @@ def resample(image: sitk.Image, first: Iterable[int], end: Iterable[int]) -> np.
         _Axis(n, spacing, low, high)
         for n, spacing, low, high in zip(image.GetSize(), image.GetSpacing(), first, end, strict=True)
     )
-    out = np.empty((len(z.below), len(y.below), len(x.below)), np.int16 if voxels.dtype == np.int16 else kind)
+    out = np.empty((len(y.below), len(z.below), len(x.below)), np.int16 if voxels.dtype == np.int16 else kind)
     planes: dict[int, np.ndarray] = {}  # the two slices around the current one, resampled in x and y
     for k, neighbours in enumerate(zip(z.below, z.above, strict=True)):
         planes = {n: planes[n] if n in planes else _in_plane(voxels[n], x, y) for n in neighbours}
         below, above = (planes[n] for n in neighbours)
-        out[k] = _between(below, above, z.fraction[k])
-    out[z.outside], out[:, y.outside], out[:, :, x.outside] = OUTSIDE_HU, OUTSIDE_HU, OUTSIDE_HU
-    return out.T
+        out[:, k] = _between(below, above, z.fraction[k])
+    out[y.outside], out[:, z.outside], out[:, :, x.outside] = OUTSIDE_HU, OUTSIDE_HU, OUTSIDE_HU
+    return out.transpose(2, 0, 1)
 
 
 class _Axis:
