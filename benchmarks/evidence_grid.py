@@ -152,7 +152,8 @@ def xrays(work: Path) -> Task:
         for path, chosen in zip(lists, np.split(np.array(lines), cuts), strict=True):
             write_text(path, "".join(f"{line}\n" for line in chosen))
 
-    return _classification("xrays", "Phantoms (projected X-rays, 6 findings), labelled images", data, own, prepare)
+    title = "Phantoms (projected X-rays, 6 findings), labelled images"
+    return _classification("xrays", title, data, own, prepare, (15, 30, 60), ("--moco_k", "512"))
 
 
 def chest14(source: Path, work: Path) -> Task:
@@ -170,7 +171,7 @@ def chest14(source: Path, work: Path) -> Task:
         link(own / "images", source / "images")
 
     title = "ChestX-ray14 (240 real X-rays), labelled images"
-    return _classification("chest14", title, own, own, prepare, (14, 28, 56), queue=256)
+    return _classification("chest14", title, own, own, prepare, (14, 28, 56))
 
 
 def _classification(
@@ -179,8 +180,8 @@ def _classification(
     data: Path,
     own: Path,
     prepare: Callable[[Path], None],
-    labels: tuple[int, ...] = (15, 30, 60),
-    queue: int = 512,
+    labels: tuple[int, ...],
+    queue: tuple[str, ...] = (),  # flags of its length, if it is not the published one
 ) -> Task:
     """Pre-training on the whole training list; fine-tuning on its first lines, permuted by the seed."""
 
@@ -208,8 +209,8 @@ def _classification(
         )
 
     pretraining = ("--n", "chest", *XRAY_SIZE, "--data", str(data), "--ratio", "1.0", "--b", "16", "--epochs", "15")
-    schedule = ("--optimizer", "adamw", "--lr", "1e-3", "--moco_k", str(queue))
-    return Task(name, title, prepare_all, pretraining + schedule, finetuning, labels, ("mean_auroc", "AUROC"))
+    schedule = ("--optimizer", "adamw", "--lr", "1e-3")
+    return Task(name, title, prepare_all, pretraining + schedule + queue, finetuning, labels, ("mean_auroc", "AUROC"))
 
 
 def ordered(tasks: Sequence[Task]) -> Iterator[Cell]:
