@@ -23,6 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.precision import bf16_slowness
+
 
 class _Traffic(TorchDispatchMode):
     """Adds up the bytes of the tensors that each operation reads and writes."""
@@ -57,7 +59,7 @@ class Count:
 
 
 class Peak(NamedTuple):
-    """The best that the machine was seen to do: TFLOP/s in float32 and bf16, GB/s of memory."""
+    """The best that the machine was seen to do: TFLOP/s in float32 and bf16 (0: no instructions), GB/s of memory."""
 
     float32: float
     bfloat16: float
@@ -73,7 +75,7 @@ def measure_peak(device: str = "cpu") -> Peak:
     quarter_gb = torch.zeros(2**26, device=device)
     return Peak(
         _tera_per_second(torch.float32, device),
-        _tera_per_second(torch.bfloat16, device),
+        _tera_per_second(torch.bfloat16, device) if device != "cpu" or bf16_slowness() < 1 else 0,
         2 * quarter_gb.nbytes / _seconds(quarter_gb.clone) / 1e9,
     )
 

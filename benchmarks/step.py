@@ -34,6 +34,7 @@ from benchmarks.table import HEADER, Row, machine, show
 from methods.pcrl import PCRL, PCRLConfig
 from models.layers import OPERATORS
 from models.pcrl import build_network, published_state
+from training.precision import bf16_slowness
 
 CHANNELS = {2: 3, 3: 1}
 SIZES = {2: (224, 224), 3: (64, 64, 32)}
@@ -176,6 +177,15 @@ def take_turns(cases: list[Case], steps: int) -> Iterator[list[Measured]]:
             yield [step() for step in processes]
 
 
+def ways(device: str = "cpu") -> list[tuple[str, str]]:
+    """What takes turns: the literal step and ours, and ours in bf16 where the device has instructions for it."""
+    found = [("literal", "float32"), ("ours", "float32")]
+    if device == "cpu" and (slowness := bf16_slowness()) > 1:
+        print(f"bf16 is left out: a product takes {slowness:.0f} x as long as in float32 on this processor", flush=True)
+        return found
+    return [*found, ("ours", "bfloat16")]
+
+
 class StepResult(NamedTuple):
     """Our step in one precision against the literal one in float32: speed, and the last step of each."""
 
@@ -188,11 +198,8 @@ class StepResult(NamedTuple):
 def measure(
     dims: int, batch: int, repeats: int, device: str = "cpu", clock: str = "wall", size: tuple[int, ...] = ()
 ) -> list[StepResult]:
-    """Ours in float32 and in bf16 against the literal float32 step, after a step each to warm up."""
-    cases = [
-        Case(way, precision, dims, batch, size or SIZES[dims], device, clock)
-        for way, precision in (("literal", "float32"), ("ours", "float32"), ("ours", "bfloat16"))
-    ]
+    """Our ``ways`` against the literal float32 step, after a step each to warm up."""
+    cases = [Case(way, precision, dims, batch, size or SIZES[dims], device, clock) for way, precision in ways(device)]
     literal, *ours = list(zip(*take_turns(cases, repeats + 1), strict=True))
     return [
         StepResult(
@@ -227,10 +234,7 @@ def agreement(dims: int, steps: int, size: tuple[int, ...] = ()) -> bool:
     Judged are the means over the steps. Single steps part from one another by rounding alone, whatever the precision:
     that float32 does so, too, is printed beside.
     """
-    cases = [
-        Case(way, precision, dims, AGREEMENT_BATCH, size or AGREEMENT_SIZES[dims])
-        for way, precision in (("literal", "float32"), ("ours", "float32"), ("ours", "bfloat16"))
-    ]
+    cases = [Case(way, precision, dims, AGREEMENT_BATCH, size or AGREEMENT_SIZES[dims]) for way, precision in ways()]
     losses = np.array([[measured.losses for measured in turn] for turn in take_turns(cases, steps)])
     worst = np.abs(losses[:, 1:] / losses[:, :1] - 1).max(axis=0)
     means = np.abs(losses[:, 1:].mean(axis=0) / losses[:, :1].mean(axis=0) - 1)
