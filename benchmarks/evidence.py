@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.evidence_grid import ROOT, Cell, Task, chest14, hippocampus, ordered, xrays
 from benchmarks.evidence_report import RESULTS, report
+from benchmarks.roofline import has_bf16
 from training.curves import read_rows
-from training.precision import bf16_slowness
 from utils.files import write_text
 
 OF_THE_MACHINE = {"images_per_s", "data_wait", "memory_gb"}
@@ -110,7 +110,7 @@ def compute_grid(tasks: list[Task], work: Path, jobs: int, minutes: float) -> No
             task.prepare(work)
             write_text(marker, "")
     missing = to_compute(ordered(tasks), work)
-    amp = "native" if bf16_slowness() < 1 else "off"
+    amp = "native" if has_bf16() else "off"
     print(f"{len(missing)} cells to compute, with --amp {amp}", flush=True)
     end = time.monotonic() + 60 * minutes
     running: dict[Future[str], Cell] = {}

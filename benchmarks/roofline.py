@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training.precision import bf16_slowness
+
+
+@cache
+def has_bf16(device: str = "cpu") -> bool:
+    """Whether the device has instructions for bf16, so that it is worth measuring; if not, that is said once."""
+    slowness = bf16_slowness() if device == "cpu" else 0
+    if slowness > 1:
+        print(f"bf16 is left out: a product takes {slowness:.0f} x as long as in float32 on this processor", flush=True)
+    return slowness <= 1
 
 
 class _Traffic(TorchDispatchMode):
@@ -75,7 +85,7 @@ def measure_peak(device: str = "cpu") -> Peak:
     quarter_gb = torch.zeros(2**26, device=device)
     return Peak(
         _tera_per_second(torch.float32, device),
-        _tera_per_second(torch.bfloat16, device) if device != "cpu" or bf16_slowness() < 1 else 0,
+        _tera_per_second(torch.bfloat16, device) if has_bf16(device) else 0,
         2 * quarter_gb.nbytes / _seconds(quarter_gb.clone) / 1e9,
     )
 
@@ -103,7 +113,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def show_roofline(peak: Peak, steps: Sequence[tuple[str, str, float, float, float]]) -> None:
     """Print a line a step; ``steps``: (name, precision, milliseconds, GFLOP, GB)."""
-    print(f"\npeak: {peak.float32:.2f} TFLOP/s float32, {peak.bfloat16:.2f} bf16, {peak.memory:.0f} GB/s of memory")
+    bf16 = f", {peak.bfloat16:.2f} bf16" if peak.bfloat16 else ""
+    print(f"\npeak: {peak.float32:.2f} TFLOP/s float32{bf16}, {peak.memory:.0f} GB/s of memory")
     print(f"{'roofline':46} {'GFLOP':>8} {'GB':>7} {'ms':>9} {'of peak':>8}   bound by operations ms, by bytes ms")
     for what, precision, milliseconds, gflop, gigabytes in steps:
         operations, moved = peak.bound_ms(precision, gflop, gigabytes)

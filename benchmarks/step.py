@@ -29,12 +29,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal.step import LiteralStep, total
-from benchmarks.roofline import Count
+from benchmarks.roofline import Count, has_bf16
 from benchmarks.table import HEADER, Row, machine, show
 from methods.pcrl import PCRL, PCRLConfig
 from models.layers import OPERATORS
 from models.pcrl import build_network, published_state
-from training.precision import bf16_slowness
 
 CHANNELS = {2: 3, 3: 1}
 SIZES = {2: (224, 224), 3: (64, 64, 32)}
@@ -179,11 +178,7 @@ def take_turns(cases: list[Case], steps: int) -> Iterator[list[Measured]]:
 
 def ways(device: str = "cpu") -> list[tuple[str, str]]:
     """What takes turns: the literal step and ours, and ours in bf16 where the device has instructions for it."""
-    found = [("literal", "float32"), ("ours", "float32")]
-    if device == "cpu" and (slowness := bf16_slowness()) > 1:
-        print(f"bf16 is left out: a product takes {slowness:.0f} x as long as in float32 on this processor", flush=True)
-        return found
-    return [*found, ("ours", "bfloat16")]
+    return [("literal", "float32"), ("ours", "float32"), *[("ours", "bfloat16")] * has_bf16(device)]
 
 
 class StepResult(NamedTuple):

@@ -117,19 +117,13 @@ def overlapping_pairs(boxes: Boxes, rng: np.random.Generator) -> Iterator[tuple[
 
 
 @lru_cache(maxsize=256)
-def resize_matrix(size: int, target: int) -> np.ndarray:
-    """What scikit-image's resize does to an axis, as a float32 matrix of shape (target, size).
-
-    Resizing (linear, anti-aliased) is linear and treats one axis after the other, so what it does to
-    the columns of the identity is all there is to know.
-    """
-    return skimage_resize(np.eye(size), (target, size), order=1, anti_aliasing=True).astype(np.float32)
-
-
-@lru_cache(maxsize=256)
 def _taps(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same matrix as a band: each row's first column, and its weights from there on, (target, taps)."""
-    matrix = resize_matrix(size, target)
+    """What scikit-image's resize does to an axis: of each voxel the first one it is made of, and float32 weights.
+
+    Resizing (linear, anti-aliased) is linear and treats one axis after the other, so what it does to the columns of the
+    identity is all there is to know: a matrix (target, size), of which the band that is not 0 is kept, (target, taps).
+    """
+    matrix = skimage_resize(np.eye(size), (target, size), order=1, anti_aliasing=True).astype(np.float32)
     used = matrix != 0
     first = used.argmax(axis=1)
     taps = int((size - used[:, ::-1].argmax(axis=1) - first).max())
@@ -176,7 +170,7 @@ def _resize(
 
     ``corner``, ``first`` and ``weights`` are in the order of the volume's axes. A few rows of ``out`` at a time: as
     many rows of the box as they need are resized in z, added up in y, turned and resized in x, so that all stays in
-    the cache. (Clipping whole boxes and a matrix product over them take 2 to 3 times as long.)
+    the cache. Three passes over the whole box take a third longer.
     """
     y, z, x = corner
     y_first, z_first, x_first = first

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_docs.py's
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -91,7 +91,9 @@ class TestFastPng:
         huge = chunk(b"IHDR", struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 0, 0, 0, 0))
         assert png.decode_grey(png.SIGNATURE + huge + chunk(b"IDAT", zlib.compress(b""))) is None
 
-    @pytest.mark.skipif(not REAL.is_dir(), reason="real X-rays are no part of the project")
+    @pytest.mark.skipif(
+        not REAL.is_dir(), reason="needs the real X-rays in ../shared/data, which are no part of the project"
+    )
     def test_equals_pil_on_real_x_rays(self) -> None:
         for path in sorted(REAL.iterdir())[::20]:
             pixels = png.decode_grey(path.read_bytes())

@@ -85,7 +85,9 @@ def test_bit_for_bit_in_every_order_of_the_jitter() -> None:
         assert_equal_to_torchvision(image, dataclasses.replace(params, jitter=jitter))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="real X-rays are no part of the project")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="needs the real X-rays in ../shared/data, which are no part of the project"
+)
 def test_bit_for_bit_on_real_x_rays() -> None:
     rng = generator(0, "real")
     for path in sorted(REAL.iterdir())[::24]:
