@@ -113,8 +113,6 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
         raise UserError(
             f"--save {save}: cannot be written in {save.absolute().parent}: {error.strerror or error}"
         ) from None
-    except RuntimeError:  # torch.save's way to say it
-        raise UserError(f"--save {save}: cannot be written; is the disk full?") from None
     say(
         f"{save}: {portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]}), {CARD}"
     )

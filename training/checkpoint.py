@@ -108,7 +108,7 @@ def save_last(output: Path, payload: dict[str, Any]) -> Path:
     """
     last = output / LAST
     with atomic_path(last) as temporary:
-        torch.save(payload, temporary)
+        torch_file.write(temporary, payload)
         torch_file.check(temporary)
         if last.exists():
             keep(last, PREVIOUS)

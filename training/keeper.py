@@ -57,8 +57,8 @@ class Keeper:
             saved = save_last(self.output, payload)
             self._held = replace(self.state.position)
             return saved
-        except (OSError, RuntimeError, UserError) as error:  # torch's writer reports a full disk as RuntimeError
-            reason = str(error).splitlines()[0]
+        except (OSError, UserError) as error:
+            reason = getattr(error, "strerror", None) or error
             warn(
                 f"no checkpoint could be written to {self.output} ({reason}); the former one is whole, training goes on"
             )

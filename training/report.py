@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tensorboardX import SummaryWriter
 from torch import Tensor
 
+from training.board import Board
 from training.curves import draw_curves, read_rows
 from training.pictures import draw_reconstructions
 from training.progress import Moment, Pace, Progress, shown, speed
@@ -151,8 +150,7 @@ class Reporter:
         self.image_every, self.loss = image_every, loss
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # the run tells of them itself
-        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1 if done else None)
+        self._board = Board(output / "tensorboard", purge_step=done + 1 if done else 0)
         self._progress, self._pace = Progress(), Pace()
         self._drawn_at = time.monotonic()
         self._lr = 0.0
@@ -202,9 +200,7 @@ class Reporter:
         if self._totals.faults:
             row["replaced"] = len(self._totals.faults)
         self._append(row)
-        for name, value in row.items():
-            if isinstance(value, float):
-                self._board.add_scalar(name, value, step)
+        self._board.scalars({name: value for name, value in row.items() if isinstance(value, float)}, step)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         try:
@@ -247,8 +243,7 @@ class Reporter:
         if totals.faults:
             replaced = counted(len(totals.faults), "sample was", "samples were")
             warn(f"{replaced} replaced by others, the first: {totals.faults[0]}")
-        for name, value in means.items():
-            self._board.add_scalar(f"epoch/{name}", value, epoch + 1)
+        self._board.scalars({f"epoch/{name}": value for name, value in means.items()}, epoch + 1)
         self._totals = EpochTotals()
         self._progress.epoch_end()
         if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
@@ -259,8 +254,7 @@ class Reporter:
         step = (epoch + 1) * self.steps_per_epoch
         row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
         self._append(row)
-        for name, value in losses.items():
-            self._board.add_scalar(f"validation/{name}", value, step)
+        self._board.scalars({f"validation/{name}": value for name, value in losses.items()}, step)
         headline = self._headline(losses)
         words = [shown({name: value}) for name, value in headline.items() if name not in over]
         words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
@@ -268,8 +262,8 @@ class Reporter:
 
     def results(self, values: Mapping[str, float]) -> None:
         """Log the figures that a run ends with."""
-        for name, value in values.items():
-            self._board.add_scalar(f"test/{name}", value, self.epochs * self.steps_per_epoch)
+        steps = self.epochs * self.steps_per_epoch
+        self._board.scalars({f"test/{name}": value for name, value in values.items()}, steps)
 
     def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
         """Those that people look at."""
@@ -292,9 +286,7 @@ class Reporter:
         try:
             path.parent.mkdir(exist_ok=True)
             draw_reconstructions(self._images, self.window, title, path)
-            self._board.add_image(
-                "reconstructions", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC"
-            )
+            self._board.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
         except OSError as error:
             warn(f"{path} could not be drawn ({error.strerror or error}); training goes on")
 
@@ -309,5 +301,8 @@ class Reporter:
         """Close the files, and draw the curves."""
         self._progress.close()
         self._board.close()
-        self._metrics.close()
+        try:
+            self._metrics.close()
+        except OSError as error:
+            warn(f"{self.output / METRICS}: the last rows could not be written ({error.strerror})")
         self._draw_curves()

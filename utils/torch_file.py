@@ -19,10 +19,24 @@ from utils.pickled_numbers import STAND_INS
 ZIP = b"PK\x03\x04"  # what torch.save's files begin with
 
 
+def write(path: str | Path, payload: dict[str, Any]) -> None:
+    """``torch.save``; OSError if the file can't be written whole.
+
+    To a path torch writes by itself, and says of a full disk "unexpected pos 64 vs 0".
+    """
+    try:
+        with open(path, "wb") as file:
+            torch.save(payload, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def save(path: str | Path, payload: dict[str, Any]) -> None:
-    """``torch.save`` to a temporary file, then a rename."""
+    """Write to a temporary file, then rename it; OSError if it can't be written."""
     with atomic_path(path) as temporary:
-        torch.save(payload, temporary)
+        write(temporary, payload)
 
 
 def check(path: str | Path) -> None:
