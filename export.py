@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import utils.requirements  # noqa: F401  # first: it says which package is missing
 from utils.cli import Parser
 from utils.console import say
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_folder, write_text
 from utils.words import counted
 
@@ -110,9 +110,7 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
                 shutil.copyfile(standalone_unet3d.__file__, folder / DEFINITION)
             write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
     except OSError as error:
-        raise UserError(
-            f"--save {save}: cannot be written in {save.absolute().parent}: {error.strerror or error}"
-        ) from None
+        raise UserError(f"--save {save}: cannot be written in {save.absolute().parent}: {reason(error)}") from None
     say(
         f"{save}: {portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]}), {CARD}"
     )

@@ -13,7 +13,7 @@ from datasets.images import PICTURES, SUFFIXES, is_dicom
 from datasets.kinds import CROP, PAIR, SCANS
 from datasets.lists import first_part, read_list
 from datasets.store import Store, is_store
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.words import counted
 
 ALL_IMAGES = "none"  # --train_list none: no list
@@ -72,7 +72,7 @@ class Images:
                 for root in _roots(data):
                     _collect(str(root), "", set(), self.files)
         except OSError as error:
-            raise UserError(f"--data {data}: {error.filename} cannot be read: {error.strerror}") from error
+            raise UserError(f"--data {data}: {error.filename} cannot be read: {reason(error)}") from error
 
     def all(self) -> list[str]:
         """All images, sorted by their path below the folder of images."""

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.png import decode_grey
-from utils.errors import UserError
+from utils.errors import UserError, reason
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES)
@@ -34,7 +34,7 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"the image {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"the image {path} cannot be read: {reason(error)}") from error
     if not data:
         raise UserError(f"the image {path} is empty: it has 0 bytes")
     dicom = is_dicom(data) or os.fspath(path).lower().endswith(DICOM_SUFFIXES)
@@ -45,10 +45,10 @@ def read_image(path: str | Path) -> np.ndarray:
         pixels = decode_grey(data)
         return _decode_with_pil(data) if pixels is None else pixels
     except Exception as error:  # on damaged bytes decoders raise nearly everything there is
-        reason = " ".join(str(error).split()) or type(error).__name__
+        why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = "it is no PNG, JPEG or DICOM file"
-        raise UserError(f"the image {path} cannot be decoded: {reason}") from error
+            why = "it is no PNG, JPEG or DICOM file"
+        raise UserError(f"the image {path} cannot be decoded: {why}") from error
 
 
 def is_dicom(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.words import counted
 
 CHEST14_LABELS = (
@@ -49,7 +49,7 @@ def read_list(path: str | Path) -> ImageList:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"the list {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the list {path} is not a text file (byte {error.start} is not UTF-8)") from error
     fields = [line.replace("\t", " ").strip().partition(" ") for line in lines]

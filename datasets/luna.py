@@ -22,7 +22,7 @@ from datasets.transforms import batched
 from datasets.transforms.affine import Affine
 from datasets.transforms.corruption import SMALLEST_AXIS, LocalShuffling, Painting
 from datasets.transforms.crops import sample_pair
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.npy import read_array
 from utils.seeding import generator
 from utils.words import counted
@@ -141,7 +141,7 @@ def read_pair(path: str | Path, shape: tuple[int, ...] | None = None) -> np.ndar
     try:
         array = read_array(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged or no .npy file of numbers; {REMEDY}") from error
     expected = "(2, X, Y, Z)" if shape is None else str((2, *shape))
@@ -187,7 +187,7 @@ def read_uids(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"the list {path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the list {path} is no text file") from error
     uids = [line.strip().removesuffix(".mhd") for line in lines if line.strip()]
@@ -255,4 +255,4 @@ def _names(folder: Path, what: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError as error:
-        raise UserError(f"{what} {folder} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{what} {folder} cannot be read: {reason(error)}") from error

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from datasets.itk import ScanError, read_file
-from utils.errors import UserError
+from utils.errors import UserError, reason
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -78,7 +78,7 @@ def _volumes(data: Path, folder: str) -> dict[str, Path]:
         names = sorted(name for name in os.listdir(data / folder) if not name.startswith("."))
     except OSError as error:
         raise UserError(
-            f"--data {data}: {folder} cannot be read ({error.strerror}); segmentation reads imagesTr/ and labelsTr/"
+            f"--data {data}: {folder} cannot be read ({reason(error)}); segmentation reads imagesTr/ and labelsTr/"
         ) from None
     found: dict[str, Path] = {}
     for name in names:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from datasets.lists import first_part
 from datasets.luna import ROUNDING, TRAINING_LIST, TRAINING_SUBSETS, read_uids
 from datasets.transforms.spatial import SpatialTransform
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.npy import read_array
 from utils.seeding import generator
 from utils.words import counted
@@ -66,7 +66,7 @@ def read_crops(data: Path) -> list[Crop]:
                 for row in csv.DictReader(file)
             ]
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); preprocess/nodule_crops.py writes it") from None
+        raise UserError(f"{path} cannot be read ({reason(error)}); preprocess/nodule_crops.py writes it") from None
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is no list of crops ({error}); {REMEDY}") from None
     if any(crop.label not in (0, 1) for crop in crops):
@@ -126,7 +126,7 @@ def read_crop(file: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     try:
         array = read_array(file)
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{file} cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged or no .npy file of numbers; {REMEDY}") from error
     if array.ndim != 3 or array.dtype.kind != "f":

@@ -26,7 +26,7 @@ from training.precision import Native
 from training.predict import predict
 from training.run import prepare_output
 from utils.console import say, warn
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import atomic_path
 from utils.locks import exclusive
 from utils.ranks import Ranks
@@ -90,7 +90,7 @@ def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
         try:
             _write(output, names, features)
         except OSError as error:
-            raise UserError(f"--output {output}: the features cannot be written: {error.strerror or error}") from None
+            raise UserError(f"--output {output}: the features cannot be written: {reason(error)}") from None
     say(f"{counted(len(features), 'image')}, {features.shape[1]} values each: {output / ARRAY}, {output / TABLE}")
 
 

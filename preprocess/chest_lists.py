@@ -29,7 +29,7 @@ if __package__ in (None, ""):  # run as a script, from any folder
 from datasets.lists import CHEST14_LABELS
 from preprocess.flags import would_be_lost
 from utils.cli import Parser
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, reason, run_cli
 from utils.files import write_text
 from utils.seeding import generator
 from utils.words import counted
@@ -132,7 +132,7 @@ def main() -> None:
             patients = len({line.partition("_")[0] for line in lines})
             print(f"{path}: {counted(len(lines), 'image')} of {counted(patients, 'patient')}")
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from error
+        raise UserError(f"{error.filename or options.save}: {reason(error)}") from error
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from preprocess.parallel import run_parallel
 from utils.cli import Parser
 from utils.console import say
 from utils.cores import available_cores
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive
 from utils.words import counted
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with exclusive(flags.save):
             problems = fill(remaining, flags.workers)
     except OSError as error:
-        raise UserError(f"--save {flags.save}: {error.strerror or error}") from error
+        raise UserError(f"--save {flags.save}: {reason(error)}") from error
     for problem in problems:
         say(f"left out: {problem}")
     made = len(files) - len(problems)

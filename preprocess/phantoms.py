@@ -36,7 +36,7 @@ from preprocess.phantom_xray import project, sample_view, upright_phantom
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
 from utils.seeding import generator
 from utils.words import counted
@@ -309,7 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 bar.update()
         write_tables(flags, made)
     except OSError as error:
-        raise UserError(f"--save {flags.save}: cannot write {error.filename or ''}: {error.strerror}") from error
+        where = error.filename or "a file"
+        raise UserError(f"--save {flags.save}: {where} cannot be written: {reason(error)}") from error
     warn_of_others(flags.save, made)
     nodules = sum(len(each.annotations) for each in made.values())
     xrays = flags.patients * flags.xrays_per_patient

@@ -16,7 +16,7 @@ import numpy as np
 
 from preprocess.flags import would_be_lost
 from preprocess.scans import Scan
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
 from utils.npy import read_array
 from utils.words import counted
@@ -117,4 +117,4 @@ def is_array(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
 
 def cannot_write(save: Path, error: OSError) -> UserError:
     """The one line for a folder that cannot be written to."""
-    return UserError(f"--save {save}: cannot write there: {error.strerror or error}")
+    return UserError(f"--save {save}: cannot write there: {reason(error)}")

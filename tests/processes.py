@@ -1,8 +1,9 @@
-"""Waiting for, looking at and stopping the processes that a test started."""
+"""Processes that a test starts: waiting for them, looking at them, stopping them, leaving them no room on the disk."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -34,6 +35,17 @@ def logged(output: Path) -> int:
     """Rows in a run's metrics.jsonl."""
     path = output / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """In this block, and in processes begun there, a write past ``size`` bytes fails as on a full disk (with EFBIG)."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 def children(pid: int) -> list[int]:

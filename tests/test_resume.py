@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, rows, run_main
-from tests.processes import alive, children, held, logged, wait_for, wait_until
+from tests.processes import alive, children, held, largest_file, logged, wait_for, wait_until
 from training.checkpoint import Position
 
 FINAL = "pcrl_luna_pretask_1.0_2.pt"
@@ -199,15 +199,8 @@ def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path
 def test_full_disk_keeps_the_former_checkpoint(pairs: Path, stopped: Path, tmp_path: Path) -> None:
     output = Path(shutil.copytree(stopped, tmp_path / "out"))
     former = (output / "last.pt").read_bytes()
-    limit = 100 * 2**20  # bytes a file may have: a checkpoint has more
-    limited = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.path.insert(0, "
-        f"{str(ROOT)!r}); import main; from utils.errors import run_cli; run_cli(main.main)"
-    )
-    argv = ["--data", pairs, "--output", output, *OPTIONS, "--resume", "auto"]
-    run = subprocess.run(
-        [sys.executable, "-c", limited, *map(str, argv)], capture_output=True, text=True, timeout=300, check=False
-    )
+    with largest_file(100 * 2**20):  # a checkpoint has more
+        run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 2, run.stdout + run.stderr
     assert f"no checkpoint could be written to {output} (File too large)" in run.stderr
     assert "training goes on" in run.stderr

@@ -15,6 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from utils.console import warn
+from utils.errors import reason
 
 FLUSH_S = 30.0  # what is written is on the disk, and seen, after this time
 VERSION = "brain.Event:2"  # of the format: with it, TensorBoard heeds a SessionLog
@@ -65,7 +66,7 @@ class Board:
                 self._failed = False
         except OSError as error:
             if not self._failed:
-                warn(f"{self._folder} cannot be written ({error.strerror or error}); training goes on")
+                warn(f"{self._folder} cannot be written ({reason(error)}); training goes on")
             self._failed = True
             self._drop()  # half an event may lie in it, and nothing after that would be read
 

@@ -11,7 +11,7 @@ from options import Options
 from training.checkpoint import BEST, LAST, Position, TrainingState, checkpoint_name, keep, save_last
 from training.report import Reporter, Silence
 from utils.console import say, warn
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.signals import Stopped, StopRequest
 
 
@@ -58,10 +58,8 @@ class Keeper:
             self._held = replace(self.state.position)
             return saved
         except (OSError, UserError) as error:
-            reason = getattr(error, "strerror", None) or error
-            warn(
-                f"no checkpoint could be written to {self.output} ({reason}); the former one is whole, training goes on"
-            )
+            why = reason(error) if isinstance(error, OSError) else error
+            warn(f"no checkpoint could be written to {self.output} ({why}); the former one is whole, training goes on")
             return None
 
     def _stop_if_asked(self, signum: int | None, saved: bool) -> None:

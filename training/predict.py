@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datasets.loader import Loader
 from training.precision import Precision
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import write_text
 
 RESULTS = "metrics.json"
@@ -59,4 +59,4 @@ def write_results(output: Path, values: Mapping[str, Any]) -> None:
     try:
         write_text(output / RESULTS, json.dumps(values, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"--output {output}: {RESULTS} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"--output {output}: {RESULTS} cannot be written: {reason(error)}") from None

@@ -22,6 +22,7 @@ from training.pictures import draw_reconstructions
 from training.progress import Moment, Pace, Progress, shown, speed
 from training.watch import Watch
 from utils.console import say, warn
+from utils.errors import reason
 from utils.files import write_text
 from utils.words import counted
 
@@ -207,7 +208,7 @@ class Reporter:
             self._metrics.write(json.dumps(row) + "\n")
             self._metrics.flush()
         except OSError as error:
-            warn(f"no row could be written to {self.output / METRICS} ({error.strerror}); training goes on")
+            warn(f"no row could be written to {self.output / METRICS} ({reason(error)}); training goes on")
 
     def _show(self, report: StepReport) -> None:
         moment = Moment(
@@ -288,14 +289,14 @@ class Reporter:
             draw_reconstructions(self._images, self.window, title, path)
             self._board.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
         except OSError as error:
-            warn(f"{path} could not be drawn ({error.strerror or error}); training goes on")
+            warn(f"{path} could not be drawn ({reason(error)}); training goes on")
 
     def _draw_curves(self) -> None:
         self._drawn_at = time.monotonic()
         try:
             draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output), self.loss)
         except OSError as error:
-            warn(f"{self.output / CURVES} could not be drawn ({error.strerror or error})")
+            warn(f"{self.output / CURVES} could not be drawn ({reason(error)})")
 
     def close(self) -> None:
         """Close the files, and draw the curves."""
@@ -304,5 +305,5 @@ class Reporter:
         try:
             self._metrics.close()
         except OSError as error:
-            warn(f"{self.output / METRICS}: the last rows could not be written ({error.strerror})")
+            warn(f"{self.output / METRICS}: the last rows could not be written ({reason(error)})")
         self._draw_curves()

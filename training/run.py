@@ -25,7 +25,7 @@ from training.schedule import build_optimizer
 from training.validate import Evaluation
 from utils.console import say
 from utils.cores import cores_of_process
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.locks import exclusive
 from utils.ranks import Ranks
 from utils.signals import StopRequest
@@ -68,7 +68,7 @@ def prepare_output(path: str) -> Path:
         if not os.access(output, os.W_OK):
             raise PermissionError("not writable")
     except OSError as error:
-        raise UserError(f"--output {path}: {error.strerror or error}; give a folder that can be written to") from None
+        raise UserError(f"--output {path}: {reason(error)}; give a folder that can be written to") from None
     return output
 
 

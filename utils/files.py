@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,7 @@ from pathlib import Path
 from utils.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
+NOT_WHOLE = re.compile(r"\d+ requested and \d+ written")  # numpy's words for it, without a number of the error
 
 
 @contextmanager
@@ -19,6 +22,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The name carries the process id, so that two processes never write the same temporary file. The
     content is flushed to the disk before the rename: after a power cut the file is the old or the new one.
+    An OSError of the block names ``path``, if it names no other file.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
@@ -27,6 +31,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None and NOT_WHOLE.fullmatch(str(error)):
+            raise OSError(errno.ENOSPC, "only a part of it fitted, is the disk full?", str(path)) from None
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import atomic_path
 from utils.memory import lack_of_memory
 from utils.pickled_numbers import STAND_INS
@@ -79,7 +79,7 @@ def _fault(path: str | Path) -> str:
         with open(path, "rb") as file:
             begin = file.read(len(ZIP))
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return f"cannot be read: {reason(error)}"
     if not begin:
         return "is empty: it has 0 bytes"
     if begin == ZIP and not zipfile.is_zipfile(path):  # a zip file's table of contents is at its end

@@ -1,15 +1,13 @@
 """TensorBoard's files, and a disk that has no room for a while."""
 
-import resource
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from tests.processes import largest_file
 from training.board import Board
 
 
@@ -26,17 +24,6 @@ def events(path: Path) -> list[Event]:
 
 def scalars(found: list[Event]) -> dict[tuple[str, int], float]:
     return {(value.tag, event.step): value.simple_value for event in found for value in event.summary.value}
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Within this block a write past ``size`` bytes is an OSError, as it is on a full disk."""
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 def test_numbers_pictures_and_where_a_resumed_run_begins(tmp_path: Path) -> None:
