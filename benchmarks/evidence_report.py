@@ -103,7 +103,8 @@ def draw(task: str, runs: Runs) -> Path:
         axis.set_xlabel("steps of fine-tuning")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(f"{score}, validation part")
-    axes[0][-1].legend(fontsize=8, loc="lower right")
+    fullest = max(reversed(axes[0]), key=lambda axis: len(axis.get_legend_handles_labels()[1]))  # some cells may lack
+    fullest.legend(fontsize=8, loc="lower right")
     figure.suptitle(f"{title} (bold: mean over seeds)", fontsize=11)
     figure.tight_layout()
     path = PICTURES / f"evidence_{task}.png"
