@@ -36,8 +36,9 @@ class Board:
         self._writer: RecordWriter | None = None
         self._failed = False
         self._flushed_at = 0.0
-        start = Event(step=purge_step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
-        self._write([start] if purge_step else [])
+        start = Event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        self._first = [Event(file_version=VERSION), *([start] if purge_step else [])]  # of the next file to be begun
+        self._write([])
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Show numbers by name."""
@@ -76,13 +77,16 @@ class Board:
         path = self._folder / f"events.out.tfevents.{time.time():.0f}.{number}"
         writer = RecordWriter(str(path))
         try:
-            writer.write(Event(wall_time=time.time(), file_version=VERSION).SerializeToString())
+            for event in self._first:
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
             writer.flush()
         except OSError:
             with contextlib.suppress(OSError):
                 writer.close()
             path.unlink()
             raise
+        del self._first[1:]
         return writer
 
     def _drop(self) -> None:

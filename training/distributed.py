@@ -34,9 +34,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.console import mute, say
-from utils.errors import UserError, complain
+from utils.errors import UserError, complain, flush
 from utils.ranks import ALONE, Ranks
-from utils.signals import STOPPING, Stopped
+from utils.signals import Stopped, heeded
 
 if TYPE_CHECKING:  # a launcher starts in half the time without
     from methods.base import Batch, Method, StepOutput
@@ -141,25 +141,26 @@ def end_now(status: int) -> NoReturn:
     the last collective call; to let go of it while Python is taken down aborts the process, whose work was done.
     """
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     os._exit(status)
 
 
 def launch(size: int) -> int:
     """Run this same command as ``size`` ranks on this machine; -> the exit status of the first that failed, or 0.
 
-    Signals that ask to stop are passed on; a second one kills.
+    Signals that ask to stop are passed on; a second one kills, unless it is HUP (as of ``StopRequest``).
     """
     processes: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
+        if asked and signum == signal.SIGHUP:
+            return
         asked.append(signum)
         for process in processes:
             process.send_signal(signum if len(asked) == 1 else signal.SIGKILL)
 
-    for signum in STOPPING:
+    for signum in heeded():
         signal.signal(signum, pass_on)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment = os.environ | {

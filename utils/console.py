@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 from tqdm import tqdm
@@ -27,6 +28,8 @@ def warn(message: str) -> None:
 
 
 def _write(message: str, file: TextIO) -> None:
-    if not _muted:
+    if _muted:
+        return
+    with suppress(OSError):  # a log on a full disk, a terminal that is gone: no reason to end a run of days
         tqdm.write(message, file=file)
         file.flush()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # of the disk, of a quota, of the largest file allowed
 
@@ -20,15 +22,37 @@ def reason(error: OSError) -> str:
 
 def complain(message: str) -> None:
     """One line on standard error that says why a program ends."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    _last_words(f"error: {message}")
+
+
+def _last_words(line: str) -> None:
+    with suppress(OSError):  # nobody can hear them
+        print(line, file=sys.stderr, flush=True)
+
+
+def _open_closed_streams() -> None:
+    """Whoever starts a program may have closed them. Then files would get their numbers, and what is said go there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
+
+
+def flush() -> None:
+    """Write what waits for standard output and error. What cannot be written is let go, lest the exit fail over it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run_cli(main: Callable[[], int | None] | Callable[[], None]) -> None:
     """Run a command-line entry point and leave the process with its exit status.
 
     A :class:`UserError`, or a disk without room, becomes one line on standard error and status 2, without a
-    traceback; ``main`` returns its own status (None means 0).
+    traceback; ``main`` returns its own status (None means 0). That nobody reads what is said changes no status.
     """
+    _open_closed_streams()
     try:
         status = main() or 0
     except UserError as error:
@@ -40,6 +64,8 @@ def run_cli(main: Callable[[], int | None] | Callable[[], None]) -> None:
         complain(f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room and start again")
         status = 2
     except KeyboardInterrupt as stopped:
-        print(str(stopped) or "stopped by the keyboard", file=sys.stderr, flush=True)
+        _last_words(str(stopped) or "stopped by the keyboard")
         status = getattr(stopped, "status", 130)
+    finally:
+        flush()
     sys.exit(status)

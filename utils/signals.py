@@ -7,7 +7,8 @@ import signal
 from contextlib import suppress
 from types import FrameType, TracebackType
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM warns with USR1 where a job script asks it to
+# SLURM warns with USR1 where a job script asks it to; HUP says that the terminal is gone.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 STDERR = 2
 
 
@@ -27,8 +28,16 @@ class StoppedAtOnce(KeyboardInterrupt):
         self.status = 128 + signum
 
 
+def heeded() -> list[signal.Signals]:
+    """The signals that ask this process to stop: all, but HUP where it is ignored, as nohup asks for."""
+    return [signum for signum in STOPPING if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
+
+
 class StopRequest:
     """While entered, notes the first signal that asks to stop; a second one raises :class:`StoppedAtOnce`.
+
+    HUP is never taken for a second one: the kernel and the shell both send it when a terminal goes, and nobody is there
+    who could have changed his mind.
 
     ``once``: further ones are ignored. Of several processes that train together each can get a signal twice, from a
     launcher and from a cluster's scheduler.
@@ -41,7 +50,7 @@ class StopRequest:
         self._former: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
-        for signum in STOPPING:
+        for signum in heeded():
             self._former[signum] = signal.signal(signum, self._note)
         return self
 
@@ -56,8 +65,9 @@ class StopRequest:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        for other in STOPPING:
-            signal.signal(other, signal.SIG_IGN if self._once else self._stop_at_once)
+        for other in self._former:
+            ignored = self._once or other == signal.SIGHUP
+            signal.signal(other, signal.SIG_IGN if ignored else self._stop_at_once)
         if self._answer:
             again = "" if self._once else "; again to stop without saving"
             _write(f"{signal.Signals(signum).name}: {self._answer}{again}")

@@ -68,3 +68,19 @@ def test_nothing_is_left_of_a_file_that_cannot_be_begun(tmp_path: Path, capsys: 
         board.close()
     assert "File too large" in capsys.readouterr().err
     assert not list((tmp_path / "board").iterdir())
+
+
+def test_where_a_resumed_run_begins_is_not_lost_on_a_full_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with largest_file(0):
+        board = Board(tmp_path / "board", purge_step=7)
+    assert "File too large" in capsys.readouterr().err
+    for step in (7, 8):
+        board.scalars({"loss": 1.0}, step)
+    board.close()
+    (path,) = (tmp_path / "board").iterdir()
+    version, begun, *rest = events(path)
+    assert (version.file_version, begun.step, begun.session_log.status) == ("brain.Event:2", 7, SessionLog.START)
+    assert set(scalars(rest)) == {("loss", 7), ("loss", 8)}
+    assert all(event.wall_time > 0 for event in (version, begun))

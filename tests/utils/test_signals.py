@@ -50,3 +50,22 @@ def test_a_second_one_stops() -> None:
 def test_of_several_processes_none_minds_a_second_one_and_one_speaks() -> None:
     assert run(once=True, answer="stopping soon", second=True).stdout == "SIGINT: stopping soon\nnoted 2\nwent on\n"
     assert run(once=True, answer="", second=True).stdout == "noted 2\nwent on\n"
+
+
+def test_hanging_up_is_no_second_signal() -> None:
+    program = PROGRAM.format(once=False, answer="", second=True)
+    for first, second in (("SIGHUP", "SIGHUP"), ("SIGINT", "SIGHUP")):
+        own = program.replace("SIGTERM", second).replace("SIGINT", first)
+        done = subprocess.run(
+            [sys.executable, "-c", own], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+        )
+        assert done.stdout == f"noted {getattr(signal, first).value}\nwent on\n"
+        assert done.returncode == 0
+
+
+def test_hanging_up_is_not_heeded_under_nohup() -> None:
+    program = PROGRAM.format(once=False, answer="heard", second=False).replace("SIGINT", "SIGHUP")
+    done = subprocess.run(
+        ["nohup", sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+    )
+    assert done.stdout == "noted None\nwent on\n"
