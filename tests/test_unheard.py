@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.processes import PATIENCE_S, logged, wait_for
+from tests.processes import PATIENCE_S, hanging_up, logged, wait_for
 
 OPTIONS = ("--b", "2", "--ratio", "1.0", "--workers", "1", "--log_every", "1", "--save_minutes", "60")
 FINAL = "pcrl_luna_pretask_1.0_{}.pt"
@@ -34,8 +34,7 @@ def command(pairs: Path, output: Path, epochs: int = 1) -> list[str]:
 def lose_terminal(argv: list[str], output: Path, ignoring: bool) -> int:
     """Run Python in a terminal of its own, which goes after two steps; -> the exit status."""
     ours, its = pty.openpty()
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignoring else signal.SIG_DFL)  # handed down to the process
-    try:
+    with hanging_up(ignored=ignoring):
         process = subprocess.Popen(
             [sys.executable, "-c", IN_A_TERMINAL, *argv[1:]],
             stdin=its,
@@ -44,9 +43,7 @@ def lose_terminal(argv: list[str], output: Path, ignoring: bool) -> int:
             text=True,
             start_new_session=True,
         )
-    finally:
-        signal.signal(signal.SIGHUP, former)
-        os.close(its)
+    os.close(its)
     os.set_blocking(ours, False)
 
     def two_steps() -> bool:

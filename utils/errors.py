@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""What the user can mend, and how a command ends: its last words and its status."""
 
 from __future__ import annotations
 

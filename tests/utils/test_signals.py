@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.processes import hanging_up
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 PROGRAM = """
@@ -56,9 +57,10 @@ def test_hanging_up_is_no_second_signal() -> None:
     program = PROGRAM.format(once=False, answer="", second=True)
     for first, second in (("SIGHUP", "SIGHUP"), ("SIGINT", "SIGHUP")):
         own = program.replace("SIGTERM", second).replace("SIGINT", first)
-        done = subprocess.run(
-            [sys.executable, "-c", own], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
-        )
+        with hanging_up(ignored=False):
+            done = subprocess.run(
+                [sys.executable, "-c", own], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+            )
         assert done.stdout == f"noted {getattr(signal, first).value}\nwent on\n"
         assert done.returncode == 0
 
