@@ -14,10 +14,10 @@ from utils.cli import Parser
 from utils.console import say
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_folder, write_text
-from utils.words import counted
+from utils.text import counted
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong flags are answered at once
-    from models.portable import Portable
+    from exporting.portable import Portable
 
 EXAMPLES = """example:
   python export.py --checkpoint my_run/last.pt --save weights
@@ -94,8 +94,8 @@ def loading_code(portable: Portable) -> str:
 
 def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> None:
     """Write ``save``: whole or not at all."""
-    from models import standalone_unet3d
-    from models.portable import TARGETS, make_portable
+    from exporting import standalone_unet3d
+    from exporting.portable import TARGETS, make_portable
     from utils import torch_file
 
     content = torch_file.load(checkpoint)
@@ -117,9 +117,9 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
 
 
 def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:
-    from models.portable import TARGETS, checkpoint_options
-    from training.card import CardFacts, model_card
-    from training.record import read_run_record
+    from exporting.card import CardFacts, model_card
+    from exporting.portable import TARGETS, checkpoint_options
+    from training.reporting.run_record import read_run_record
 
     whose = "teacher (the moving average)" if teacher else "student"
     part = "encoder and decoder" if portable.decoder else "encoder"

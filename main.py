@@ -26,7 +26,7 @@ def main() -> int:
     # later still: whoever launches others needs no phase
     from phases import PHASES
     from phases.preview import preview
-    from training.rehearsal import out_of_memory_is_said
+    from training.dry_run import out_of_memory_is_said
 
     devices = Devices(options.gpus, rank_here)
     for message in warnings + devices.warnings:

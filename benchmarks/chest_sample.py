@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal import chest_sample as literal
 from benchmarks.table import HEADER, Row, show
-from datasets.chest import ChestPairs
-from datasets.chest_files import ALL_IMAGES, find_chest
+from datasets.xray.chest import ChestPairs
+from datasets.xray.files import ALL_IMAGES, find_chest
 from preprocess import chest_store
 
 FILES = 16

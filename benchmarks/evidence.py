@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.evidence_grid import ROOT, Cell, Task, chest14, hippocampus, ordered, xrays
 from benchmarks.evidence_report import RESULTS, report
 from benchmarks.roofline import has_bf16
-from training.curves import read_rows
+from training.reporting.curves import read_rows
 from utils.files import write_text
 
 OF_THE_MACHINE = {"images_per_s", "data_wait", "memory_gb"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from training.curves import draw_curves
+from training.reporting.curves import draw_curves
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence"

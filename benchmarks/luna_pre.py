@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal import luna_pre as literal
 from benchmarks.table import HEADER, Row, show
-from preprocess.crops import PUBLISHED_CROP, Window, draw_pairs, feasible_boxes
-from preprocess.luna_job import Job, PairOptions, make_pairs
-from preprocess.parallel import fresh_processes
-from preprocess.scans import Scan
-from preprocess.volume import read_image, resample, shape_at_1mm
+from preprocess.jobs.pairs import PairJob, PairOptions, make_pairs
+from preprocess.jobs.parallel import fresh_processes
+from preprocess.volumes.crops import PUBLISHED_CROP, Window, draw_pairs, feasible_boxes
+from preprocess.volumes.files import Scan
+from preprocess.volumes.volume import read_image, resample, shape_at_1mm
 
 PAIRS = 16
 
@@ -67,7 +67,7 @@ def _measure(file: Path, folder: Path, repeats: int) -> list[Row]:
             PUBLISHED_CROP, PUBLISHED_CROP, PAIRS, seed, hu_min=-1000, hu_max=1000, percentiles=None, dtype="float32"
         )
         started = time.perf_counter()
-        outcome = make_pairs(Job(scan, options, folder / str(seed)))
+        outcome = make_pairs(PairJob(scan, options, folder / str(seed)))
         whole.ours_ms.append((time.perf_counter() - started) * 1e3)
         assert outcome.pairs == PAIRS, outcome.problem
     return [pair, whole, reading]

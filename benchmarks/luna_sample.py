@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal import luna_sample as literal
 from benchmarks.table import HEADER, Row, show
-from datasets.luna import LunaPairs
+from datasets.ct.luna import LunaPairs
 
 SHAPE = (2, 64, 64, 32)
 FILES = 8

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import chest_sample, luna_pre, luna_sample, step
 from benchmarks.roofline import measure_peak, show_roofline
 from benchmarks.table import HEADER, Row, machine, show
-from datasets.chest_files import find_chest
-from preprocess.luna_job import Job, PairOptions, make_pairs
-from preprocess.parallel import fresh_processes
-from preprocess.scans import Scan
+from datasets.xray.files import find_chest
+from preprocess.jobs.pairs import PairJob, PairOptions, make_pairs
+from preprocess.jobs.parallel import fresh_processes
+from preprocess.volumes.files import Scan
 
 LISTED = 112_120  # images of ChestX-ray14
 
@@ -43,7 +43,7 @@ def scaling(quick: bool, scan: Path | None) -> list[Row]:
             for repeat in range(2 if quick else 5):
                 for workers, pool, times in ((1, one, row.literal_ms), (2, two, row.ours_ms)):
                     jobs = [
-                        Job(Scan(0, f"scan{number}", (file,)), options, Path(folder) / f"{repeat}_{workers}")
+                        PairJob(Scan(0, f"scan{number}", (file,)), options, Path(folder) / f"{repeat}_{workers}")
                         for number in range(scans)
                     ]
                     started = time.perf_counter()

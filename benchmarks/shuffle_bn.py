@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from models.unet3d import UNet3d
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 
 SHAPE = (64, 64, 32)
 REPEATS = 5
@@ -33,16 +33,16 @@ def work(rank: int, size: int, store: str, samples: int) -> None:
     """One rank: exchange views, then keys and features, as a teacher's call does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{store}", world_size=size, rank=rank)
-    shares = Ranks(rank, size).shares(size * samples)
+    shares = ProcessGroup(rank, size).shares(size * samples)
     order = torch.arange(size * samples).reshape(size, samples).T.flatten()  # all but one in `size` samples travel
     view, features = torch.zeros(samples, 1, *SHAPE), pyramid(samples)
     seconds = []
     for _ in range(REPEATS):
         dist.barrier()
         started = time.perf_counter()
-        shares.take(view, order)
+        shares.permute(view, order)
         for feature in features:
-            shares.take(feature, torch.argsort(order))
+            shares.permute(feature, torch.argsort(order))
         seconds.append(time.perf_counter() - started)
     if rank == 0:
         megabytes = sum(feature.numel() * feature.element_size() for feature in features) / 1e6

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from utils.errors import UserError
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 from utils.signals import ignore_stop_signals
 
@@ -97,7 +97,7 @@ def batch_sizes(samples: int, batch_size: int, ranks: int) -> list[int]:
 class _EpochBatches(Sampler[list[Key]]):
     """Batches of keys of one epoch: this rank's part of each."""
 
-    def __init__(self, sizes: Sequence[int], seed: int, ranks: Ranks, shuffled: bool) -> None:
+    def __init__(self, sizes: Sequence[int], seed: int, ranks: ProcessGroup, shuffled: bool) -> None:
         self.sizes, self.seed, self.ranks, self.shuffled = sizes, seed, ranks, shuffled
         self.epoch = 0
         self.first = 0
@@ -134,7 +134,7 @@ class Loader:
         device: torch.device,
         on_bad_sample: str = "stop",
         finish: Callable[[Batch], Batch] = lambda batch: batch,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE,
         prefetch: int = 2,
         shuffled: bool = True,
         keep_workers: bool = True,
@@ -171,7 +171,7 @@ class Loader:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch ``first`` on; UserError if a sample, or too many, cannot be made.
 
-        Ranks tell each other: what ends one of them ends all, after the same batch.
+        ProcessGroup tell each other: what ends one of them ends all, after the same batch.
         """
         self._batches.epoch, self._batches.first = epoch, first
         self._replaced = 0

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import chest, luna
-from datasets.chest import ChestPairs, find_chest
-from datasets.chest_files import ALL_IMAGES, PROJECT_LIST, listed, training_list
+from datasets.ct import luna
+from datasets.ct.crop_records import recipes_of
+from datasets.ct.luna import HELD_OUT_SUBSETS, LunaPairs, find_luna
 from datasets.loader import Batch, PairDataset
-from datasets.luna import HELD_OUT_SUBSETS, LunaPairs, find_luna
-from datasets.recipes import recipes_of
+from datasets.xray import chest
+from datasets.xray.chest import ChestPairs, find_chest
+from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, listed, training_list
 
 HELD_OUT_LIST = "chest_valid.txt"
 
@@ -26,8 +27,8 @@ class Source:
     ``find_held_out``: folder -> paths.
     ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
     batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
-    shown black and white. ``recipes``: how files were made, by the records beside them (datasets/recipes.py), if there
-    are such.
+    shown black and white. ``recipes``: how files were made, by the records beside them
+    (datasets/ct/crop_records.py), if there are such.
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.ranks import Shares
+from utils.process_group import BatchShards
 
 Batch = dict[str, Tensor]
 
@@ -33,7 +33,7 @@ class StepOutput:
     state: Any = None
     statistics: dict[str, Tensor] = field(default_factory=dict)
 
-    def means(self, shares: Shares) -> dict[str, float]:
+    def means(self, shares: BatchShards) -> dict[str, float]:
         """``loss`` and the terms as means over the samples of all ranks, equal on all. All ranks must call."""
         named = {"loss": self.loss, **self.terms}
         values = torch.stack([value.detach().to(self.loss.dtype) for value in named.values()])
@@ -63,7 +63,7 @@ class Method(nn.Module, ABC):
     def commit(self, output: StepOutput) -> None:
         """Called after the optimizer's step: write ``output.state``, update moving averages."""
 
-    def carry(self, output: StepOutput) -> None:
+    def on_micro_batch_end(self, output: StepOutput) -> None:
         """Called between the micro-batches of a step (--accumulate): write what the next one must see of this one."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.queue import QueueState
 from utils.full_precision import full_precision
-from utils.ranks import Shares
+from utils.process_group import BatchShards
 
 EPSILON = 1e-5
 
@@ -45,7 +45,7 @@ def nce_loss(probabilities: Tensor, n_data: int) -> Tensor:
 
 
 def contrast(
-    queries: Tensor, keys: Tensor, state: QueueState, temperature: float, n_data: int, shares: Shares
+    queries: Tensor, keys: Tensor, state: QueueState, temperature: float, n_data: int, shares: BatchShards
 ) -> ContrastOutput:
     """One contrast call: L2-normalise both (B, D), compare with the queue, then push the keys.
 
@@ -58,8 +58,8 @@ def contrast(
         queries = F.normalize(queries.to(dtype), dim=1)
         keys = F.normalize(keys.detach().to(dtype), dim=1)
         similarities = torch.exp(logits(queries, keys, state.memory) / temperature)
-        told = shares.gather(torch.cat([keys, similarities.detach().mean(dim=1, keepdim=True)], dim=1))
-        all_keys, row_means = told[:, :-1], told[:, -1]
+        gathered = shares.gather(torch.cat([keys, similarities.detach().mean(dim=1, keepdim=True)], dim=1))
+        all_keys, row_means = gathered[:, :-1], gathered[:, -1]
         z = torch.where(state.z == 0, row_means.mean() * n_data, state.z)
         probabilities = similarities / z
         loss = nce_loss(probabilities, n_data)

@@ -22,7 +22,7 @@ from models.layers import BATCH_NORMS
 from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, load_published_state, published_state
 from models.queue import KeyQueue, QueueState
 from models.unet2d import UNet2d
-from utils.ranks import ALONE, Ranks, Shares
+from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
 UNIT_NORM_ERROR = 1e-6  # of a key in float32
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
@@ -63,7 +63,7 @@ class PCRLDraws:
     index: Tensor
 
     @classmethod
-    def sample(cls, shares: Shares, rng: np.random.Generator) -> PCRLDraws:
+    def sample(cls, shares: BatchShards, rng: np.random.Generator) -> PCRLDraws:
         """Draw them all for a batch dealt so."""
         alpha1, lam, alpha2 = rng.beta(1, 1, size=3).tolist()
         shuffle = rng.permutation(shares.total)
@@ -94,7 +94,7 @@ class PCRL(Method):
         network: PCRLNetwork,
         config: PCRLConfig,
         wrap: Callable[[nn.Module], Callable[..., Any]] = lambda module: module,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE,
     ) -> None:
         super().__init__()
         self.config = config
@@ -104,13 +104,15 @@ class PCRL(Method):
         self._wrap = wrap
         self.ranks = ranks
         self.parts = PARTS - config.without
-        for parameter in self._idle():  # DistributedDataParallel waits for the gradient of each that wants one
+        for (
+            parameter
+        ) in self._unused_parameters():  # DistributedDataParallel waits for the gradient of each that wants one
             parameter.requires_grad_(False)
         # Between ranks, features of other ranks' images travel: a waste where no norm looks at other samples.
         sees_batch = any(isinstance(module, BATCH_NORMS) for module in network.modules())
         self._shuffles = config.shuffle_bn and (sees_batch or ranks.size == 1)
 
-    def _idle(self) -> Iterator[nn.Parameter]:
+    def _unused_parameters(self) -> Iterator[nn.Parameter]:
         """The student's parameters that no part uses."""
         student = self.student
         if "contrast" not in self.parts:
@@ -133,12 +135,12 @@ class PCRL(Method):
         return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
 
     @torch.no_grad()
-    def _teach(self, view: Tensor, shuffle: Tensor, shares: Shares) -> tuple[Tensor, list[Tensor]]:
+    def _encode_keys(self, view: Tensor, shuffle: Tensor, shares: BatchShards) -> tuple[Tensor, list[Tensor]]:
         """The teacher's key and features of a view, encoded in shuffled order (MoCo's ShuffleBN)."""
         teacher = self._wrap(self.teacher)
         if self._shuffles:
             inverse = torch.argsort(shuffle)
-            key, *features = (shares.take(output, inverse) for output in teacher(shares.take(view, shuffle)))
+            key, *features = (shares.permute(output, inverse) for output in teacher(shares.permute(view, shuffle)))
         else:
             key, *features = teacher(view)
         return key, features
@@ -166,7 +168,7 @@ class PCRL(Method):
             return lam * value + (1 - lam) * value[index]
 
         # 1. The teacher encodes view 2.
-        key, features = self._teach(batch["input2"], shuffle, shares)
+        key, features = self._encode_keys(batch["input2"], shuffle, shares)
 
         # 2. The student encodes view 1 and reconstructs, gated, its own target and the mixed one.
         codes = (batch["aug1"], batch["aug2"]) if "gate" in self.parts else ()
@@ -183,7 +185,7 @@ class PCRL(Method):
             mixup_key, mixup_gt1, mixup_gt2 = mixup(key), mixup(batch["gt1"]), mixup(batch["gt2"])
 
             # 4. The same on the mixed-up views, without the gate; targets are the uncorrupted crops.
-            key_of_mixup, features = self._teach(mixup(batch["input2"]), shuffle, shares)
+            key_of_mixup, features = self._encode_keys(mixup(batch["input2"]), shuffle, shares)
             query_of_mixup, *reconstructions = see(mixup(batch["input1"]), features, alpha2)
             pairs.append(("nce_mixup", query_of_mixup, key_of_mixup))
             pairs.append(("nce_mixed_key", query_of_mixup, mixup_key))
@@ -239,7 +241,7 @@ class PCRL(Method):
             found |= {"gate_mean": weights.mean(), "gate_spread": weights.std()}
         return found
 
-    def carry(self, output: StepOutput) -> None:
+    def on_micro_batch_end(self, output: StepOutput) -> None:
         """Write the queue: each micro-batch is compared with the keys of those before it."""
         self.queue.write(output.state)
 

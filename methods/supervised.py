@@ -13,7 +13,7 @@ from methods.base import Batch, Method, StepOutput
 from models.pcrl import load_published_state, published_state
 from models.unet import UNetNetwork
 from models.unet2d import UNet2d
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -34,7 +34,7 @@ class Supervised(Method):
         frozen: Sequence[nn.Module] = (),
         headline: tuple[str, ...] = (),
         wrap: Callable[[nn.Module], Callable[..., Any]] = lambda module: module,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE,
     ) -> None:
         super().__init__()
         self.network = network

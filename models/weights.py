@@ -18,7 +18,7 @@ from models.unet2d import UNet2d
 from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
-from utils.words import counted
+from utils.text import counted
 
 # What a network's parts sit in, in files: DataParallel, our names, other projects'.
 WRAPPERS = re.compile(r"^((module|model|base_model|encoder|decoder|unet|backbone)\.)+")

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from options import Options
 from phases.features import embed
-from phases.knn import look_up
+from phases.knn import run_knn
 from phases.pretask import pretrain
-from phases.supervised import learn
+from phases.supervised import finetune
 from training.devices import Devices
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 
-PHASES: dict[str, Callable[[Options, Devices, Ranks], None]] = {
+PHASES: dict[str, Callable[[Options, Devices, ProcessGroup], None]] = {
     "pretask": pretrain,
-    "finetune": learn,
-    "linear": learn,
-    "knn": look_up,
+    "finetune": finetune,
+    "linear": finetune,
+    "knn": run_knn,
     "embed": embed,
 }

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from datasets.chest_files import find_chest
-from datasets.chest_images import SingleXRays
+from datasets.ct.crop_records import windows_of
+from datasets.ct.luna import SingleCrops, find_luna
 from datasets.loader import PairDataset
-from datasets.luna import SingleCrops, find_luna
-from datasets.recipes import windows_of
+from datasets.xray.files import find_chest
+from datasets.xray.labelled import SingleXRays
 from models.classifier import Encoder
 from options import Options
-from phases.network import new_network, start_from_weight
-from phases.task import plain_loader
+from tasks.base import plain_loader
 from training.devices import Devices
+from training.network import new_network, start_from_weight
 from training.precision import Native
 from training.predict import predict
 from training.run import prepare_output
@@ -29,15 +29,15 @@ from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.files import atomic_path
 from utils.locks import exclusive
-from utils.ranks import Ranks
-from utils.words import counted
+from utils.process_group import ProcessGroup
+from utils.text import counted
 
 ARRAY, TABLE = "features.npy", "features.csv"
 SUBSETS = range(10)  # of LUNA16, all
 
 
 @dataclass(frozen=True)
-class Images:
+class UnlabelledImages:
     """``find``: (folder, list) -> files. ``samples``: (files, channels, size) -> the images, ``per_file`` of each."""
 
     find: Callable[[Path, str | None], Sequence[str | Path]]
@@ -46,14 +46,16 @@ class Images:
 
 
 IMAGES = {
-    "chest": Images(find_chest, lambda files, channels, size: SingleXRays(files, channels=channels, size=size)),
-    "luna": Images(
+    "chest": UnlabelledImages(
+        find_chest, lambda files, channels, size: SingleXRays(files, channels=channels, size=size)
+    ),
+    "luna": UnlabelledImages(
         partial(find_luna, ratio=1.0, subsets=SUBSETS), lambda files, channels, size: SingleCrops(files), per_file=2
     ),
 }
 
 
-def one_process(options: Options, ranks: Ranks) -> None:
+def one_process(options: Options, ranks: ProcessGroup) -> None:
     """UserError if there are several processes: features are made by one."""
     if ranks.size > 1:
         raise UserError(f"--phase {options.phase} runs in one process; leave --parallel ddp or torchrun out")
@@ -73,7 +75,7 @@ def encoder_of(
     return encoder.to(devices.main).eval()
 
 
-def embed(options: Options, devices: Devices, ranks: Ranks) -> None:
+def embed(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Write the pooled deepest feature of each image: an array (N, channels), and a table with the images' names."""
     one_process(options, ranks)
     images = IMAGES[options.n]

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from datasets.loader import Loader
-from methods.classification import class_scores, neighbour_scores
 from options import Options
-from phases.classification import classification_results
 from phases.features import encoder_of, one_process
-from phases.task import plain_loader
-from phases.tasks import CLASSIFICATIONS
+from tasks import CLASSIFICATIONS
+from tasks.base import plain_loader
+from tasks.class_scores import class_scores, neighbour_scores
+from tasks.classification import classification_results
 from training.checkpoint import LAST
 from training.devices import Devices
 from training.precision import Native
@@ -21,13 +21,13 @@ from training.run import prepare_output
 from utils.console import say
 from utils.errors import UserError
 from utils.locks import exclusive
-from utils.ranks import Ranks
-from utils.words import counted
+from utils.process_group import ProcessGroup
+from utils.text import counted
 
 NEIGHBOURS = 20
 
 
-def look_up(options: Options, devices: Devices, ranks: Ranks) -> None:
+def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Score each test image by the labels of its nearest training images."""
     one_process(options, ranks)
     if (Path(options.output) / LAST).exists():

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from datasets.ct.crop_records import with_scans
 from datasets.loader import Loader
-from datasets.recipes import with_scans
 from datasets.registry import DATASETS, list_name
 from methods import METHODS
 from methods.base import Method
@@ -17,17 +17,17 @@ from methods.pcrl import PCRLConfig
 from models.layers import OPERATORS
 from models.pcrl import PCRLNetwork
 from options import Options
-from phases.network import new_network, start_from_weight
 from training.devices import Devices
-from training.run import Job, execute, workers_here
-from training.validate import HeldOut
+from training.evaluation import ValidationLoss
+from training.network import new_network, start_from_weight
+from training.run import TrainingJob, execute, workers_here
 from utils.console import say, warn
 from utils.errors import UserError
-from utils.ranks import Ranks
-from utils.words import counted
+from utils.process_group import ProcessGroup
+from utils.text import counted
 
 
-def build_loader(options: Options, device: torch.device, ranks: Ranks) -> tuple[Loader, Sequence[str]]:
+def build_loader(options: Options, device: torch.device, ranks: ProcessGroup) -> tuple[Loader, Sequence[str]]:
     """The training data, checked for what the first sample shows, and its files."""
     files = DATASETS[options.n].find(Path(options.data), options.train_list or None, options.ratio)
     if options.b > len(files):
@@ -41,7 +41,7 @@ def build_loader(options: Options, device: torch.device, ranks: Ranks) -> tuple[
     return make_loader(options, files, device, ranks), files
 
 
-def build_held_out(options: Options, device: torch.device, ranks: Ranks) -> HeldOut | None:
+def build_held_out(options: Options, device: torch.device, ranks: ProcessGroup) -> ValidationLoss | None:
     """The data for ``--val_every``, if it is asked for."""
     if not options.val_every:
         return None
@@ -52,11 +52,11 @@ def build_held_out(options: Options, device: torch.device, ranks: Ranks) -> Held
         )
     say(f"held-out data: {counted(len(files), 'sample')}")
     loader = make_loader(options, files, device, ranks, keep_workers=False)
-    return HeldOut(loader, options.val_every, options.seed)
+    return ValidationLoss(loader, options.val_every, options.seed)
 
 
 def make_loader(
-    options: Options, files: Sequence[str], device: torch.device, ranks: Ranks, keep_workers: bool = True
+    options: Options, files: Sequence[str], device: torch.device, ranks: ProcessGroup, keep_workers: bool = True
 ) -> Loader:
     """Batches of these files."""
     source = DATASETS[options.n]
@@ -82,7 +82,7 @@ def view_shape(loader: Loader) -> tuple[int, ...]:
     return tuple(loader.first_sample["gt1"].shape[1:])
 
 
-def tell_recipes(options: Options, files: Sequence[str], ranks: Ranks) -> dict[str, Any]:
+def tell_recipes(options: Options, files: Sequence[str], ranks: ProcessGroup) -> dict[str, Any]:
     """How the samples were cut, as their records say; warns where that was not done alike. Nothing for whole images."""
     read = DATASETS[options.n].recipes
     if read is None:
@@ -104,7 +104,7 @@ def build_student(
     return network, start_from_weight(options, network, recipes)
 
 
-def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: Devices, ranks: Ranks) -> Method:
+def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: Devices, ranks: ProcessGroup) -> Method:
     """The self-supervised method around the network."""
     config = PCRLConfig(
         n_data=n_data,
@@ -127,16 +127,16 @@ def channels_last(options: Options, device: torch.device) -> bool:
     return options.channels_last == "on"
 
 
-def pretrain(options: Options, devices: Devices, ranks: Ranks) -> None:
+def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Pre-train to the last epoch."""
 
-    def build() -> Job:
+    def build() -> TrainingJob:
         loader, files = build_loader(options, devices.main, ranks)
         held_out = build_held_out(options, devices.main, ranks)
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
         network, start = build_student(options, view_shape(loader), facts.get("recipes", ()))
         method = build_method(options, network, len(loader), devices, ranks)
-        return Job(method, loader, files, DATASETS[options.n].window, held_out, facts=facts | start)
+        return TrainingJob(method, loader, files, DATASETS[options.n].window, held_out, facts=facts | start)
 
     execute(options, devices, ranks, build)

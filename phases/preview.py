@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.kinds import PAIR
+from datasets.layout import PAIR
 from datasets.registry import DATASETS
 from options import Options
 from training.devices import Devices
-from training.pictures import draw_samples
+from training.reporting.pictures import draw_samples
 from training.run import prepare_output
 from utils.console import say
-from utils.ranks import Ranks
-from utils.sheet import shortened
-from utils.words import counted
+from utils.image_grid import shortened
+from utils.process_group import ProcessGroup
+from utils.text import counted
 
 FILE_NAME = "views.png"
 COLUMNS = {  # headings, of view {0} <- keys of a sample
@@ -39,7 +39,7 @@ def in_turn(files: Sequence[str]) -> list[str]:
     return [file for each in rounds for file in each]
 
 
-def preview(options: Options, devices: Devices, ranks: Ranks) -> None:
+def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Draw the uncorrupted crops, the views and their targets, as the first epoch has them; of scans, in turn."""
     if not ranks.first:
         return

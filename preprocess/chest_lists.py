@@ -26,13 +26,13 @@ if __package__ in (None, ""):  # run as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import utils.requirements  # noqa: F401  # first: it says which package is missing
 
-from datasets.lists import CHEST14_LABELS
-from preprocess.flags import would_be_lost
+from datasets.xray.lists import CHEST14_LABELS
+from preprocess.jobs.flags import would_be_lost
 from utils.cli import Parser
 from utils.errors import UserError, reason, run_cli
 from utils.files import write_text
 from utils.seeding import generator
-from utils.words import counted
+from utils.text import counted
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = "torchxrayvision"

@@ -26,18 +26,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.chest_files import ALL_IMAGES, LISTS_IN_DATA, Images, find_chest
-from datasets.images import read_image
-from datasets.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
-from preprocess.flags import folders
-from preprocess.parallel import run_parallel
+from datasets.xray.files import ALL_IMAGES, LISTS_IN_DATA, Images, find_chest
+from datasets.xray.images import read_image
+from datasets.xray.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
+from preprocess.jobs.flags import folders
+from preprocess.jobs.parallel import run_parallel
 from utils.cli import Parser
 from utils.console import say
 from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive
-from utils.words import counted
+from utils.text import counted
 
 EXAMPLES = """example:
   python preprocess/chest_store.py --data chest14_data_path --save store_path --size 512

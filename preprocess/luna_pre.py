@@ -24,26 +24,26 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 from tqdm import tqdm
 
-from preprocess.flags import KILLED, at_least, folders, hu_window, writable
-from preprocess.luna_job import (
+from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
+from preprocess.jobs.pairs import (
     LIST_NAME,
     OPTION_WORDS,
     TISSUE_HU,
-    Job,
-    Outcome,
+    PairJob,
     PairOptions,
+    PairOutcome,
     make_pairs,
     write_training_list,
 )
-from preprocess.parallel import run_parallel
-from preprocess.preview import FILE_NAME, draw_preview
-from preprocess.records import cannot_write, refuse_others
-from preprocess.scans import find_scans
+from preprocess.jobs.parallel import run_parallel
+from preprocess.jobs.preview import FILE_NAME, draw_preview
+from preprocess.jobs.records import cannot_write, refuse_others
+from preprocess.volumes.files import find_scans
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
-from utils.words import counted
+from utils.text import counted
 
 EXAMPLES = """examples:
   as published:
@@ -156,7 +156,7 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     return options
 
 
-def summary(outcomes: list[Outcome], options: PairOptions, save: Path, seconds: float, drawn: bool) -> str:
+def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, seconds: float, drawn: bool) -> str:
     """The report of a run: what was written, skipped and not possible, one line a scan that fell short.
 
     ``drawn``: a preview is asked for.
@@ -193,7 +193,7 @@ def _more_to_see(options: PairOptions, drawn: bool) -> str:
     )
 
 
-def draw(jobs: Sequence[Job], wanted: int, save: Path) -> None:
+def draw(jobs: Sequence[PairJob], wanted: int, save: Path) -> None:
     """Draw ``wanted`` pairs, and say where; UserError if that cannot be written."""
     path = save / FILE_NAME
     try:
@@ -210,13 +210,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     writable(flags.save)
     options = pair_options(flags)
     scans = find_scans(flags.data, flags.fold)
-    jobs = [Job(scan, options, flags.save) for scan in scans]
+    jobs = [PairJob(scan, options, flags.save) for scan in scans]
     if not flags.replace:
         refuse_others(flags.save, "pair", jobs, OPTION_WORDS)
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_pairs, jobs, min(flags.workers, len(jobs))):
-            outcomes.append(outcome or Outcome(job.scan.name, problem=KILLED))
+            outcomes.append(outcome or PairOutcome(job.scan.name, problem=KILLED))
             bar.update()
     outcomes.sort(key=lambda outcome: outcome.name)
     listed = write_training_list(flags.save)

@@ -25,17 +25,25 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 from tqdm import tqdm
 
-from preprocess.flags import KILLED, at_least, folders, hu_window, writable
-from preprocess.nodule_job import LABELS_NAME, OPTION_WORDS, CropOptions, Job, Outcome, make_crops, write_labels
-from preprocess.nodule_table import Table, find_table
-from preprocess.parallel import run_parallel
-from preprocess.records import refuse_others
-from preprocess.scans import Scan, find_scans
+from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
+from preprocess.jobs.nodule_table import Table, find_table
+from preprocess.jobs.nodules import (
+    LABELS_NAME,
+    OPTION_WORDS,
+    CropOptions,
+    NoduleJob,
+    NoduleOutcome,
+    make_crops,
+    write_labels,
+)
+from preprocess.jobs.parallel import run_parallel
+from preprocess.jobs.records import refuse_others
+from preprocess.volumes.files import Scan, find_scans
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
-from utils.words import counted
+from utils.text import counted
 
 SMALLEST, MULTIPLE = 16, 8
 EXAMPLES = """example:
@@ -94,7 +102,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
-def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> list[Job]:
+def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> list[NoduleJob]:
     """What there is to do; scans that the table does not name have negatives at most, drawn ones."""
     named = [scan for scan in scans if scan.uid in table.places]
     if not named:
@@ -104,12 +112,12 @@ def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> lis
     shape = (flags.input_rows, flags.input_cols, flags.input_deps)
     options = CropOptions(shape, flags.max_negatives, flags.seed, flags.hu_min, flags.hu_max, flags.dtype)
     return [
-        Job(scan, table.places.get(scan.uid, ()), not table.negatives, options, flags.save)
+        NoduleJob(scan, table.places.get(scan.uid, ()), not table.negatives, options, flags.save)
         for scan in (named if table.negatives else scans)
     ]
 
 
-def summary(outcomes: list[Outcome], shape: tuple[int, ...], save: Path, seconds: float) -> str:
+def summary(outcomes: list[NoduleOutcome], shape: tuple[int, ...], save: Path, seconds: float) -> str:
     """The report of a run: what was written, what was there, one line a scan that is broken or fell short."""
     done = [outcome for outcome in outcomes if outcome.done_before]
     made = [outcome for outcome in outcomes if not outcome.problem and not outcome.done_before]
@@ -124,7 +132,7 @@ def summary(outcomes: list[Outcome], shape: tuple[int, ...], save: Path, seconds
     return "\n".join(lines)
 
 
-def _crops_of(outcomes: list[Outcome]) -> str:
+def _crops_of(outcomes: list[NoduleOutcome]) -> str:
     positives, negatives = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("positives", "negatives"))
     return f"{counted(positives, 'crop')} with a nodule and {negatives} without from {counted(len(outcomes), 'scan')}"
 
@@ -141,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes = []
     with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
         for job, outcome in run_parallel(make_crops, jobs, min(flags.workers, len(jobs))):
-            outcomes.append(outcome or Outcome(job.scan.name, problem=KILLED))
+            outcomes.append(outcome or NoduleOutcome(job.scan.name, problem=KILLED))
             bar.update()
     outcomes.sort(key=lambda outcome: outcome.name)
     broken = [outcome for outcome in outcomes if outcome.problem]

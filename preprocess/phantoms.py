@@ -27,19 +27,19 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.lists import CHEST14_LABELS
-from preprocess.flags import folders, would_be_lost
-from preprocess.parallel import run_parallel
-from preprocess.phantom_anatomy import Phantom, paint
-from preprocess.phantom_patient import LARGEST_NODULE_MM, Patient, sample_patient
-from preprocess.phantom_xray import project, sample_view, upright_phantom
+from datasets.xray.lists import CHEST14_LABELS
+from phantoms.anatomy import Phantom, paint
+from phantoms.patient import LARGEST_NODULE_MM, Patient, sample_patient
+from phantoms.xray import project, sample_view, upright_phantom
+from preprocess.jobs.flags import folders, would_be_lost
+from preprocess.jobs.parallel import run_parallel
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
 from utils.seeding import generator
-from utils.words import counted
+from utils.text import counted
 
 UID_ROOT = "1.3.6.1.4.1.32473"  # RFC 5612: the enterprise number for examples, so no real scan has such a uid
 # The subset of scan 1, 2, ...: training (0-6) and validation (7-9) both get some from the third scan on, and
@@ -53,7 +53,7 @@ LIMITS = {"scans": (0, 9999), "patients": (0, 9999), "xrays_per_patient": (1, 99
 
 
 @dataclass(frozen=True)
-class Job:
+class PhantomJob:
     """One scan, or the X-rays of one patient; ``number`` counts patients from 1."""
 
     kind: str  # "scan" or "xrays"
@@ -95,12 +95,12 @@ def xray_names(patient: int, xrays: int) -> list[str]:
     return [f"{patient:08d}_{index:03d}.png" for index in range(xrays)]
 
 
-def make(job: Job) -> Made:
+def make(job: PhantomJob) -> Made:
     """Do one job; runs in a worker."""
     return make_scan(job) if job.kind == "scan" else make_xrays(job)
 
 
-def make_scan(job: Job) -> Made:
+def make_scan(job: PhantomJob) -> Made:
     """Write one scan as LUNA16 does."""
     rng = generator(job.seed, "phantom", job.number, "scan")
     in_plane, slices = round(rng.uniform(1.25, 1.4), 6), float(rng.choice((2.0, 2.5)))
@@ -155,7 +155,7 @@ def write_scan(path: Path, phantom: Phantom, shift_mm: np.ndarray, turned: bool 
     write_text(path, "".join(f"{key} = {value}\n" for key, value in header.items()))
 
 
-def make_xrays(job: Job) -> Made:
+def make_xrays(job: PhantomJob) -> Made:
     """Write the X-rays of one patient as ChestX-ray14 has them."""
     rng = generator(job.seed, "phantom", job.number, "xrays")
     phantom = upright_phantom(patient(job.seed, job.number), rng)
@@ -290,9 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     started = time.monotonic()
     flags = parse(argv)
-    jobs = [Job("scan", number, flags.seed, flags.save) for number in range(1, flags.scans + 1)]
+    jobs = [PhantomJob("scan", number, flags.seed, flags.save) for number in range(1, flags.scans + 1)]
     jobs += [
-        Job("xrays", number, flags.seed, flags.save, flags.xrays_per_patient, flags.size)
+        PhantomJob("xrays", number, flags.seed, flags.save, flags.xrays_per_patient, flags.size)
         for number in range(1, flags.patients + 1)
     ]
     made: dict[tuple[str, int], Made] = {}

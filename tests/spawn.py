@@ -13,14 +13,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 
 
 def _work(rank: int, size: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", store, timedelta(minutes=3), world_size=size, rank=rank)
-    result = function(Ranks(rank, size), *arguments)
+    result = function(ProcessGroup(rank, size), *arguments)
     (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
     dist.barrier()
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Imports go one way: models <- methods <- training <- phases <- main; data knows neither; utils know nobody."""
+"""Imports go one way: models <- methods <- training <- tasks <- phases <- main; data knows none of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ OWN = {
     "options",
     "command_line",
     "phases",
+    "tasks",
+    "exporting",
+    "phantoms",
     "models",
     "methods",
     "datasets",
@@ -26,9 +29,12 @@ ALLOWED = {
     "models": {"models", "utils"},
     "methods": {"methods", "models", "utils"},
     "datasets": {"datasets", "utils"},
-    "preprocess": {"preprocess", "datasets", "utils"},
-    "training": {"training", "methods", "datasets", "options", "utils"},
-    "phases": {"phases", "training", "methods", "models", "datasets", "options", "utils"},
+    "phantoms": {"phantoms", "datasets", "utils"},
+    "preprocess": {"preprocess", "phantoms", "datasets", "utils"},
+    "training": {"training", "methods", "models", "datasets", "options", "utils"},
+    "tasks": {"tasks", "training", "methods", "models", "datasets", "options", "utils"},
+    "exporting": {"exporting", "models", "datasets", "options", "utils"},
+    "phases": {"phases", "tasks", "training", "methods", "models", "datasets", "options", "utils"},
 }
 
 

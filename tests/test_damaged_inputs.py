@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.chest import ChestPairs, find_chest
-from datasets.luna import LunaPairs, find_luna
-from datasets.store import Store
+from datasets.ct.luna import LunaPairs, find_luna
+from datasets.xray.chest import ChestPairs, find_chest
+from datasets.xray.store import Store
 from tests.conftest import ROOT
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError

@@ -20,7 +20,7 @@ from tests.processes import alive, children, held, logged, pending, wait_for, wa
 from training.devices import Devices
 from training.distributed import LAUNCHER, ranks_of_environment
 from training.schedule import build_optimizer
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 
 ENDS_WITHIN_S = 60  # 5 seconds of grace, or 30 of torchrun, and a loaded machine
@@ -63,14 +63,14 @@ def literal_rows(argv: list[str], ranks: int) -> list[dict[str, float]]:
     """The losses of the same run in one process, which draws as so many ranks do."""
     options, _ = parse_options(argv)
     device = torch.device("cpu")
-    loader, _ = build_loader(options, device, ALONE)
+    loader, _ = build_loader(options, device, SINGLE)
     network, _ = build_student(options, view_shape(loader))
-    method = build_method(options, network, len(loader), Devices(""), ALONE).train()
+    method = build_method(options, network, len(loader), Devices(""), SINGLE).train()
     optimizer = build_optimizer("sgd", method.trainable(), options.lr, options.momentum, options.weight_decay)
     draws = type(method.draw(2, generator(0)))
     losses = []
     for number, batch in enumerate(loader.epoch(0)):
-        shares = Ranks(0, ranks).shares(len(batch["gt1"]))
+        shares = ProcessGroup(0, ranks).shares(len(batch["gt1"]))
         output = method(batch, draws.sample(shares, generator(options.seed, "step", number)))
         optimizer.zero_grad()
         output.loss.backward()
@@ -222,4 +222,4 @@ def test_batches_that_leave_a_rank_empty_are_refused_once(pairs: Path, tmp_path:
 def test_a_process_alone_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", LAUNCHER):
         monkeypatch.delenv(name, raising=False)
-    assert ranks_of_environment() == ALONE
+    assert ranks_of_environment() == SINGLE

@@ -21,7 +21,7 @@ from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
 from utils.files import atomic_path
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 # What may differ between a run and its continuation: where things are, who computes, what is reported.
@@ -56,7 +56,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     precision: Precision
     position: Position
-    ranks: Ranks = ALONE
+    ranks: ProcessGroup = SINGLE
     best: float = math.inf  # the lowest score on held-out data
     best_epoch: int = 0  # epochs completed when it was reached
     run: dict[str, Any] = field(default_factory=dict)  # times and data, for the model card; does not change
@@ -111,11 +111,11 @@ def save_last(output: Path, payload: dict[str, Any]) -> Path:
         torch_file.write(temporary, payload)
         torch_file.check(temporary)
         if last.exists():
-            keep(last, PREVIOUS)
+            link_as(last, PREVIOUS)
     return last
 
 
-def keep(last: Path, name: str) -> Path:
+def link_as(last: Path, name: str) -> Path:
     """Keep the state of ``last`` under another name as well: by a second link where the file system has them."""
     path = last.with_name(name)
     with atomic_path(path) as temporary:
@@ -159,7 +159,7 @@ def _way_out(output: Path) -> str:
     return f"go on from another checkpoint, --resume {newest}, or begin anew with another --output"
 
 
-def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: Ranks) -> None:
+def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: ProcessGroup) -> None:
     """UserError if ``checkpoint`` belongs to another run: an option that matters, the data or the number of processes.
 
     With another number of processes a run would go on, but not as it began: each has batch statistics of its own, and

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
-from utils.words import counted
+from utils.text import counted
 
 
 def select_gpus(wanted: str | None, available: int) -> tuple[list[int], list[int]]:

@@ -6,7 +6,7 @@ or many. How a run ends when one of them does:
 * A rank that dies (killed, out of memory, a bug) ends its machine's ranks within ``GRACE_S`` seconds under
   ``--parallel ddp``, and within torchrun's own 30 under torchrun; ranks on other machines notice when a connection
   breaks, at the latest after ``TIMEOUT``. Exit statuses are not zero, and the reason is said.
-* Ranks of a launcher that was killed end with it (Linux).
+* ProcessGroup of a launcher that was killed end with it (Linux).
 * What one rank finds wrong with the data ends all with status 2 and one line (torchrun itself then exits with 1).
 * Signals that ask to stop, sent to the launcher or to any rank, stop all ranks after the same step.
 """
@@ -35,7 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.console import mute, say
 from utils.errors import UserError, complain, flush
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 from utils.signals import Stopped, heeded
 
 if TYPE_CHECKING:  # a launcher starts in half the time without
@@ -48,11 +48,11 @@ LAUNCHER = "PCRL_LAUNCHER_PID"  # set by launch() for its ranks
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def ranks_of_environment() -> Ranks:
+def ranks_of_environment() -> ProcessGroup:
     """This process among those that :func:`launch` or torchrun started; alone if neither did."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return ALONE
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        return SINGLE
+    ranks = ProcessGroup(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if not ranks.first:
         mute()
     return ranks
@@ -63,7 +63,7 @@ def local_rank() -> int | None:
     return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
 
 
-def distributed(method: Method, ranks: Ranks) -> Callable[[Batch, Any], StepOutput]:
+def distributed(method: Method, ranks: ProcessGroup) -> Callable[[Batch, Any], StepOutput]:
     """The method's forward, after whose backward the gradient is the mean over the ranks'.
 
     Starts all ranks with the first one's values. Buffers are not sent again: batch normalisation is per rank, and the
@@ -92,7 +92,7 @@ def backend_name(device: torch.device) -> str:
 
 
 @contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
+def joined(ranks: ProcessGroup, device: torch.device) -> Iterator[None]:
     """Be connected with the other ranks. Once the connection breaks, this process ends, with one line."""
     if ranks.size == 1:
         yield
@@ -118,7 +118,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def end_alike(ranks: Ranks, work: Callable[[], None]) -> int:
+def end_alike(ranks: ProcessGroup, work: Callable[[], None]) -> int:
     """Do the ``work``; what ends it ends it on all ranks alike, and the first one says it. -> the exit status."""
     status = 0
     try:

@@ -13,16 +13,16 @@ from torch import Tensor
 from datasets.loader import Loader
 from methods.base import Batch, Method
 from training.checkpoint import Position
+from training.checkpoint_manager import CheckpointManager
 from training.distributed import distributed
-from training.keeper import Keeper
+from training.evaluation import Evaluation
 from training.precision import Precision
-from training.report import Reporter, Silence, StepReport
+from training.reporting.reporter import NullReporter, Reporter, StepReport
 from training.schedule import cosine_lr, set_lr
-from training.validate import Evaluation
 from utils.errors import UserError
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
-from utils.words import counted
+from utils.text import counted
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Trainer:
         precision: Precision,
         seed: int,
         max_bad_steps: int,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE,
         accumulate: int = 1,
     ) -> None:
         self.method, self.optimizer, self.precision = method, optimizer, precision
@@ -81,7 +81,7 @@ class Trainer:
         output = None
         for part, size in self._micro_batches(batch, batch_size):
             if output:
-                self.method.carry(output)
+                self.method.on_micro_batch_end(output)
             draws, shares, share = self.method.draw(size, rng), self.ranks.shares(size), size / batch_size
             with self.precision.autocast():
                 output = self._forward(part, draws)
@@ -126,8 +126,8 @@ class Trainer:
 def train(
     trainer: Trainer,
     loader: Loader,
-    reporter: Reporter | Silence,
-    keeper: Keeper,
+    reporter: Reporter | NullReporter,
+    keeper: CheckpointManager,
     *,
     lr: float,
     epochs: int,

@@ -13,27 +13,27 @@ from datasets.loader import Loader
 from methods.base import Method
 from options import Options
 from training.checkpoint import Position, TrainingState, check_same_run, find_resume
+from training.checkpoint_manager import CheckpointManager
 from training.devices import Devices
 from training.distributed import backend_name
-from training.keeper import Keeper
+from training.dry_run import out_of_memory_is_said, rehearse
+from training.evaluation import Evaluation
 from training.loop import Trainer, train
 from training.precision import build_precision
-from training.record import list_hash, times, write_run_record
-from training.rehearsal import out_of_memory_is_said, rehearse
-from training.report import Reporter, Silence
+from training.reporting.reporter import NullReporter, Reporter
+from training.reporting.run_record import list_hash, times, write_run_record
 from training.schedule import build_optimizer
-from training.validate import Evaluation
 from utils.console import say
 from utils.cores import cores_of_process
 from utils.errors import UserError, reason
 from utils.locks import exclusive
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 from utils.signals import StopRequest
-from utils.words import counted
+from utils.text import counted
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What a phase trains.
 
     ``files``: of the training samples. ``window``: the values that pictures show black and white. ``evaluation``: how
@@ -48,7 +48,7 @@ class Job:
     files: Sequence[str]
     window: tuple[float, float]
     evaluation: Evaluation | None = None
-    finish: Callable[[Path, TrainingState, Reporter | Silence], None] = lambda output, state, reporter: None
+    finish: Callable[[Path, TrainingState, Reporter | NullReporter], None] = lambda output, state, reporter: None
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -73,16 +73,16 @@ def prepare_output(path: str) -> Path:
 
 
 @contextmanager
-def run_folder(options: Options, ranks: Ranks) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+def run_folder(options: Options, ranks: ProcessGroup) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """``--output``, held for this run, and the checkpoint to go on from, if any. Only the first rank looks there."""
     output, checkpoint = Path(options.output), None
     with ExitStack() as stack:
-        with ranks.together():
+        with ranks.raise_on_all():
             if ranks.first:
                 prepare_output(options.output)
                 stack.enter_context(exclusive(output))
                 checkpoint = find_resume(options.resume, output)
-        yield output, ranks.from_first(checkpoint)
+        yield output, ranks.broadcast(checkpoint)
 
 
 def _tell_beginning(options: Options, output: Path, state: TrainingState, steps: int, resumed: bool) -> None:
@@ -101,7 +101,7 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
 
 
 @contextmanager
-def _abort_is_said(keeper: Keeper) -> Iterator[None]:
+def _abort_is_said(keeper: CheckpointManager) -> Iterator[None]:
     """Say what is on disk when the user will not wait for a last save."""
     try:
         yield
@@ -110,9 +110,9 @@ def _abort_is_said(keeper: Keeper) -> Iterator[None]:
         raise
 
 
-def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[], Job]) -> None:
+def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Callable[[], TrainingJob]) -> None:
     """Train what ``build`` makes, from the first epoch or from where ``--resume`` says, to the last."""
-    with ranks.together(), out_of_memory_is_said(options):
+    with ranks.raise_on_all(), out_of_memory_is_said(options):
         job = build()
         method, loader = job.method, job.loader
         optimizer = build_optimizer(
@@ -138,7 +138,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
             f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(loader), 'step')} an epoch"
             f"{f' ({job.note})' if job.note else ''}; precision: {precision.name}; output: {output}"
         )
-        reporter: Reporter | Silence = Silence()
+        reporter: Reporter | NullReporter = NullReporter()
         if ranks.first:
             data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
             if checkpoint is not None:  # what the run itself began with counts
@@ -162,7 +162,7 @@ def execute(options: Options, devices: Devices, ranks: Ranks, build: Callable[[]
                 state.position.epoch * len(loader) + state.position.step,
                 options.loss,
             )
-        keeper = Keeper(state, reporter, options, output, list_sha256, request, len(loader))
+        keeper = CheckpointManager(state, reporter, options, output, list_sha256, request, len(loader))
         with closing(reporter), closing(loader), _abort_is_said(keeper):
             train(
                 trainer,

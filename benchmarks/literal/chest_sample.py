@@ -1,6 +1,6 @@
 """A chest X-ray sample as plainly as it can be said: PIL in RGB, torchvision's transforms one by one.
 
-The baseline that ``datasets/chest.py`` is timed against. It draws from the global generators and is made to
+The baseline that ``datasets/xray/chest.py`` is timed against. It draws from the global generators and is made to
 be read, not to be fast.
 """
 

@@ -1,6 +1,6 @@
 """A LUNA16 sample as plainly as it can be stated: TorchIO's transforms and Python loops.
 
-The yardstick for the speed of ``datasets.luna``, and a second statement of what it computes. Single numbers
+The yardstick for the speed of ``datasets.ct.luna``, and a second statement of what it computes. Single numbers
 are drawn by Python's ``random``, whole arrays by a numpy generator.
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from datasets.loader import Loader, batch_sizes
 from tests.conftest import ROOT
 from utils.errors import UserError
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 
 
 @pytest.mark.parametrize(
@@ -49,17 +49,17 @@ class Numbers:
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_ranks_together_see_what_one_process_sees(epoch: int) -> None:
-    def batches(ranks: Ranks, first: int = 0) -> list[list[int]]:
+    def batches(ranks: ProcessGroup, first: int = 0) -> list[list[int]]:
         loader = Loader(Numbers(), 4, 0, 0, torch.device("cpu"))
         loader._batches.ranks, loader._batches.sizes = ranks, batch_sizes(9, 4, ranks.size)
         return [[index for _, index in batch] for batch in _keys(loader, epoch, first)]
 
-    alone = [index for batch in batches(Ranks()) for index in batch]
+    alone = [index for batch in batches(ProcessGroup()) for index in batch]
     assert sorted(alone) == list(range(9))
-    parts = [batches(Ranks(rank, 2)) for rank in range(2)]
+    parts = [batches(ProcessGroup(rank, 2)) for rank in range(2)]
     assert [[len(a), len(b)] for a, b in zip(*parts, strict=True)] == [[2, 2], [2, 1], [1, 1]]
     assert [index for pair in zip(*parts, strict=True) for batch in pair for index in batch] == alone
-    assert batches(Ranks(1, 2), first=2) == parts[1][2:]
+    assert batches(ProcessGroup(1, 2), first=2) == parts[1][2:]
 
 
 def _keys(loader: Loader, epoch: int, first: int) -> list[list[tuple[int, int]]]:

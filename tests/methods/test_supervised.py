@@ -13,16 +13,16 @@ import torchvision
 from torch import Tensor, nn
 
 from datasets.loader import Loader
-from methods.classification import bce_loss
 from methods.supervised import Supervised
 from models.classifier import Classifier, Encoder
 from models.pcrl import build_network, published_state
 from models.unet import UNet
+from tasks.class_scores import bce_loss
 from tests.spawn import run_ranks
 from training.loop import Trainer
 from training.precision import Native
 from training.predict import evaluating, predict
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 
 CPU = torch.device("cpu")
 
@@ -45,13 +45,13 @@ def unet(dims: int) -> UNet:
     return build_network(dims, channels, channels, "bn", "none").unet
 
 
-def supervised(frozen: bool, ranks: Ranks = ALONE) -> Supervised:
+def supervised(frozen: bool, ranks: ProcessGroup = SINGLE) -> Supervised:
     network = Classifier(unet(3), classes=2)
     parts: Sequence[nn.Module] = [network.unet] if frozen else []
     return Supervised(network, bce_loss, parts, ranks=ranks)
 
 
-def train_a_step(method: Supervised, ranks: Ranks = ALONE) -> None:
+def train_a_step(method: Supervised, ranks: ProcessGroup = SINGLE) -> None:
     loader = Loader(Noise(), 7, 0, 0, CPU, ranks=ranks)
     optimizer = torch.optim.SGD(method.trainable(), 0.5, momentum=0.9, weight_decay=0.1)
     trainer = Trainer(method, optimizer, Native(CPU, enabled=False), 0, 1, ranks)
@@ -98,7 +98,7 @@ def test_a_class_map_has_its_decoder_in_the_checkpoint() -> None:
     assert "blocks.0.conv1.0.weight" in Supervised(whole, bce_loss).export()["decoder_state_dict"]
 
 
-def outputs_of_a_rank(ranks: Ranks) -> dict[str, Any]:
+def outputs_of_a_rank(ranks: ProcessGroup) -> dict[str, Any]:
     method = supervised(False, ranks)
     train_a_step(method, ranks)
     loader = Loader(Noise(), 3, 0, 0, CPU, ranks=ranks, shuffled=False)
@@ -113,7 +113,7 @@ def outputs_of_a_rank(ranks: Ranks) -> dict[str, Any]:
 
 
 def test_ranks_predict_alike_and_in_order() -> None:
-    for results in ([outputs_of_a_rank(ALONE)], run_ranks(2, outputs_of_a_rank)):
+    for results in ([outputs_of_a_rank(SINGLE)], run_ranks(2, outputs_of_a_rank)):
         for result in results:
             np.testing.assert_allclose(result["outputs"], result["direct"], atol=1e-5)
             np.testing.assert_array_equal(result["labels"][:, 0], [0, 1, 0, 1, 0, 1, 0])

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from command_line import parse_options
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network, published_state
-from phases.chest import find_chest_labels
 from phases.pretask import build_loader, view_shape
+from tasks.chest import find_chest_labels
 from tests.conftest import ROOT, rows, write_pairs, write_xrays
 from tests.inprocess import run_script
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 
 COMMON = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1"
 
@@ -134,8 +134,8 @@ def test_weights_of_another_window_are_warned_of(tmp_path: Path) -> None:
     argv = ["--n", "luna", "--b", 4, "--workers", 0, "--gpus", ",", "--data", data, "--weight", "weight.pt"]
     status, printed = run(tmp_path, *argv, "--phase", "embed", "--output", "e")
     assert status == 0, printed
-    told = "warning: weight.pt was trained on images prepared otherwise: window -150 to 250 HU, not -1000 to 1000 HU; "
-    assert told in printed
+    said = "warning: weight.pt was trained on images prepared otherwise: window -150 to 250 HU, not -1000 to 1000 HU; "
+    assert said in printed
     assert printed.count("warning") == 1
 
 
@@ -143,7 +143,7 @@ def test_weights_of_another_window_are_warned_of(tmp_path: Path) -> None:
 def test_size_is_that_of_all_views(labelled: Path, more: list[str]) -> None:
     options, _ = parse_options(["--data", str(labelled), *COMMON.replace("--size 64", "").split(), *more])
     size = int(more[1]) if more else 224
-    loader, _ = build_loader(options, torch.device("cpu"), Ranks())
+    loader, _ = build_loader(options, torch.device("cpu"), ProcessGroup())
     assert view_shape(loader) == (size, size)
     assert next(iter(loader.epoch(0)))["input1"].shape == (4, 3, size, size)
     found = find_chest_labels(options)
@@ -174,6 +174,6 @@ def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
 
 def test_pre_training_says_what_a_ratio_leaves(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, _ = parse_options(["--data", str(labelled), *COMMON.split(), "--ratio", "0.7"])
-    build_loader(options, torch.device("cpu"), Ranks())
+    build_loader(options, torch.device("cpu"), ProcessGroup())
     expected = "4 of 6 samples (--ratio 0.7: the others are left for fine-tuning; 1.0 takes all)\n"
     assert capsys.readouterr().out == expected

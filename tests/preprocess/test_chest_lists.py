@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.lists import CHEST14_LABELS, read_list
+from datasets.xray.lists import CHEST14_LABELS, read_list
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = {name: ROOT / "train_val_txt" / f"chest_{name}.txt" for name in ("train", "valid", "test")}
@@ -179,6 +179,7 @@ def test_paths_that_do_not_work(tmp_path: Path, small_table: Path) -> None:
 
 def test_the_script_needs_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, preprocess.chest_lists, datasets.images, datasets.chest_files; assert 'torch' not in sys.modules"
+        "import sys, preprocess.chest_lists, datasets.xray.images, datasets.xray.files; "
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from command_line import parse_options
-from datasets.chest import ChestPairs, find_chest
-from datasets.images import read_image
-from datasets.store import IMAGES_PER_SHARD, Store
+from datasets.xray.chest import ChestPairs, find_chest
+from datasets.xray.images import read_image
+from datasets.xray.store import IMAGES_PER_SHARD, Store
 from options import Options
 from preprocess import chest_store
 from tests.conftest import write_xrays

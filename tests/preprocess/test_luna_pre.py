@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocess.luna_job import is_flat
+from preprocess.jobs.pairs import is_flat
 from preprocess.luna_pre import main, pair_options, parse
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from preprocess.jobs.nodule_table import read_table
+from preprocess.jobs.nodules import AWAY_MM, cut_around, nearest_voxel
 from preprocess.nodule_crops import parse
-from preprocess.nodule_job import AWAY_MM, cut_around, nearest_voxel
-from preprocess.nodule_table import read_table
 from tests.preprocess.small_scans import chest, cut_short, write
 from utils.errors import UserError
 

@@ -15,9 +15,9 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from datasets.lists import CHEST14_LABELS, read_list
-from preprocess.phantom_anatomy import Phantom
-from preprocess.phantom_patient import sample_patient
+from datasets.xray.lists import CHEST14_LABELS, read_list
+from phantoms.anatomy import Phantom
+from phantoms.patient import sample_patient
 from preprocess.phantoms import make_room, read_record, split, subset, write_scan
 from utils.seeding import generator
 

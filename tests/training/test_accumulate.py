@@ -15,7 +15,7 @@ from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network, published_state
 from training.loop import Trainer, micro_batch_sizes
 from training.precision import Native
-from utils.ranks import Ranks
+from utils.process_group import ProcessGroup
 from utils.seeding import generator
 
 SEED, LR, N_DATA = 3, 0.1, 5
@@ -74,7 +74,7 @@ def test_micro_batches_deal_what_the_batch_deals(batch: int, ranks: int, parts: 
     batch = max(batch, ranks)
     sizes = micro_batch_sizes(batch, ranks, parts)
     assert len(sizes) == min(parts, batch // ranks)
-    dealt = np.array([Ranks(0, ranks).shares(size).sizes for size in sizes])
+    dealt = np.array([ProcessGroup(0, ranks).shares(size).sizes for size in sizes])
     assert dealt.min() >= 1
-    assert dealt.sum(axis=0).tolist() == Ranks(0, ranks).shares(batch).sizes
+    assert dealt.sum(axis=0).tolist() == ProcessGroup(0, ranks).shares(batch).sizes
     assert np.ptp(dealt, axis=0).max() <= 1

@@ -16,7 +16,7 @@ from models.pcrl import Context, build_network
 from tests.spawn import run_ranks
 from training.loop import Trainer
 from training.precision import build_precision
-from utils.ranks import ALONE, Ranks
+from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 
 N_DATA, QUEUE, TEMPERATURE, SEED = 5, 16, 0.2, 7
@@ -26,7 +26,7 @@ TOLERANCE = 1e-11
 NAMES = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
 
 
-def make_method(dims: int, norm: str, ranks: Ranks = ALONE, shuffle_bn: bool = True) -> PCRL:
+def make_method(dims: int, norm: str, ranks: ProcessGroup = SINGLE, shuffle_bn: bool = True) -> PCRL:
     torch.manual_seed(0)
     channels = SHAPES[dims][0]
     network = build_network(dims, channels, channels, norm, "none").double()
@@ -53,10 +53,10 @@ def make_optimizer(method: PCRL) -> torch.optim.SGD:
 
 def make_draws(size: int, step: int, ranks: int) -> PCRLDraws:
     """What each of so many ranks draws in a step."""
-    return PCRLDraws.sample(Ranks(0, ranks).shares(size), generator(SEED, "step", step))
+    return PCRLDraws.sample(ProcessGroup(0, ranks).shares(size), generator(SEED, "step", step))
 
 
-def train_rank(ranks: Ranks, dims: int, norm: str, sizes: Sequence[int], shuffle_bn: bool = True) -> dict:
+def train_rank(ranks: ProcessGroup, dims: int, norm: str, sizes: Sequence[int], shuffle_bn: bool = True) -> dict:
     """Steps on batches of ``sizes``, then one that is not finite on the last rank alone, then another good one."""
     method = make_method(dims, norm, ranks, shuffle_bn)
     optimizer = make_optimizer(method)
@@ -235,7 +235,11 @@ def test_batch_norm_equals_two_replicas(shuffle_bn: bool) -> None:
 def test_mixup_stays_within_each_rank_and_one_rank_draws_as_ever() -> None:
     draws = make_draws(7, 3, ranks=3)
     assert sorted(draws.shuffle.tolist()) == list(range(7))
-    assert [sorted(draws.index[rows].tolist()) for rows in Ranks(0, 3).shares(7).slices] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [sorted(draws.index[rows].tolist()) for rows in ProcessGroup(0, 3).shares(7).slices] == [
+        [0, 1, 2],
+        [3, 4],
+        [5, 6],
+    ]
     rng = generator(SEED, "step", 3)
     rng.beta(1, 1, size=3)
     alone = make_draws(7, 3, ranks=1)

@@ -17,7 +17,7 @@ from tests.test_resume import assert_equal
 from training.precision import Apex, Native, build_precision
 from utils import full_precision
 from utils.errors import UserError
-from utils.ranks import ALONE
+from utils.process_group import SINGLE
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_the_scaler_goes_on_where_it_was() -> None:
 def contrast_loss(queries: Tensor, keys: Tensor) -> Tensor:
     torch.manual_seed(1)
     state = KeyQueue(64, 128).read()
-    result = contrast(queries, keys, state, 0.2, 7, ALONE.shares(len(queries)))
+    result = contrast(queries, keys, state, 0.2, 7, SINGLE.shares(len(queries)))
     assert result.loss.dtype == result.state.z.dtype == result.state.memory.dtype == torch.float32
     return result.loss
 

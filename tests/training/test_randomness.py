@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.ct.luna import LunaPairs
 from datasets.loader import Loader
-from datasets.luna import LunaPairs
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network
 from tests.conftest import ROOT

@@ -14,9 +14,9 @@ from PIL import Image, ImageFilter
 from scipy import stats
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 
-from datasets.images import read_image
 from datasets.transforms.spatial import SpatialTransform
 from datasets.transforms.xray import XRayParams, cut_holes, normalise, sample_box, view
+from datasets.xray.images import read_image
 from utils.seeding import generator
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "Chest14" / "images"

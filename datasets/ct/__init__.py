@@ -1,0 +1,1 @@
+"""Crops of CT and MR scans: files, records, and the samples made of them."""

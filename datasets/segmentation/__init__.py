@@ -1,0 +1,1 @@
+"""Volumes with masks, as in the Medical Segmentation Decathlon and nnU-Net."""

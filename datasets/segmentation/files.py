@@ -1,0 +1,177 @@
+"""Segmentation data in the layout of the Medical Segmentation Decathlon and of nnU-Net. Free of torch.
+
+``imagesTr/<case>.nii.gz``, or ``<case>_0000.nii.gz``, ``<case>_0001.nii.gz`` ... for several channels, and
+``labelsTr/<case>.nii.gz``; also .nii, .nrrd, .mha, .mhd. ``dataset.json``, if it is there, names classes and channels.
+Arrays are (x, y, z), x from the patient's right to left, y from front to back, z from feet to head.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from datasets.ct.itk import ScanError, read_file
+from utils.errors import UserError, reason
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+ORIENTATION = "LPS"
+DESCRIPTION = "dataset.json"
+SAME = 1e-2  # how much the spacing (relative) and the direction of an image and its label may differ
+
+
+@dataclass(frozen=True)
+class Case:
+    """``images``: one file, with one or more channels in it, or one for each channel."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``dataset.json`` says: the classes from 1 on, and whether each channel is CT. None: it does not say."""
+
+    classes: list[str] | None = None
+    is_ct: list[bool] | None = None
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """``image``: float32 (channels, X, Y, Z). ``label``: uint8 (X, Y, Z). ``spacing_mm``: of the voxels."""
+
+    image: np.ndarray
+    label: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def find_cases(data: Path) -> list[Case]:
+    """All training cases, sorted by name; UserError if images and labels do not go together."""
+    images, labels = (_volumes(data, folder) for folder in ("imagesTr", "labelsTr"))
+    files: dict[str, dict[int, Path]] = {}
+    for stem, path in images.items():
+        match = CHANNEL.fullmatch(stem)
+        if stem in labels or not match:
+            files.setdefault(stem, {})[0] = path
+        else:
+            files.setdefault(match["case"], {})[int(match["channel"])] = path
+    for missing, where in ((files.keys() - labels, "labelsTr"), (labels.keys() - files.keys(), "imagesTr")):
+        if missing:
+            raise UserError(f"--data {data}: {min(missing)} and {len(missing) - 1} more cases have no file in {where}")
+    for name, channels in files.items():
+        if sorted(channels) != list(range(len(channels))):
+            raise UserError(f"--data {data}: {name} has the channels {sorted(channels)}, not 0, 1, ...")
+    return [Case(name, tuple(path for _, path in sorted(files[name].items())), labels[name]) for name in sorted(files)]
+
+
+def _volumes(data: Path, folder: str) -> dict[str, Path]:
+    """The volumes of a folder by their names without suffix; hidden files do not count."""
+    try:
+        names = sorted(name for name in os.listdir(data / folder) if not name.startswith("."))
+    except OSError as error:
+        raise UserError(
+            f"--data {data}: {folder} cannot be read ({reason(error)}); segmentation reads imagesTr/ and labelsTr/"
+        ) from None
+    found: dict[str, Path] = {}
+    for name in names:
+        suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+        if suffix:
+            stem = name[: -len(suffix)]
+            if stem in found:
+                raise UserError(f"--data {data}: {folder} has {stem} twice, {found[stem].name} and {name}")
+            found[stem] = data / folder / name
+    if not found:
+        raise UserError(f"--data {data}: {folder} holds no volumes ({', '.join(SUFFIXES)})")
+    return found
+
+
+def read_description(data: Path) -> Description:
+    """What ``dataset.json`` says, in the form of the Decathlon or of nnU-Net; nothing if it is not there."""
+    path = data / DESCRIPTION
+    if not path.exists():
+        return Description()
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        labels, channels = content.get("labels"), content.get("channel_names", content.get("modality"))
+        if labels is not None:  # {"1": name} in the Decathlon, {name: 1} in nnU-Net
+            pairs = [(int(a), str(b)) if str(a).isdigit() else (int(b), str(a)) for a, b in labels.items()]
+            numbers, names = zip(*sorted(pairs), strict=True)
+            if numbers != tuple(range(len(numbers))) or len(numbers) < 2:
+                raise ValueError(f"the labels are {', '.join(map(str, numbers))}, not 0 (background), 1, ...")
+            labels = list(names[1:])
+        if channels is not None:
+            channels = [str(name).strip().upper() == "CT" for _, name in sorted(channels.items())]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    return Description(labels, channels)
+
+
+def read_case(case: Case) -> RawCase:
+    """Read a case's files; UserError if they are damaged or do not fit together."""
+    try:
+        channels = [channel for path in case.images for channel in _channels(read_file(path))]
+        label, *more = _channels(read_file(case.label))
+        if more:
+            raise ValueError("its label has more than one channel")
+        for image in channels:
+            _check_same_grid(image, channels[0], "its channels")
+        _check_same_grid(label, channels[0], "image and label")
+        return RawCase(np.stack([_array(image) for image in channels]), _classes(label), channels[0].GetSpacing())
+    except (ScanError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{case.label.parent.parent}: the case {case.name}: {' '.join(str(error).split())}") from None
+
+
+def read_spacing(case: Case) -> tuple[float, ...]:
+    """The spacing in mm of a case's image, of x, y and z, from the header alone."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(case.images[0]))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise UserError(f"{case.images[0]} cannot be read: it is damaged or of another kind") from None
+    dims = reader.GetDimension()
+    direction = np.reshape(reader.GetDirection(), (dims, dims))[:3, :3]
+    return tuple(float(reader.GetSpacing()[axis]) for axis in np.abs(direction).argmax(axis=1))
+
+
+def _channels(image: sitk.Image) -> list[sitk.Image]:
+    """The 3D images of one number a voxel that an image holds, all in ORIENTATION."""
+    if image.GetDimension() == 4:
+        images = [image[:, :, :, index] for index in range(image.GetSize()[3])]
+    elif image.GetDimension() == 3:
+        count = image.GetNumberOfComponentsPerPixel()
+        images = [image] if count == 1 else [sitk.VectorIndexSelectionCast(image, index) for index in range(count)]
+    else:
+        raise ValueError(f"an image has {image.GetDimension()} dimensions, not 3")
+    return [sitk.DICOMOrient(channel, ORIENTATION) for channel in images]
+
+
+def _check_same_grid(image: sitk.Image, other: sitk.Image, what: str) -> None:
+    same = image.GetSize() == other.GetSize()
+    same &= np.allclose(image.GetSpacing(), other.GetSpacing(), rtol=SAME)
+    same &= np.allclose(image.GetDirection(), other.GetDirection(), atol=SAME)
+    shift = np.abs(np.subtract(image.GetOrigin(), other.GetOrigin()))
+    if not same or (shift > 0.5 * max(image.GetSpacing())).any():
+        raise ValueError(f"{what} differ in size, spacing, direction or origin")
+
+
+def _array(image: sitk.Image) -> np.ndarray:
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32).T
+    if not np.isfinite(voxels).all():
+        raise ValueError("it has voxels that are not finite numbers (NaN or infinite)")
+    return np.ascontiguousarray(voxels)
+
+
+def _classes(label: sitk.Image) -> np.ndarray:
+    values = sitk.GetArrayFromImage(label).T
+    if values.min() < 0 or values.max() > 255 or (values != np.floor(values)).any():
+        raise ValueError("its label has values that are no whole numbers from 0 to 255")
+    return np.ascontiguousarray(values.astype(np.uint8))

@@ -1,0 +1,1 @@
+"""X-rays: files, pixels, lists, and the samples made of them."""

@@ -1,0 +1,245 @@
+"""The model card of exported weights: what they are, what made them, how to load them. Markdown."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from datasets.ct.crop_records import UNKNOWN, with_scans
+from options import SEGMENTATION, telling
+from utils.text import counted
+
+PHASES = {"pretask": "pre-training", "finetune": "fine-tuning", "linear": "training of a head alone"}
+DATA = {  # what they are, and what is said where the list is not known
+    "chest": ("chest X-rays", "ChestX-ray14 or images in its place"),
+    "luna": ("CT or MR crops", "LUNA16 or scans in its place"),
+}
+INPUT = {
+    2: "X-rays, {channels}, sizes multiples of 32 (pre-training: {size} x {size}), values 0..1, then {normal}",
+    3: "CT or MR volumes, {channels}, axes x, y, z, sizes multiples of 8 ({phase}: {size}), {prepared}",
+}
+WINDOW_UNKNOWN = (
+    "resampled and scaled to 0..1 as the crops were; how that was is not recorded "
+    "(`preprocess/luna_pre.py`'s default: to 1 mm, clipped to -1000..1000 HU)"
+)
+NORMAL = {
+    1: "less 0.449, divided by 0.226 (the averages of ImageNet's means and standard deviations)",
+    3: "ImageNet's normalisation: less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
+}
+TEMPLATE = """---
+library_name: {library}
+tags: [medical-imaging, {dims}d, {method}, {phase}]
+---
+
+# {architecture}, {title}
+
+{content}
+
+## Loading
+
+```python
+{code}
+```
+
+Input: {input}.
+
+## What made them
+
+| | |
+|---|---|
+{facts}
+
+Flags (of paths the last part):
+
+```
+{flags}
+```
+
+## Files
+
+| file | bytes | SHA-256 |
+|---|---|---|
+{files}
+
+## Limits
+
+- A starting point for training, not a finished tool. Nothing here was validated for diagnosis, and nothing here is a
+  medical device.
+- The features follow the modality, body part, scanners and patients of the images above; check before you rely on them
+  elsewhere.
+- {left_out}
+
+## Licence
+
+The code is under the MIT licence. The licence of the weights is for those who trained them to choose, within the terms
+of the images: LUNA16's are CC BY 4.0; for ChestX-ray14 see the NIH Clinical Center's; your own are yours.
+
+Method: Zhou et al., "Preservational Learning Improves Self-supervised Medical Image Models by Reconstructing Diverse
+Contexts", ICCV 2021, arXiv 2109.04379.
+"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells beyond the run's options.
+
+    ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
+    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint.
+    """
+
+    architecture: str
+    library: str
+    dims: int
+    in_channels: int
+    content: str
+    decoder: bool
+    code: str
+    files: list[tuple[str, int, str]]
+    source: tuple[str, str]
+
+
+def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[str, Any], record: dict[str, Any]) -> str:
+    """The card.
+
+    ``checkpoint``: its epoch, step, list hash and ``run`` are read. ``record``: of
+    ``training.reporting.run_record.read_run_record``, for what a checkpoint of an earlier version does not have itself.
+    """
+    method, phase = options.get("model", "pcrl"), options.get("phase", "pretask")
+    run = _run(checkpoint, record)
+    source, source_hash = facts.source
+    channels = counted(facts.in_channels, "channel")
+    made = {
+        "method": f"{method}, phase {phase}",
+        "data": _data(checkpoint, options, run),
+        "length": _length(checkpoint, options, run),
+        **_origin(run),
+        "started": _started(run),
+        "precision": run.get("precision") or record.get("precision") or UNKNOWN,
+        "commit": record.get("commit") or UNKNOWN,
+        "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or UNKNOWN,
+        "exported": datetime.now(timezone.utc).date().isoformat(),
+        "checkpoint": f"`{source}`, SHA-256 `{source_hash}`",
+    }
+    return TEMPLATE.format(
+        library=facts.library,
+        dims=facts.dims,
+        method=method,
+        phase=phase,
+        architecture=facts.architecture,
+        title=f"{method.upper()} {PHASES.get(phase, phase)}",
+        content=facts.content,
+        code=facts.code,
+        input=_input(facts, channels, options, run),
+        facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
+        flags=_flags(options) or UNKNOWN,
+        left_out=_left_out(facts, options),
+        files="\n".join(f"| `{name}` | {size} | `{digest}` |" for name, size, digest in facts.files),
+    )
+
+
+def _flags(options: dict[str, Any]) -> str:
+    """As on a command line; of paths the last part alone, since a card is for others to read."""
+    words = []
+    for name, value in telling(options).items():
+        text = str(value).rstrip("/").rpartition("/")[2]
+        if isinstance(value, bool):
+            words += [f"--{name}"] * value
+        elif value is not None and text:
+            words.append(f"--{name} {shlex.quote(text)}")
+    return " ".join(words)
+
+
+def _run(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Times and data of the run, as its checkpoint has them, else as ``run.json`` does."""
+    run = checkpoint.get("run")
+    return run if isinstance(run, Mapping) and run else {**record, **record.get("data", {})}
+
+
+def _origin(run: Mapping[str, Any]) -> dict[str, str]:
+    """Rows on the run whose weights this one began with, if that is known."""
+    known = run.get("weight")
+    if not known:
+        return {}
+    options, former = known["opt"], known["run"]
+    phase = options.get("phase", "pretask")
+    name = PHASES.get(phase, phase)
+    return {
+        "begun from": f"`{known['file']}`, of {name}",
+        f"data of the {name}": _data(known, options, former),
+        f"length of the {name}": _length(known, options, former),
+    }
+
+
+def _left_out(facts: CardFacts, options: Mapping[str, Any]) -> str:
+    """A sentence on what the checkpoint has beside the weights."""
+    if options.get("phase", "pretask") == "pretask":
+        return "What only the training needs (contrast head, gate, queue, optimizer) is left out."
+    if options.get("n") != SEGMENTATION:
+        return "The trained classifier is left out: these weights give features, and need a new head."
+    return "The optimizer is left out." if facts.decoder else "The trained decoder and output layer are left out."
+
+
+def _started(run: Mapping[str, Any]) -> str:
+    resumed = run.get("resumed", [])
+    return (run.get("started") or UNKNOWN) + (f"; resumed {', '.join(resumed)}" if resumed else "")
+
+
+def _input(facts: CardFacts, channels: str, options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    """What the network wants to be given."""
+    phase = options.get("phase", "pretask")
+    normal = NORMAL.get(facts.in_channels, UNKNOWN)
+    size = options.get("size", 224) if facts.dims == 2 else " x ".join(map(str, run.get("shape", ()))) or UNKNOWN
+    prepared = _prepared(run.get("recipes", [])) if phase == "pretask" else "prepared as the flags below say"
+    words = PHASES.get(phase, phase)
+    return INPUT[facts.dims].format(channels=channels, size=size, normal=normal, phase=words, prepared=prepared)
+
+
+def _prepared(recipes: Sequence[Mapping[str, Any]]) -> str:
+    """How pre-training's crops were resampled and scaled."""
+    windows = []
+    for recipe in recipes:
+        if recipe.get("percentiles"):
+            windows.append("the percentiles {:g}..{:g} of each scan".format(*recipe["percentiles"]))
+        elif recipe.get("hu"):
+            windows.append("{}..{} HU".format(*recipe["hu"]))
+    if not windows:
+        return WINDOW_UNKNOWN
+    spacing = next(recipe["spacing_mm"] for recipe in recipes if "spacing_mm" in recipe)
+    mixed = "; the crops were not all made alike, see below" if len(recipes) > 1 else ""
+    return f"resampled to {spacing:g} mm, clipped to {' or '.join(dict.fromkeys(windows))} and scaled to 0..1{mixed}"
+
+
+def _data(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    name, samples = options.get("n"), run.get("samples")
+    listed = run.get("list") or str(options.get("train_list") or "").rpartition("/")[2]
+    what, place = DATA.get(str(name), ("", ""))
+    if listed:
+        place = "all that were there" if listed == "none" else f"of the list `{listed}`"
+    crops = [f"crops: {with_scans(run.get('recipes', [])) or UNKNOWN}"] if name == "luna" else []
+    return "; ".join(
+        (
+            f"`--n {name}`: {what} ({place})" if what else f"`--n {name}`" if name else UNKNOWN,
+            counted(samples, "training sample") if samples else f"number of training samples {UNKNOWN}",
+            *crops,
+            f"SHA-256 of their names `{checkpoint.get('list_sha256') or UNKNOWN}`",
+        )
+    )
+
+
+def _length(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    epoch, samples, batch = checkpoint.get("epoch"), run.get("samples"), options.get("b")
+    if epoch is None:
+        return UNKNOWN
+    epochs = options.get("epochs")
+    text = f"{epoch} of {counted(epochs, 'epoch') if epochs else f'{UNKNOWN} epochs'} completed"
+    if "list_sha256" not in checkpoint:  # not ours
+        text = f"{epoch} is the epoch that its file names, of {epochs or UNKNOWN}"
+    step = checkpoint.get("step", 0)
+    if not samples or not batch:
+        return text
+    steps = math.ceil(samples / batch)
+    return f"{text}, {counted(steps, 'step')} each; {counted(epoch * steps + step, 'step')} in all"

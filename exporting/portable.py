@@ -1,0 +1,139 @@
+"""A checkpoint's networks under the names of the libraries that load them elsewhere."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+
+from exporting.standalone_unet3d import UNet3d
+from models.weights import bare_tensors
+from utils.errors import UserError
+
+# Dimensions, and the library.
+TARGETS = {
+    "torchvision": (2, "torchvision"),
+    "timm": (2, "timm"),
+    "smp": (2, "segmentation-models-pytorch"),
+    "unet3d": (3, "pytorch"),
+}
+DEFAULT_TARGET = {2: "torchvision", 3: "unet3d"}
+RESNETS = ("resnet18", "resnet34", "resnet50")
+ENCODER_2D = re.compile(r"(conv1|bn1|layer[1-4])\.")
+DECODER_2D = re.compile(r"blocks\.")
+STEM, FIRST_3D, OUTPUT_3D = "conv1.weight", "down_tr64.ops.0.conv1.weight", "out_tr.final_conv.weight"
+
+
+@dataclass(frozen=True)
+class Portable:
+    """``state``: tensors by the names of ``target``. ``architecture``: resnet18 .. or unet3d.
+
+    ``out_channels``: of the 3D reconstruction. ``decoder``: whether ``state`` has one. ``norm`` and ``final_act``: as
+    the options of the same names.
+    """
+
+    target: str
+    architecture: str
+    state: dict[str, Tensor]
+    in_channels: int
+    out_channels: int = 1
+    decoder: bool = False
+    norm: str = "bn"
+    final_act: str = "none"
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions, 2 or 3."""
+        return TARGETS[self.target][0]
+
+    @property
+    def file(self) -> str:
+        """What the weight file is called."""
+        return f"unet_{self.architecture}.pt" if self.target == "smp" else f"{self.architecture}.pt"
+
+
+def checkpoint_options(checkpoint: Any) -> dict[str, Any]:
+    """The options of a run, from ``opt``: a dict in our files, an argparse.Namespace in the published code's."""
+    options = checkpoint.get("opt") if isinstance(checkpoint, Mapping) else None
+    if isinstance(options, Namespace):
+        options = vars(options)
+    return dict(options) if isinstance(options, Mapping) else {}
+
+
+def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = False) -> Portable:
+    """The student of a checkpoint, or its teacher, for ``target`` (by default the one of its dimensions).
+
+    UserError if there is no such network in it, or it is not of the target's kind.
+    """
+    if teacher and not (isinstance(checkpoint, Mapping) and "model_ema" in checkpoint):
+        raise UserError("holds no teacher (model_ema); leave --teacher out")
+    tensors = bare_tensors(checkpoint["model_ema"] if teacher else checkpoint)
+    dims = 3 if FIRST_3D in tensors else 2 if STEM in tensors else None
+    if dims is None:
+        raise UserError(f"holds neither a ResNet nor the 3D U-Net (its named tensors: {len(tensors)})")
+    target = target or DEFAULT_TARGET[dims]
+    if TARGETS[target][0] != dims:
+        known = ", ".join(name for name, (of, _) in TARGETS.items() if of == dims)
+        raise UserError(f"holds a {dims}D network, --target {target} is {TARGETS[target][0]}D; choose from {known}")
+    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    return _portable_3d(tensors, checkpoint_options(checkpoint)) if dims == 3 else _portable_2d(tensors, target)
+
+
+def _portable_2d(tensors: dict[str, Tensor], target: str) -> Portable:
+    encoder = {name: tensor for name, tensor in tensors.items() if ENCODER_2D.match(name)}
+    architecture, in_channels = _resnet(encoder), encoder[STEM].shape[1]
+    if target != "smp":
+        return Portable(target, architecture, encoder, in_channels)
+    decoder = {f"decoder.{name}": tensor for name, tensor in tensors.items() if DECODER_2D.match(name)}
+    if not decoder:
+        raise UserError("holds no decoder; --target torchvision or timm takes the encoder alone")
+    state = {f"encoder.{name}": tensor for name, tensor in encoder.items()} | decoder
+    return Portable(target, architecture, state, in_channels, decoder=True)
+
+
+def _resnet(encoder: dict[str, Tensor]) -> str:
+    """Which of torchvision's ResNets this is, by names and shapes; the stem may have other input channels."""
+    own = _shapes(encoder) | {STEM: None}
+    for name in RESNETS:
+        with torch.device("meta"):
+            shapes = _shapes(getattr(torchvision.models, name)().state_dict()) | {STEM: None}
+        if own == {n: shape for n, shape in shapes.items() if not n.startswith("fc.")}:
+            return name
+    raise UserError(f"its encoder ({len(encoder)} tensors) is none of {', '.join(RESNETS)}")
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size | None]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def _portable_3d(tensors: dict[str, Tensor], options: dict[str, Any]) -> Portable:
+    in_channels = tensors[FIRST_3D].shape[1]
+    out_channels = len(tensors[OUTPUT_3D]) if OUTPUT_3D in tensors else 1
+    norm = _norm(tensors, options)
+    with torch.device("meta"):
+        shapes = _shapes(UNet3d(in_channels, out_channels, norm).state_dict())
+    state = {name: tensors[name] for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape}
+    missing = [name for name in shapes if name not in state]
+    if any(name.startswith("down_") for name in missing):
+        raise UserError(f"its 3D U-Net is another one: {len(missing)} tensors do not fit, the first is {missing[0]}")
+    if missing:  # fine-tuned on whole volumes' labels, say: the encoder alone
+        state = {name: tensor for name, tensor in state.items() if name.startswith("down_")}
+    reconstructs = options.get("phase", "pretask") == "pretask"  # else its outputs are logits
+    final_act = "sigmoid" if reconstructs and options.get("final_act") != "none" else "none"
+    return Portable("unet3d", "unet3d", state, in_channels, out_channels, not missing, norm, final_act)
+
+
+def _norm(tensors: dict[str, Tensor], options: dict[str, Any]) -> str:
+    """Group and instance normalisation have the same tensors: which it is only the options tell."""
+    if FIRST_3D.replace("conv1.weight", "bn1.running_mean") in tensors:
+        return "bn"
+    norm = options.get("norm")
+    if norm not in ("gn", "in"):
+        raise UserError("its norm is not bn, and its options (opt) do not say whether gn or in")
+    return norm

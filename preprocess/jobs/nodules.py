@@ -1,0 +1,218 @@
+"""One scan's nodule crops: made, written, recorded, and recognised when they are already there.
+
+Beside the crops ``<save>/subset<k>/<uid>_crop_<j>.npy`` of a scan lies its record ``<uid>.json``: the options, the
+size of the scan's files, label and place of each crop and, where negatives are fewer than wanted, why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from preprocess.jobs.nodule_table import COORDINATES, Place
+from preprocess.jobs.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
+from preprocess.volumes.crops import Window
+from preprocess.volumes.files import Scan
+from preprocess.volumes.volume import OUTSIDE_HU, ScanError, place_at_1mm, read_image, resample, shape_at_1mm
+from utils.files import write_text
+from utils.seeding import generator
+
+RECORD_KEYS = ("crops", "shortage")
+RECIPE = 1  # to be raised when the same options no longer give the same crops
+LABELS_NAME = "labels.csv"
+OPTION_WORDS = {  # of CropOptions, for people
+    "shape": "crops of",
+    "max_negatives": "--max_negatives",
+    "seed": "--seed",
+    "hu_min": "--hu_min",
+    "hu_max": "--hu_max",
+    "dtype": "--dtype",
+}
+COLUMNS = ("file", "seriesuid", "subset", "label", *COORDINATES)
+
+# Negatives are drawn where the table has none: away from nodules, and where there is lung around.
+AWAY_MM = 10.0  # from a nodule's surface
+LUNG_HU = (-950, -500)
+LUNG_SHARE = 0.3  # of a crop's voxels
+DRAWS = 50  # for each negative that is wanted
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """What decides on the crops of a scan, beside the scan and its places.
+
+    Attributes:
+        shape: voxels of a crop in x, y, z; they are 1 mm wide.
+        max_negatives: how many places without a nodule are taken, at most.
+        seed: of which ones, together with the scan's uid.
+        hu_min, hu_max: the window that becomes [0, 1].
+        dtype: float32 or float16.
+    """
+
+    shape: tuple[int, int, int]
+    max_negatives: int
+    seed: int
+    hu_min: int
+    hu_max: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class NoduleJob:
+    """A scan to cut crops out of, its ``places``, how, and the folder to write to.
+
+    ``draw_negatives``: the table has nodules alone, so that other places have to be found.
+    """
+
+    scan: Scan
+    places: tuple[Place, ...]
+    draw_negatives: bool
+    options: CropOptions
+    save: Path
+
+    @property
+    def record(self) -> Path:
+        """The file that says what lies there."""
+        return self.save / f"subset{self.scan.subset}" / f"{self.scan.uid}.json"
+
+    def crop(self, index: int) -> Path:
+        """The file of one crop."""
+        return self.record.with_name(f"{self.scan.uid}_crop_{index}.npy")
+
+
+@dataclass(frozen=True)
+class NoduleOutcome:
+    """What became of a scan: its crops with and without a nodule, why these are few, why it is broken."""
+
+    name: str
+    positives: int = 0
+    negatives: int = 0
+    done_before: bool = False
+    shortage: str = ""
+    problem: str = ""
+
+
+def make_crops(job: NoduleJob) -> NoduleOutcome:
+    """Make and write the crops of one scan, unless they are there, whole and made in the same way.
+
+    Raises:
+        UserError: the crops cannot be written.
+    """
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the scans run side by side
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        table = {"places": [asdict(place) for place in job.places], "draw_negatives": job.draw_negatives}
+        recipe = recipe_of(job.scan, RECIPE, asdict(job.options) | table)
+        record = read_record(job.record, *RECORD_KEYS)
+        if record and record["recipe"] == recipe and _all_readable(job, len(record["crops"])):
+            return _outcome(job, [crop[0] for crop in record["crops"]], record["shortage"], done_before=True)
+        image = read_image(job.scan)
+        places = _choose(image, job)
+        _check_inside(image, places)
+    except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
+        return NoduleOutcome(job.scan.name, problem=" ".join(str(error).split()) or type(error).__name__)
+    negatives = sum(place.label == 0 for place in places)
+    shortage = ""
+    if job.draw_negatives and negatives < job.options.max_negatives:
+        shortage = f"{negatives} of {job.options.max_negatives} negatives: elsewhere is a nodule, or too little lung"
+    try:
+        clear(job.record, "crop")
+        for index, place in enumerate(places):
+            centre = nearest_voxel(image, place.world)
+            write_array(job.crop(index), _scaled(cut_around(image, centre, job.options.shape), job.options))
+        crops = [(place.label, *place.world) for place in places]
+        write_record(job.record, {"recipe": recipe, "crops": crops, "shortage": shortage})
+    except OSError as error:
+        raise cannot_write(job.save, error) from None
+    return _outcome(job, [place.label for place in places], shortage)
+
+
+def _outcome(job: NoduleJob, labels: list[int], shortage: str, done_before: bool = False) -> NoduleOutcome:
+    return NoduleOutcome(job.scan.name, sum(labels), len(labels) - sum(labels), done_before, shortage)
+
+
+def _all_readable(job: NoduleJob, crops: int) -> bool:
+    return all(is_array(job.crop(index), job.options.shape, job.options.dtype) for index in range(crops))
+
+
+def nearest_voxel(image: sitk.Image, world: tuple[float, float, float]) -> np.ndarray:
+    """The voxel (x, y, z) of the 1 mm grid that lies nearest to a point in world coordinates (mm)."""
+    return np.floor(place_at_1mm(image, world) + 0.5).astype(int)
+
+
+def cut_around(image: sitk.Image, centre: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """float32 (x, y, z) at 1 mm whose voxel ``shape // 2`` is ``centre``; beyond the scan lies air (-1000 HU)."""
+    first = centre - np.array(shape) // 2
+    low, high = (np.clip(corner, 0, shape_at_1mm(image)) for corner in (first, first + shape))
+    crop = np.full(shape, OUTSIDE_HU, np.float32)
+    inside = tuple(slice(start, end) for start, end in zip(low - first, high - first, strict=True))
+    crop[inside] = resample(image, low, high)
+    return crop
+
+
+def _scaled(crop: np.ndarray, options: CropOptions) -> np.ndarray:
+    return Window(options.hu_min, options.hu_max, None).scale(crop).astype(options.dtype)
+
+
+def _check_inside(image: sitk.Image, places: list[Place]) -> None:
+    """Raise a ScanError if a place is not in the scan: the table then belongs to another one."""
+    for place in places:
+        index = np.array(image.TransformPhysicalPointToContinuousIndex(place.world))
+        if (index < -0.5).any() or (index > np.array(image.GetSize()) - 0.5).any():
+            raise ScanError(f"the table has a place outside of it, {place.world} mm; is it this scan's?")
+
+
+def _choose(image: sitk.Image, job: NoduleJob) -> list[Place]:
+    """All nodules, and up to ``max_negatives`` places without one: of the table, in its order, or drawn."""
+    rng = generator(job.options.seed, "nodule negatives", job.scan.uid)
+    nodules = [place for place in job.places if place.label]
+    if job.draw_negatives:
+        return nodules + list(_draw(image, nodules, job.options, rng))
+    others = [place for place in job.places if not place.label]
+    chosen = sorted(rng.permutation(len(others))[: job.options.max_negatives])
+    return nodules + [others[index] for index in chosen]
+
+
+def _draw(image: sitk.Image, nodules: list[Place], options: CropOptions, rng: np.random.Generator) -> Iterator[Place]:
+    """Places of the scan that are away from all nodules and have lung around, uniformly."""
+    size = np.array(shape_at_1mm(image))
+    wanted = options.max_negatives
+    for _ in range(DRAWS * wanted):
+        centre = rng.integers(size)
+        index = centre / image.GetSpacing()
+        world = image.TransformContinuousIndexToPhysicalPoint(index.tolist())
+        if any(np.linalg.norm(np.subtract(world, n.world)) < n.diameter_mm / 2 + AWAY_MM for n in nodules):
+            continue
+        crop = cut_around(image, centre, options.shape)
+        if np.mean((crop >= LUNG_HU[0]) & (crop <= LUNG_HU[1])) < LUNG_SHARE:
+            continue
+        yield Place(world, 0)
+        wanted -= 1
+        if not wanted:
+            return
+
+
+def write_labels(save: Path) -> int:
+    """Write ``labels.csv``, one crop a line, sorted by subset, uid and number; -> how many there are.
+
+    It goes by the records in ``save``, so that runs with ``--fold`` and several data folders add up.
+    """
+    rows = []
+    for path in sorted(save.glob("subset?/*.json")):
+        record = read_record(path, *RECORD_KEYS)
+        uid, folder = path.name.removesuffix(".json"), path.parent.name
+        if record and re.fullmatch(r"subset\d", folder):
+            for index, (label, *world) in enumerate(record["crops"]):
+                numbers = ",".join(f"{value:.6f}" for value in world)
+                rows.append(f"{folder}/{uid}_crop_{index}.npy,{uid},{folder[-1]},{label},{numbers}")
+    if rows:
+        try:
+            write_text(save / LABELS_NAME, "\n".join([",".join(COLUMNS), *rows]) + "\n")
+        except OSError as error:
+            raise cannot_write(save, error) from None
+    return len(rows)

@@ -1,0 +1,120 @@
+"""The record beside a scan's crops, ``<uid>.json``: how they were made, and that they are all there.
+
+It goes before the first crop is written and comes after the last, so that after a kill it is right or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from preprocess.jobs.flags import would_be_lost
+from preprocess.volumes.files import Scan
+from utils.errors import UserError, reason
+from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
+from utils.npy import read_array
+from utils.text import counted
+
+
+def recipe_of(scan: Scan, version: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a scan's crops depend on, as JSON gives it back."""
+    size = sum(file.stat().st_size for file in scan.files)
+    return json.loads(json.dumps({"version": version, **options, "files": len(scan.files), "bytes": size}))
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
+    """The record, if it is there and has its recipe and these keys."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"recipe", *keys} <= record.keys() else None
+
+
+def difference(record: Mapping[str, Any], options: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """Those of these options that were others when the record was written, in words; "" if none was.
+
+    ``words``: what an option is called, for people.
+    """
+    former, now = record["recipe"], json.loads(json.dumps(options))
+    if not isinstance(former, dict):
+        return ""
+    others = [name for name in words if name in former and former[name] != now[name]]
+    return "; ".join(f"{words[name]} {_shown(former[name])}, not {_shown(now[name])}" for name in others)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return (" .. " if len(value) == 2 else " x ").join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+class CropJob(Protocol):
+    """A scan's record, and what decides on its crops beside the scan."""
+
+    @property
+    def record(self) -> Path: ...
+    @property
+    def options(self) -> Any: ...
+
+
+def refuse_others(save: Path, what: str, jobs: Iterable[CropJob], words: Mapping[str, str]) -> None:
+    """UserError if crops of these scans were made with other options: they would be lost.
+
+    ``what`` they are, in the singular; in the plural it is the key of the record that has or counts them. ``words``: as
+    of :func:`difference`.
+    """
+    number, first = 0, ""
+    for job in jobs:
+        record = read_record(job.record, f"{what}s")
+        if record and (others := difference(record, asdict(job.options), words)):
+            made = record[f"{what}s"]
+            number, first = number + (made if isinstance(made, int) else len(made)), first or others
+    if number:
+        raise would_be_lost(save, f"{counted(number, what)} made with other options ({first})")
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Say that the scan's crops are all there."""
+    write_text(path, json.dumps(record, indent=1))
+
+
+def clear(record: Path, kind: str) -> None:
+    """Remove what an earlier run left of a scan: its record first, its crops, temporary files of a kill.
+
+    ``kind``: the crops are ``<uid>_<kind>_<number>.npy``. Makes the folder if it is not there.
+    """
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    uid = re.escape(record.name.removesuffix(".json"))
+    temporary = rf"\.{uid}(_{kind}_\d+\.npy|\.json)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
+    ours = re.compile(rf"{uid}_{kind}_\d+\.npy|{temporary}")
+    for file in record.parent.iterdir():
+        if ours.fullmatch(file.name):
+            file.unlink()
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def is_array(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether the file is there, of this shape and kind and not cut short. Reads the header only."""
+    try:
+        array = read_array(path, mapped=True)
+    except (OSError, ValueError):
+        return False
+    return array.shape == shape and array.dtype == dtype
+
+
+def cannot_write(save: Path, error: OSError) -> UserError:
+    """The one line for a folder that cannot be written to."""
+    return UserError(f"--save {save}: cannot write there: {reason(error)}")

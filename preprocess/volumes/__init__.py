@@ -1,0 +1,1 @@
+"""Scans on disk -> volumes -> crops."""

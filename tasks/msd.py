@@ -1,0 +1,167 @@
+"""``--n msd``: 3D segmentation of a folder in the layout of the Medical Segmentation Decathlon or of nnU-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets.segmentation.files import Case, Description, find_cases, read_case, read_description, read_spacing
+from datasets.segmentation.msd import Patches, Recipe, Volume, load_volume
+from datasets.segmentation.splits import Split, cross_validation, read_split
+from methods.supervised import Supervised
+from models.segmenter import build_segmenter
+from options import Options
+from tasks.base import Results, Task, training_loader
+from tasks.dice import dice, dice_ce_loss, segment
+from training.devices import Devices
+from training.evaluation import EvalResult
+from training.network import start_from_weight
+from training.precision import Precision
+from utils.console import say
+from utils.errors import UserError
+from utils.process_group import ProcessGroup
+from utils.text import counted
+
+SIDED = ("left", "right")  # in the name of a class: then left and right are not exchanged
+
+
+@dataclass(frozen=True)
+class Data:
+    """The volumes of each part, the names of the classes from 1 on, and the windows of channels that are CT."""
+
+    train: list[Volume]
+    valid: list[Volume]
+    test: list[Volume]
+    classes: list[str]
+    windows: list[dict[str, Any]]
+
+
+def choose_cases(options: Options, cases: Sequence[Case]) -> Split:
+    """The parts that ``--folds``, ``--fold``, ``--split`` and ``--train_cases`` ask for."""
+    names = [case.name for case in cases]
+    if options.split:
+        split = read_split(Path(options.split), names, options.fold, options.seed)
+    else:
+        split = cross_validation(names, options.folds, options.fold, options.seed)
+    wanted = options.train_cases or len(split.train)
+    if wanted > len(split.train):
+        raise UserError(f"--train_cases {wanted}: this split has {counted(len(split.train), 'case')} to train on")
+    return Split(split.train[:wanted], split.valid, split.test)
+
+
+def make_recipe(options: Options, description: Description, train: Sequence[Case]) -> Recipe:
+    """How volumes are prepared: spacing and intensity windows, by flags or by what training cases have."""
+    spacing = options.spacing or tuple(np.median([read_spacing(case) for case in train], axis=0).tolist())
+    channels = len(read_case(train[0]).image)
+    is_ct = description.is_ct or [False] * channels
+    if len(is_ct) != channels:
+        raise UserError(
+            f"{options.data}: dataset.json names {counted(len(is_ct), 'channel')}, {train[0].name} has {channels}"
+        )
+    if options.modality:
+        is_ct = [options.modality == "ct"] * channels
+    window = (float(options.hu_min), float(options.hu_max))
+    return Recipe(tuple(spacing), tuple(window if ct else None for ct in is_ct))
+
+
+def read_data(options: Options) -> Data:
+    """Find, split and prepare the volumes."""
+    data, cache = Path(options.data), Path(options.cache) if options.cache else None
+    cases = {case.name: case for case in find_cases(data)}
+    description = read_description(data)
+    split = choose_cases(options, list(cases.values()))
+    recipe = make_recipe(options, description, [cases[name] for name in split.train])
+    if cache:
+        cache.mkdir(parents=True, exist_ok=True)
+    train, valid, test = (
+        [load_volume(cases[name], recipe, cache) for name in part] for part in (split.train, split.valid, split.test)
+    )
+    classes = class_names(description, [*train, *valid, *test])
+    say(
+        f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
+        f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm"
+    )
+    windows = [{"hu": window} for window in recipe.windows if window]
+    return Data(train, valid, test, classes, windows)
+
+
+def class_names(description: Description, volumes: Sequence[Volume]) -> list[str]:
+    """Names of the classes from 1 on: of ``dataset.json``, or by number up to the largest in the labels."""
+    largest = max(int(volume.truth.max()) for volume in volumes)
+    names = description.classes or [f"class {number + 1}" for number in range(largest)]
+    if not names:
+        raise UserError("all labels are background: there is nothing to segment")
+    if largest > len(names):
+        raise UserError(f"a label has the class {largest}, but dataset.json names {len(names)} and background")
+    return names
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Dice of each class (columns) for each volume, by its name."""
+
+    classes: Sequence[str]
+    rows: dict[str, list[float]]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Dice over the volumes, of each class and of their mean."""
+        values = np.array(list(self.rows.values()))
+        return {**dict(zip(self.classes, values.T, strict=True)), "mean": values.mean(axis=1)}
+
+    def results(self) -> Results:
+        """The table: mean and standard deviation over the volumes, if there are several."""
+        title = counted(len(self.rows), "test volume")
+        columns = {name: (float(values.mean()), float(values.std())) for name, values in self.columns().items()}
+        width = max(map(len, (title, *columns)))
+        lines = [f"{title:<{width}}    Dice      sd"]
+        for name, (mean, deviation) in columns.items():
+            lines.append(f"{name:<{width}}  {mean:.4f}  {f'{deviation:.4f}' if len(self.rows) > 1 else '-':>6}")
+        dice_of = {name: mean for name, (mean, _) in columns.items()}
+        values = {
+            "volumes": len(self.rows),
+            "mean_dice": dice_of["mean"],
+            "dice": dice_of,
+            "sd": {name: deviation for name, (_, deviation) in columns.items()},
+            "by_volume": {name: dict(zip(self.classes, row, strict=True)) for name, row in self.rows.items()},
+        }
+        return Results(values, {f"dice/{name}": mean for name, mean in dice_of.items()}, "\n".join(lines))
+
+
+def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
+    """Segmentation of the volumes in ``--data``, judged by mean Dice on whole volumes, on the grid of their files."""
+    data = read_data(options)
+    patch = options.patch_shape
+    sided = any(side in name.lower() for name in data.classes for side in SIDED)
+    mirror = not sided if options.mirror == "auto" else options.mirror == "on"
+    samples = Patches(data.train, patch, options.patches, options.seed, mirror)
+    loader = training_loader(options, samples, devices, ranks)
+    network = build_segmenter(len(data.train[0].image), len(data.classes) + 1, options.norm, options.seed)
+    start = start_from_weight(options, network, data.windows)
+    frozen = network.encoder() if options.phase == "linear" else []
+    method = Supervised(network, dice_ce_loss(), frozen, ("dice",), devices.wrap, ranks).to(devices.main)
+
+    def scores(volumes: Sequence[Volume], precision: Precision) -> Scores:
+        """Volumes are dealt to the ranks."""
+        own = {}
+        for volume in volumes[ranks.rank :: ranks.size]:
+            image = torch.from_numpy(np.asarray(volume.image, np.float32)).to(devices.main)
+            with precision.autocast():
+                found = segment(method.predict, image, patch, options.b, volume.truth.shape)
+            own[volume.name] = dice(found.cpu(), torch.from_numpy(np.array(volume.truth)), len(data.classes) + 1)
+        all_rows = {name: row for part in ranks.gather_objects(own) for name, row in part.items()}
+        return Scores(data.classes, {volume.name: all_rows[volume.name] for volume in volumes})
+
+    def validate(precision: Precision) -> EvalResult:
+        means = {name: float(values.mean()) for name, values in scores(data.valid, precision).columns().items()}
+        mean = means.pop("mean")
+        return EvalResult(-mean, {"dice": mean} | {f"dice/{name}": value for name, value in means.items()})
+
+    def test(precision: Precision) -> Results:
+        return scores(data.test, precision).results()
+
+    return Task(method, loader, [volume.name for volume in data.train], validate, test, start=start)

@@ -1,0 +1,112 @@
+"""What the model card of an export says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from command_line import parse_options
+from export import export
+from models.pcrl import build_network
+from models.weights import load_weights
+from tests.checkpoints import LIST_SHA256, save_checkpoint
+from training.reporting.run_record import origin
+
+
+def test_run_record_of_another_run_is_not_believed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "moved.pt", "luna")
+    (tmp_path / "run.json").write_text(json.dumps({"commit": "0123abcd", "data": {"list_sha256": "another"}}))
+    export(tmp_path / "moved.pt", tmp_path / "weights", None, teacher=False)
+    assert "0123abcd" not in (tmp_path / "weights/README.md").read_text()
+
+
+def carded(tmp_path: Path, run: dict[str, Any], **flags: Any) -> str:
+    """The card of a 3D checkpoint that tells this of its run."""
+    tmp_path.mkdir(exist_ok=True)
+    save_checkpoint(tmp_path / "checkpoint.pt", "luna", **flags)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(content | {"run": run}, tmp_path / "checkpoint.pt")
+    export(tmp_path / "checkpoint.pt", tmp_path / "weights", None, teacher=False)
+    return (tmp_path / "weights/README.md").read_text()
+
+
+CUT = {"crop": [32, 32, 16], "box_mm": [64, 64, 32], "spacing_mm": 1.0, "scans": 2}
+
+
+def test_card_tells_how_the_crops_were_cut_and_when(tmp_path: Path) -> None:
+    times = {"started": "2025-01-01T00:00:00+00:00", "resumed": ["2025-02-02T00:00:00+00:00"]}
+    recipes = [CUT | {"hu": [-150, 250]}]
+    card = carded(tmp_path, times | {"samples": 20, "shape": [32, 32, 16], "recipes": recipes})
+    for fact in (
+        "(pre-training: 32 x 32 x 16)",
+        "clipped to -150..250 HU and scaled",
+        "window -150 to 250 HU, 32 x 32 x 16 voxels from boxes in proportion to 64 x 64 x 32 mm, scans at 1 mm",
+        "(2 scans)",
+        "20 training samples",
+        "| started | 2025-01-01T00:00:00+00:00; resumed 2025-02-02T00:00:00+00:00 |",
+    ):
+        assert fact in card, fact
+    assert "-1000" not in card
+
+
+def test_card_tells_which_list_and_what_precision(tmp_path: Path) -> None:
+    card = carded(tmp_path / "a", {"samples": 1, "list": "luna_train.txt", "precision": "bfloat16"}, epochs=1)
+    for fact in (
+        "CT or MR crops (of the list `luna_train.txt`); 1 training sample;",
+        "| precision | bfloat16 |",
+        "3 of 1 epoch completed, 1 step each; 4 steps in all",
+    ):
+        assert fact in card, fact
+    assert "in its place" not in card
+    assert "CT or MR crops (all that were there)" in carded(tmp_path / "b", {"list": "none"})
+    assert "CT or MR crops (of the list `mine.txt`)" in carded(tmp_path / "c", {}, train_list="/secret/place/mine.txt")
+
+
+def test_card_of_fine_tuned_weights_tells_of_the_pre_training(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "chest.pt", "chest")
+    content = torch.load(tmp_path / "chest.pt", weights_only=True)
+    before = {"samples": 300, "list": "train_val_txt/chest_train.txt", "list_sha256": LIST_SHA256}
+    torch.save(content | {"run": before}, tmp_path / "pretrained.pt")
+    assert origin("imagenet", {}) == origin("a.pt", {"opt": {}, "run": {}}) == {}, "not known"
+    made = load_weights(build_network(2, 3, 3, "bn", "none"), tmp_path / "pretrained.pt").made
+    run = {"samples": 20, "list": "mine.txt"} | origin("/secret/pretrained.pt", made)
+    tuned = content | {"run": run, "opt": content["opt"] | {"phase": "finetune"}}
+    torch.save(tuned, tmp_path / "tuned.pt")
+    export(tmp_path / "tuned.pt", tmp_path / "weights", None, teacher=False)
+    card = (tmp_path / "weights/README.md").read_text()
+    for fact in (
+        "chest X-rays (of the list `mine.txt`); 20 training samples",
+        "| begun from | `pretrained.pt`, of pre-training |",
+        "| data of the pre-training | `--n chest`: chest X-rays (of the list `train_val_txt/chest_train.txt`); 300 ",
+        "| length of the pre-training | 3 of 240 epochs completed, 75 steps each; 226 steps in all |",
+        "The trained classifier is left out",
+    ):
+        assert fact in card, fact
+    assert "contrast head" not in card
+    assert "/secret" not in card
+
+
+def test_card_tells_of_percentiles_of_mixed_crops_and_of_what_is_not_known(tmp_path: Path) -> None:
+    recipes = [CUT | {"percentiles": [0.5, 99.5]}, {"scans": 1}]
+    card = carded(tmp_path, {"shape": [32, 32, 16], "recipes": recipes})
+    assert "clipped to the percentiles 0.5..99.5 of each scan" in card
+    assert "not all made alike" in card
+    assert "window not recorded (no record beside the pairs) (1 scan)" in card
+    assert "| started | not recorded |" in card
+
+
+def test_card_has_the_flags_that_meant_something(tmp_path: Path) -> None:
+    path = tmp_path / "luna.pt"
+    save_checkpoint(path, "luna")
+    export(path, tmp_path / "weights", None, teacher=False)
+    card = (tmp_path / "weights/README.md").read_text()
+    assert "(pre-training: not recorded)" in card, "an earlier version's checkpoint"
+    flags = card.split("```\n--")[1].split("```")[0]
+    for name in ("hu_min", "patch", "folds", "dry_run", "preview", "size", "backbone"):
+        assert f"--{name} " not in f"--{flags} ", name
+    parsed, warnings = parse_options(f"--{flags}".split())
+    others = [warning for warning in warnings if not warning.startswith("--workers")]  # more than this machine's cores
+    assert (parsed.b, parsed.epochs, others) == (4, 240, [])

@@ -1,0 +1,125 @@
+"""Segmentation from files to a table, by the command's own code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from datasets.segmentation.files import Description, find_cases
+from options import Options
+from phases import PHASES
+from tasks.msd import Scores, choose_cases, class_names, make_recipe
+from training.devices import Devices
+from utils.errors import UserError
+from utils.process_group import SINGLE
+
+SIDE = 16
+TINY = {"n": "msd", "patch": "16,16,16", "b": 2, "workers": 0, "gpus": "", "optimizer": "adamw", "norm": "in"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two volumes with two boxes each, and copies of both to choose the epoch and to test with."""
+    data = tmp_path_factory.mktemp("msd")
+    for number in range(6):
+        label = np.zeros((SIDE,) * 3, np.uint8)
+        label[2:9, 3:10, 4:12], label[9:14, 6:13, 5:13] = 1, 2
+        label = label if number % 2 else label[::-1, :, ::-1]
+        noise = np.random.default_rng(number % 2).normal(0, 10, label.shape)
+        for folder, voxels in (("imagesTr", np.array([40, 200, 120])[label] + noise), ("labelsTr", label)):
+            (data / folder).mkdir(exist_ok=True)
+            image = sitk.GetImageFromArray(np.ascontiguousarray(voxels))
+            sitk.WriteImage(image, str(data / folder / f"case_{number}.nii.gz"))
+    content = {"labels": {"0": "background", "1": "front", "2": "back"}, "modality": {"0": "MRI"}}
+    (data / "dataset.json").write_text(json.dumps(content))
+    names = [f"case_{number}" for number in range(6)]
+    (data / "splits.json").write_text(json.dumps([{"train": names[:2], "val": names[2:4], "test": names[4:]}]))
+    return data
+
+
+def test_two_volumes_are_learnt_and_a_frozen_encoder_stays(data: Path, tmp_path: Path) -> None:
+    common = {"data": str(data), "split": str(data / "splits.json"), **TINY}
+    options = Options(
+        phase="finetune", epochs=8, patches=4, lr=3e-3, val_every=8, output=str(tmp_path / "all"), **common
+    )
+    PHASES["finetune"](options, Devices("", None), SINGLE)
+    results = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    assert list(results["dice"]) == ["front", "back", "mean"]
+    assert results["mean_dice"] == pytest.approx((results["dice"]["front"] + results["dice"]["back"]) / 2)
+    assert results["mean_dice"] > 0.95
+    assert set(results["by_volume"]) == {"case_4", "case_5"}
+    assert np.mean([row["front"] for row in results["by_volume"].values()]) == pytest.approx(results["dice"]["front"])
+
+    weight = tmp_path / "all" / "best.pt"
+    options = Options(
+        phase="linear", epochs=1, patches=1, lr=1e-3, weight=str(weight), output=str(tmp_path / "linear"), **common
+    )
+    PHASES["linear"](options, Devices("", None), SINGLE)
+    before, after = (torch.load(tmp_path / run / "best.pt", weights_only=True)["model"] for run in ("all", "linear"))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith("down_tr")} <= same
+    assert not any(name.endswith("conv1.weight") for name in same if name.startswith("up_tr"))
+
+
+def test_cases_of_a_fold(data: Path) -> None:
+    cases = find_cases(data)
+    options = Options(phase="finetune", data=str(data), folds=3, fold=1, train_cases=2, **TINY)
+    split = choose_cases(options, cases)
+    assert (len(split.train), len(split.valid), len(split.test)) == (2, 1, 2)
+    everything = choose_cases(Options(phase="finetune", data=str(data), folds=3, fold=1, **TINY), cases)
+    assert split.train == everything.train[:2]
+    with pytest.raises(UserError, match="--train_cases 9: this split has 3"):
+        choose_cases(Options(phase="finetune", data=str(data), folds=3, fold=1, train_cases=9, **TINY), cases)
+
+
+def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
+    cases = find_cases(data)
+    plain = Options(phase="finetune", data=str(data), **TINY)
+    ct = Options(phase="finetune", data=str(data), modality="ct", hu_min=-500, spacing_mm="2,2,3", **TINY)
+    assert make_recipe(plain, Description(is_ct=[True]), cases).windows == ((-1000.0, 1000.0),)
+    assert make_recipe(plain, Description(is_ct=[False]), cases).windows == (None,)
+    assert make_recipe(plain, Description(), cases).spacing_mm == (1, 1, 1)
+    recipe = make_recipe(ct, Description(is_ct=[False]), cases)
+    assert (recipe.windows, recipe.spacing_mm) == (((-500.0, 1000.0),), (2, 2, 3))
+    with pytest.raises(UserError, match="names 2 channel"):
+        make_recipe(plain, Description(is_ct=[False, False]), cases)
+
+
+def test_a_single_volume_has_no_deviation() -> None:
+    two = Scores(["front"], {"a": [0.5], "b": [0.7]}).results().table.splitlines()
+    assert two[0].startswith("2 test volumes ")
+    assert two[1].split() == ["front", "0.6000", "0.1000"]
+    one = Scores(["front"], {"a": [0.5]}).results().table.splitlines()
+    assert one[0].startswith("1 test volume ")
+    assert one[1].split() == ["front", "0.5000", "-"]
+    assert len({len(line) for line in one}) == 1, "columns are straight"
+
+
+def test_names_of_classes() -> None:
+    volumes = [SimpleNamespace(truth=np.array([0, top])) for top in (2, 1)]
+    assert class_names(Description(), volumes) == ["class 1", "class 2"]  # type: ignore[arg-type]
+    assert class_names(Description(["a", "b", "c"]), volumes) == ["a", "b", "c"]  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="has the class 2, but"):
+        class_names(Description(["a"]), volumes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"patch": "16,16"}, "--patch 16,16: give three numbers"),
+        ({"patch": "16,16,12"}, "multiples of 8"),
+        ({"spacing_mm": "1,0,1"}, "must be above 0"),
+        ({"folds": 1}, "--folds 1: must be 2 or more"),
+        ({"hu_min": 5, "hu_max": 5}, "must rise"),
+        ({"modality": "us"}, "--modality us is not known"),
+    ],
+)
+def test_bad_flags_are_refused(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Options(data="x", n="msd", phase="finetune", **flags)  # type: ignore[arg-type]

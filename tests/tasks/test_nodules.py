@@ -1,0 +1,87 @@
+"""Nodule classification from crops to a table, by the command's own code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from options import Options
+from phases import PHASES
+from tasks.nodules import find_nodules
+from training.devices import Devices
+from utils.process_group import SINGLE
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crops of scans in subsets 0-9, with a bright ball or without."""
+    data = tmp_path_factory.mktemp("crops")
+    lines = ["file,seriesuid,subset,label,coordX,coordY,coordZ"]
+    ball = np.linalg.norm(np.indices((16, 16, 16)) - 8, axis=0) < 4
+    for subset in range(10):
+        (data / f"subset{subset}").mkdir()
+        for index in range(4):
+            name = f"subset{subset}/1.2.{subset}_crop_{index}.npy"
+            noise = np.random.default_rng([subset, index]).random((16, 16, 16), np.float32)
+            np.save(data / name, 0.3 * noise + np.float32(0.6) * (ball & (index < 2)))
+            lines.append(f"{name},1.2.{subset},{subset},{int(index < 2)},0,0,0")
+    (data / "labels.csv").write_text("\n".join(lines) + "\n")
+    return data
+
+
+def test_balls_are_told_from_noise(crops: Path, tmp_path: Path) -> None:
+    options = Options(
+        n="nodules",
+        phase="finetune",
+        data=str(crops),
+        ratio=1.0,
+        b=7,
+        epochs=3,
+        workers=0,
+        gpus="",
+        norm="gn",
+        optimizer="adamw",
+        lr=1e-4,
+        output=str(tmp_path / "out"),
+    )
+    PHASES["finetune"](options, Devices("", None), SINGLE)
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (results["images"], results["positives"]) == (8, {"nodule": 4})
+    assert results["auroc"]["nodule"] == results["mean_auroc"] > 0.9
+
+
+def test_the_parts_are_those_of_luna16(crops: Path) -> None:
+    data = find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0))
+    subsets = [{Path(file).parent.name for file in part.files} for part in (data.train, data.valid, data.test)]
+    assert subsets == [{f"subset{n}" for n in range(7)}, {"subset7"}, {"subset8", "subset9"}]
+    assert data.test.labels.tolist() == [[1], [1], [0], [0]] * 2
+    assert len(data.augmented) == 28
+    assert data.note == "balanced: the 14 crops without a nodule once, and as many of the others in turn"
+    assert (data.listed, data.windows) == (28, [])
+    sample = data.test.samples[0, 6]
+    np.testing.assert_array_equal(sample["image"][0].numpy(), np.load(data.test.files[6]))
+    assert sample["label"].tolist() == data.test.labels[6].tolist()
+
+
+def test_the_window_of_their_records_is_known(crops: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(crops, tmp_path / "crops"))
+    (data / "subset3" / "1.2.3.json").write_text('{"recipe": {"hu_min": -150, "hu_max": 250}}')
+    found = find_nodules(Options(n="nodules", phase="finetune", data=str(data), ratio=1.0))
+    assert found.windows == [{"hu": [-150, 250]}]
+
+
+def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = tmp_path / "luna_train.txt"
+    seen.write_text("".join(f"1.2.{subset}\n" for subset in range(4)))
+    half = Options(n="nodules", phase="finetune", data=str(crops), ratio=0.5, train_list=str(seen))
+    find_nodules(half).announce(half.ratio)
+    expected = (
+        "images: 20 of 28 training (--ratio 0.5: pre-training has the others; 1.0 takes all), 4 validation, 8 test\n"
+    )
+    assert capsys.readouterr().out == expected
+    find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)
+    assert capsys.readouterr().out == "images: 28 training, 4 validation, 8 test\n"

@@ -1,0 +1,42 @@
+"""metrics.jsonl: which steps have a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.conftest import rows
+from training.reporting.reporter import Reporter, StepReport
+
+
+def take(reporter: Reporter, epoch: int, steps: int) -> None:
+    for step in range(1, steps + 1):
+        reporter.step(
+            StepReport(
+                epoch=epoch,
+                step=step,
+                lr=1e-3,
+                loss=float(10 * epoch + step),
+                terms={},
+                good=True,
+                images={},
+                statistics={},
+                faults=[],
+                samples=2,
+                seconds=0.1,
+                data_seconds=0.0,
+            )
+        )
+    reporter.epoch_end(epoch)
+
+
+def test_the_first_step_of_a_run_and_the_last_of_an_epoch_have_rows(tmp_path: Path) -> None:
+    arguments = (tmp_path, 2, 8, 5, (0.0, 1.0), torch.device("cpu"), ())
+    reporter = Reporter(*arguments)
+    take(reporter, 0, 8)
+    reporter.close()
+    resumed = Reporter(*arguments, done=8)
+    take(resumed, 1, 8)
+    resumed.close()
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1), (5, 5), (8, 8), (13, 15), (16, 18)]

@@ -1,0 +1,189 @@
+"""``--dry_run``: all is built and takes two steps in memory; what a run would do is told, and nothing written."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.loader import Loader
+from methods.base import Batch
+from options import TRAINING, Options
+from training.checkpoint import (
+    LAST,
+    PREVIOUS,
+    Position,
+    TrainingState,
+    check_same_run,
+    checkpoint_name,
+    find_resume,
+)
+from training.devices import Devices
+from training.loop import StepResult, Trainer
+from training.reporting.progress import shown, speed
+from training.reporting.reporter import CURVES, METRICS, memory_gb
+from training.schedule import cosine_lr, set_lr
+from utils.console import say, warn
+from utils.errors import UserError
+from utils.memory import lack_of_memory
+from utils.process_group import ProcessGroup
+from utils.text import counted
+
+SMALLER = {"chest": "a smaller --size", "luna": "smaller crops", "nodules": "smaller crops", "msd": "a smaller --patch"}
+
+
+class _Counter(io.RawIOBase):
+    """A file that keeps nothing but its length."""
+
+    length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.length += size
+        return size
+
+
+def checkpoint_gb(payload: dict[str, Any]) -> float:
+    """The size of a checkpoint on disk."""
+    counter = _Counter()
+    torch.save(payload, counter)  # type: ignore[arg-type]  # it needs write() alone
+    return counter.length / 1e9
+
+
+@contextmanager
+def out_of_memory_is_said(options: Options) -> Iterator[None]:
+    """Turn the GPU's refusal, or that of main memory, into one line."""
+    accumulate = ", --accumulate 2 or more" if options.phase in TRAINING else ""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"--b {options.b}: a step does not fit into the GPU's memory ({str(error).splitlines()[0]}); use a smaller "
+            f"--b{accumulate}, or more GPUs"
+        ) from None
+    except (MemoryError, OSError, RuntimeError) as error:
+        lacking = lack_of_memory(error)
+        if not lacking:
+            raise
+        raise UserError(
+            f"--b {options.b}: it does not fit into main memory ({lacking}); use a smaller --b{accumulate}, "
+            f"fewer --workers, or {SMALLER[options.n]}"
+        ) from None
+
+
+def _flags_given() -> list[str]:
+    """The names of the flags on the command line."""
+    names = {field.name for field in dataclasses.fields(Options)}
+    words = [word[2:].partition("=")[0] for word in sys.argv[1:] if word.startswith("--")]
+    return [name for name in dict.fromkeys(words) if name in names]
+
+
+def _tell_flags(options: Options) -> None:
+    given = {name: getattr(options, name) for name in _flags_given()}
+    words = (f"--{name}" if value is True else f"--{name} {value or repr(value)}" for name, value in given.items())
+    say(f"flags: {' '.join(words)}")
+
+
+def tell_beginning(options: Options, list_sha256: str, ranks: ProcessGroup, steps: int) -> Position:
+    """Say where a run would begin, or what would keep it from beginning; -> its position. ``steps``: of an epoch."""
+    output = Path(options.output)
+    try:
+        checkpoint = find_resume(options.resume, output)
+        if checkpoint:
+            check_same_run(checkpoint, options, list_sha256, ranks)
+            position = Position(checkpoint["epoch"], checkpoint["step"])
+            say(f"it would go on at {position.next_step(options.epochs, steps)}, of {output}")
+            return position
+        held = any((output / name).exists() for name in (LAST, PREVIOUS))
+        say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
+    except UserError as error:
+        warn(f"it would not start: {error}")
+    return Position()
+
+
+def _timed_step(
+    trainer: Trainer, batch: Batch, number: int, batch_size: int, devices: Devices
+) -> tuple[StepResult, float]:
+    """One training step, and its seconds."""
+    started = time.perf_counter()
+    result = trainer.step(batch, number, batch_size)
+    if devices.main.type == "cuda":
+        torch.cuda.synchronize(devices.main)
+    return result, time.perf_counter() - started
+
+
+def rehearse(
+    trainer: Trainer,
+    state: TrainingState,
+    loader: Loader,
+    files: Sequence[str],
+    list_sha256: str,
+    options: Options,
+    devices: Devices,
+    note: str = "",
+) -> None:
+    """Take one batch through two steps and say what would happen. All ranks take part, the first one speaks.
+
+    ``note``: as of a TrainingJob.
+    """
+    trainer.method.train()
+    set_lr(trainer.optimizer, cosine_lr(options.lr, 0, options.epochs, options.warmup_epochs))
+    size, batch = loader.batch_sizes[0], next(loader.epoch(0))
+    _timed_step(trainer, batch, 0, size, devices)  # compiles, and fills caches
+    result, seconds = _timed_step(trainer, batch, 1, size, devices)
+    payload = state.snapshot(options, list_sha256, {})
+    if state.ranks.first:
+        _tell_data(loader, files, options, note)
+        _tell_step(trainer, result, seconds, size, devices)
+        position = tell_beginning(options, list_sha256, state.ranks, len(loader))
+        tell_time(seconds, len(loader), position, options)
+        _tell_disk(checkpoint_gb(payload), options)
+        _tell_files(options, with_pictures=bool(result.images))
+        _tell_flags(options)
+        say(f"dry run: nothing was written to {options.output}")
+
+
+def _tell_data(loader: Loader, files: Sequence[str], options: Options, note: str) -> None:
+    last = loader.batch_sizes[-1]
+    short = f", the last one of {last}" if last != options.b else ""
+    batches = f"{counted(len(loader), 'batch')} of {options.b} an epoch{short}"
+    say(f"data: {counted(len(files), 'sample')} in {options.data}: {batches}{f' ({note})' if note else ''}")
+    image = next(iter(loader.first_sample.values()))
+    say(f"the network reads images of {' x '.join(map(str, image.shape))} (channels first)")
+
+
+def _tell_step(trainer: Trainer, result: StepResult, seconds: float, batch_size: int, devices: Devices) -> None:
+    trained = sum(parameter.numel() for parameter in trainer.method.trainable())
+    say(f"weights that are trained: {trained / 1e6:.1f} million; precision: {trainer.precision.name}")
+    say(f"a step: {seconds:.2f} s, {speed(batch_size / seconds)}; memory: {memory_gb(devices.main):.1f} GB at the peak")
+    say(f"losses of the second step: {shown({'loss': result.loss, **result.terms})}")
+
+
+def tell_time(seconds: float, steps: int, position: Position, options: Options) -> None:
+    """Say how long what is left of the run takes, at ``seconds`` a step; ``steps``: of an epoch."""
+    total = options.epochs * steps
+    left = max(0, total - position.epoch * steps - position.step)
+    what = counted(options.epochs, "epoch") if left == total else f"the last {left} of {counted(total, 'step')}"
+    epoch, run = (timedelta(seconds=round(seconds * number)) for number in (steps, left))
+    say(f"time: about {run} for {what}, {epoch} an epoch, if the data keep up")
+
+
+def _tell_disk(size_gb: float, options: Options) -> None:
+    files = -(-options.epochs // options.save_every) + len((LAST, PREVIOUS)) + bool(options.val_every)
+    say(f"disk: {size_gb * files:.1f} GB, for up to {counted(files, 'checkpoint')} of {size_gb:.2f} GB")
+
+
+def _tell_files(options: Options, with_pictures: bool) -> None:
+    names = [METRICS, CURVES, "run.json", "tensorboard/", *(["reconstructions/"] if with_pictures else [])]
+    say(f"in {options.output}: {', '.join(names)}; at the end {checkpoint_name(options, options.epochs)}")

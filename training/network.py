@@ -1,0 +1,73 @@
+"""The network that a phase begins with: as the options say, from random values or from ``--weight``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from datasets.ct.crop_records import window_in_words
+from models.pcrl import PCRLNetwork, build_network
+from models.unet import UNet, UNetNetwork
+from models.weights import load_weights
+from options import Options
+from training.reporting.run_record import origin
+from utils.console import say, warn
+from utils.errors import UserError
+
+
+def new_network(options: Options, shape: Sequence[int]) -> PCRLNetwork:
+    """The network of random values; ``shape``: spatial size of what it will see, which is checked."""
+    torch.manual_seed(options.seed)
+    network = build_network(
+        options.dims, options.inchannel, options.outchannel, options.norm, options.final_act, options.backbone
+    )
+    check_size(network.unet, shape, options.data)
+    return network
+
+
+def check_size(unet: UNet, shape: Sequence[int], data: str) -> None:
+    """UserError if images of this spatial size are none for the U-Net."""
+    multiples = unet.size_multiple
+    if any(size % multiple for size, multiple in zip(shape, multiples, strict=True)):
+        raise UserError(
+            f"{data}: images of {tuple(shape)} pixels or voxels; the network needs multiples of {multiples}"
+        )
+
+
+def start_from_weight(
+    options: Options, network: UNetNetwork, windows: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Copy what ``--weight`` holds into the network, and say what was used; warn if it saw other images.
+
+    Returns what a TrainingJob's ``facts`` tell of the run that made the weights. ``windows``: of the CT crops
+    that the network will see, as far as their records tell (datasets/ct/crop_records.py).
+    """
+    if not options.weight:
+        return {}
+    report = load_weights(network, options.weight)
+    say(f"weights of {options.weight}: {report}")
+    others = differences(report.made, options, windows)
+    if others:
+        warn(f"{options.weight} was trained on images prepared otherwise: {'; '.join(others)}")
+    return origin(options.weight, report.made)
+
+
+def differences(made: Mapping[str, Any], options: Options, windows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of the images was another in the run that ``made`` the weights, in words, as far as both are known.
+
+    Another size of the crops in 3D is none: the network takes any, and what it sees has the same scale.
+    """
+    others = []
+    size = made.get("opt", {}).get("size")
+    if options.dims == 2 and size and size != options.size:
+        others.append(f"--size {size}, not {options.size}; give --size {size}")
+    recipes = made.get("run", {}).get("recipes", ())
+    there, here = ({window_in_words(each) for each in side} - {""} for side in (recipes, windows))
+    if there and here and there != here:
+        others.append(
+            f"window {' and '.join(sorted(there))}, not {' and '.join(sorted(here))}; take the same one for both "
+            "(--hu_min, --hu_max)"
+        )
+    return others

@@ -1,0 +1,1 @@
+"""What a run shows and writes: lines, TensorBoard, curves, pictures, records, warnings."""

@@ -1,0 +1,62 @@
+"""Pictures of what the networks see and reconstruct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from utils.image_grid import Picture, draw_sheet, middle_slices
+
+SAMPLES_2D = 3
+HEADINGS = {  # of the images that a method gives, where their names do not say enough
+    "target": "target: view 1,\nturned or flipped",
+    "mixed target": "mixed target: of views\n1 and 2, in shares",
+    "mixup target": "mixup target: crops of\ntwo images, in shares",
+    "mixed mixup target": "mixed mixup target: of\nboth views' crops as well",
+}
+
+
+def _rows(images: Mapping[str, Tensor], label: str) -> list[list[Picture]]:
+    """One sample: a row (2D), or one for each middle slice (3D); a column per named image, of its first channel."""
+    arrays = {name: image[0].detach().float().cpu().numpy() for name, image in images.items()}
+    columns = {name: _pictures(array) for name, array in arrays.items()}
+    rows = []
+    for number, slice_name in enumerate(next(iter(columns.values()))):
+        row = [replace(pictures[slice_name], title=name) for name, pictures in columns.items()]
+        words = [label] * (number == 0) + [slice_name] * (slice_name != "")
+        rows.append([replace(row[0], label="\n".join(words)), *row[1:]])
+    return rows
+
+
+def _pictures(array: np.ndarray) -> dict[str, Picture]:
+    return middle_slices(array) if array.ndim == 3 else {"": Picture(array)}
+
+
+def draw_samples(
+    samples: Mapping[str, Mapping[str, Tensor]], window: tuple[float, float], title: str, path: str | Path
+) -> None:
+    """Write a PNG: the samples one below the other, by their labels; a column per named image.
+
+    Images: (C, H, W) or (C, X, Y, Z), of which three slices are shown. ``window``: the values shown black and white.
+    """
+    first, *others = [row for label, images in samples.items() for row in _rows(images, label)]
+    untitled = [[replace(picture, title="") for picture in row] for row in others]
+    draw_sheet([first, *untitled], window, title, path)
+
+
+def draw_reconstructions(
+    images: Mapping[str, Tensor], window: tuple[float, float], title: str, path: str | Path
+) -> None:
+    """Write a PNG of the first samples of a batch, of the first one alone in 3D.
+
+    ``images``: named, (B, C, H, W) or (B, C, X, Y, Z). ``window``: the values shown black and white, for all alike.
+    """
+    batch = next(iter(images.values()))
+    shown = min(SAMPLES_2D, len(batch)) if batch.dim() == 4 else 1
+    headed = {HEADINGS.get(name, name): image for name, image in images.items()}
+    samples = {f"sample {i + 1}": {name: image[i] for name, image in headed.items()} for i in range(shown)}
+    draw_samples(samples, window, title, path)

@@ -1,0 +1,309 @@
+"""What a run tells: a progress line, ``metrics.jsonl``, TensorBoard, and pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.reporting.curves import draw_curves, read_rows
+from training.reporting.diagnostics import Diagnostics
+from training.reporting.pictures import draw_reconstructions
+from training.reporting.progress import Progress, ProgressState, Throughput, shown, speed
+from training.reporting.tensorboard import TensorBoardWriter
+from utils.console import say, warn
+from utils.errors import reason
+from utils.files import write_text
+from utils.text import counted
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+CURVES_INTERVAL_S = 30.0  # between drawings while the run goes on
+
+
+@dataclass
+class StepReport:
+    """One training step: its numbers, its pictures, and where its time went."""
+
+    epoch: int  # from 0
+    step: int  # steps of the epoch done, this one counted
+    lr: float
+    loss: float
+    terms: Mapping[str, float]
+    good: bool  # false: loss or gradient were not finite, and nothing was updated
+    images: Mapping[str, Tensor]
+    statistics: Mapping[str, Tensor]
+    faults: Sequence[str]  # why samples were replaced by others
+    samples: int
+    seconds: float
+    data_seconds: float  # of them, waiting for the batch
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the steps of an epoch; of the loss terms, over the good ones."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    good: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    statistics: dict[str, float] = field(default_factory=dict)  # the last known of each
+
+    def add(self, report: StepReport) -> None:
+        """Take in one step."""
+        self.steps += 1
+        self.samples += report.samples
+        self.seconds += report.seconds
+        self.data_seconds += report.data_seconds
+        self.faults += report.faults
+        if report.good:
+            self.good += 1
+            for name, value in {"loss": report.loss, **report.terms}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
+
+def _cut_rows(path: Path, done: int) -> None:
+    """Keep the rows of the first ``done`` steps: later ones belong to work that was lost, or to another run."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] > done:
+                break
+        except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half a line
+            break
+        kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory: the GPU's, or this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+
+
+class NullReporter:
+    """The reporter of all ranks but the first."""
+
+    def fetched(self) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def epoch_end(self, epoch: int) -> None: ...
+
+    def validation(self, epoch: int, losses: Mapping[str, float], over: Mapping[str, str]) -> None: ...
+
+    def results(self, values: Mapping[str, float]) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def picture(self, epoch: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reporter:
+    """Collects the steps of a run in ``output``.
+
+    Rows are written every ``log_every`` steps, and of the run's first step and of the last of each epoch.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        epochs: int,
+        steps_per_epoch: int,
+        log_every: int,
+        window: tuple[float, float],
+        device: torch.device,
+        headline: Sequence[str],
+        image_every: int = 0,
+        state: Mapping[str, Any] | None = None,
+        done: int = 0,
+        loss: str = "mse",
+    ) -> None:
+        """``image_every``: steps between pictures, 0: none but :meth:`picture`'s.
+
+        ``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut.
+        ``loss``: of the reconstruction, ``--loss``.
+        """
+        self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
+        self.log_every, self.window, self.device, self.headline = log_every, window, device, headline
+        self.image_every, self.loss = image_every, loss
+        _cut_rows(output / METRICS, done)
+        self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        self._board = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
+        self._progress, self._pace = Progress(), Throughput()
+        self._drawn_at = time.monotonic()
+        self._lr = 0.0
+        self._images: Mapping[str, Tensor] = {}
+        sums = dict(state or {})
+        self._watch = Diagnostics(**sums.pop("watch", {}))
+        self._totals = EpochTotals(**sums)
+
+    def fetched(self) -> None:
+        """The batch of the next step is there."""
+        self._progress.fetched()
+
+    def step(self, report: StepReport) -> None:
+        """Take in one step."""
+        self._images, self._lr = report.images, report.lr
+        self._totals.add(report)
+        self._pace.add(report.samples, report.seconds)
+        done = self._done(report)
+        regular = report.step % self.log_every == 0 or report.step == self.steps_per_epoch
+        if regular or done == 1 or not report.good:
+            statistics = {name: value.item() for name, value in report.statistics.items()}
+            self._totals.statistics |= statistics
+            self._write_row(report, statistics)
+        self._show(report)
+        if self.image_every and done % self.image_every == 0:
+            self._picture(f"step_{done:08d}", f"after step {done}", done)
+
+    def _done(self, report: StepReport) -> int:
+        """Steps of the whole run."""
+        return report.epoch * self.steps_per_epoch + report.step
+
+    def _write_row(self, report: StepReport, statistics: Mapping[str, float]) -> None:
+        step = self._done(report)
+        row = {
+            "epoch": report.epoch + 1,
+            "step": step,
+            "lr": report.lr,
+            "loss": report.loss,
+            **report.terms,
+            **statistics,
+            "images_per_s": round(report.samples / report.seconds, 3),
+            "data_wait": round(report.data_seconds / report.seconds, 4),
+            "memory_gb": round(memory_gb(self.device), 2),
+        }
+        if not report.good:
+            row["skipped"] = True
+        if self._totals.faults:
+            row["replaced"] = len(self._totals.faults)
+        self._append(row)
+        self._board.scalars({name: value for name, value in row.items() if isinstance(value, float)}, step)
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        try:
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            warn(f"no row could be written to {self.output / METRICS} ({reason(error)}); training goes on")
+
+    def _show(self, report: StepReport) -> None:
+        moment = ProgressState(
+            epoch=report.epoch + 1,
+            epochs=self.epochs,
+            step=report.step,
+            steps=self.steps_per_epoch,
+            values=self._headline({"loss": report.loss, **report.terms}),
+            lr=report.lr,
+            images_per_s=self._pace.images_per_s(),
+            memory_gb=memory_gb(self.device),
+            seconds_left=self._pace.seconds(self.epochs * self.steps_per_epoch - self._done(report)),
+        )
+        self._progress.step(moment)
+
+    def epoch_end(self, epoch: int) -> None:
+        """Say the epoch's means and the samples that were replaced, and start the next one afresh."""
+        totals = self._totals
+        means = {name: value / max(1, totals.good) for name, value in totals.sums.items()}
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "positive")
+        say(
+            f"epoch {epoch + 1}/{self.epochs}: {terms}; {speed(totals.samples / totals.seconds)}, "
+            f"{timedelta(seconds=round(totals.seconds))}, {100 * totals.data_seconds / totals.seconds:.0f} % of it "
+            f"waiting for data"
+        )
+        watched = self._headline(means)
+        for warning in self._watch.epoch(watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
+            warn(warning)
+        if totals.good < totals.steps:
+            skipped = totals.steps - totals.good
+            were = "was" if skipped == 1 else "were"
+            warn(f"{skipped} of {counted(totals.steps, 'step')} {were} skipped: loss or gradient not finite")
+        if totals.faults:
+            replaced = counted(len(totals.faults), "sample was", "samples were")
+            warn(f"{replaced} replaced by others, the first: {totals.faults[0]}")
+        self._board.scalars({f"epoch/{name}": value for name, value in means.items()}, epoch + 1)
+        self._totals = EpochTotals()
+        self._progress.epoch_end()
+        if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
+            self._draw_curves()
+
+    def validation(self, epoch: int, losses: Mapping[str, float], over: Mapping[str, str]) -> None:
+        """Say and log the losses on held-out data; ``over``: as of a EvalResult."""
+        step = (epoch + 1) * self.steps_per_epoch
+        row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
+        self._append(row)
+        self._board.scalars({f"validation/{name}": value for name, value in losses.items()}, step)
+        headline = self._headline(losses)
+        words = [shown({name: value}) for name, value in headline.items() if name not in over]
+        words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
+        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {', '.join(words)}")
+
+    def results(self, values: Mapping[str, float]) -> None:
+        """Log the figures that a run ends with."""
+        steps = self.epochs * self.steps_per_epoch
+        self._board.scalars({f"test/{name}": value for name, value in values.items()}, steps)
+
+    def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Those that people look at."""
+        return {name: values[name] for name in ("loss", *self.headline) if name in values}
+
+    def state(self) -> dict[str, Any]:
+        """The sums of the epoch under way and what the watch has seen, for a checkpoint."""
+        return {**asdict(self._totals), "watch": self._watch.state()}
+
+    def picture(self, epoch: int) -> None:
+        """Draw the last step's images, if the method gives any, as ``reconstructions/epoch_<n>.png``."""
+        steps = (epoch + 1) * self.steps_per_epoch
+        self._picture(f"epoch_{epoch + 1:04d}", f"after epoch {epoch + 1} of {self.epochs}", steps)
+
+    def _picture(self, name: str, title: str, step: int) -> None:
+        """A PNG in ``reconstructions/``, and the same in TensorBoard."""
+        if not self._images:
+            return
+        path = self.output / "reconstructions" / f"{name}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            draw_reconstructions(self._images, self.window, title, path)
+            self._board.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
+        except OSError as error:
+            warn(f"{path} could not be drawn ({reason(error)}); training goes on")
+
+    def _draw_curves(self) -> None:
+        self._drawn_at = time.monotonic()
+        try:
+            draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output), self.loss)
+        except OSError as error:
+            warn(f"{self.output / CURVES} could not be drawn ({reason(error)})")
+
+    def close(self) -> None:
+        """Close the files, and draw the curves."""
+        self._progress.close()
+        self._board.close()
+        try:
+            self._metrics.close()
+        except OSError as error:
+            warn(f"{self.output / METRICS}: the last rows could not be written ({reason(error)})")
+        self._draw_curves()

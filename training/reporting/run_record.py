@@ -1,0 +1,114 @@
+"""``run.json``: what a run was started with, so that it can be explained and repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from options import Options
+from utils.files import write_text
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "SimpleITK",
+    "pillow",
+    "isal",
+    "tensorboardX",
+    "matplotlib",
+    "monai",
+    "scikit-learn",
+)
+ORIGIN_OPTIONS = ("model", "phase", "n", "b", "epochs", "ratio", "train_list")  # what a card tells of --weight's run
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def list_hash(names: Sequence[str]) -> str:
+    """SHA-256 of the names of the training samples, in order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:
+    """``run.json`` in this folder; empty if there is none, or if it is of a run on other samples."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    of_this_run = isinstance(record, dict) and record.get("data", {}).get("list_sha256") == list_sha256
+    return record if of_this_run and list_sha256 else {}
+
+
+def origin(weight: str, made: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the run that ``--weight`` is of, under ``weight``; nothing if its file does not say.
+
+    ``made``: what the file tells (models/weights.py).
+    """
+    if not {"opt", "run"} <= made.keys() or not made["run"]:
+        return {}
+    options = {name: made["opt"].get(name) for name in ORIGIN_OPTIONS}
+    return {"weight": {**made, "file": os.path.basename(weight), "opt": options}}
+
+
+def times(output: Path, list_sha256: str, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+    """When the run started, now or as ``checkpoint`` has it, and when it was resumed, now being the last time.
+
+    A checkpoint of an earlier version has no times: ``run.json`` may have them, else the start is not known, None.
+    """
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    if checkpoint is None:
+        return {"started": now, "resumed": []}
+    before = checkpoint.get("run") or read_run_record(output, list_sha256)
+    return {"started": before.get("started"), "resumed": [*before.get("resumed", []), now]}
+
+
+def write_run_record(output: Path, options: Options, data: dict[str, Any], run: dict[str, Any]) -> None:
+    """Write ``run.json``: command, options, data found, versions, commit and machine; ``run``: times, device, ..."""
+    record = {
+        "command": sys.argv,
+        "options": options.plain(),
+        "data": data,
+        **run,
+        "versions": _versions(),
+        "commit": _git_commit(),
+        "machine": {
+            "host": platform.node(),
+            "system": platform.platform(),
+            "cpu_count": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        },
+    }
+    write_text(output / "run.json", json.dumps(record, indent=2) + "\n")

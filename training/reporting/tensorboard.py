@@ -1,0 +1,100 @@
+"""What a run shows in TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
+
+from utils.console import warn
+from utils.errors import reason
+
+FLUSH_S = 30.0  # what is written is on the disk, and seen, after this time
+VERSION = "brain.Event:2"  # of the format: with it, TensorBoard heeds a SessionLog
+
+
+class TensorBoardWriter:
+    """An event file in a folder, written in the thread that calls.
+
+    tensorboardX's ``SummaryWriter`` writes in a thread of its own. That ends at the first error, its queue is full
+    after ten more events, and then the run waits for ever. Here a full disk is said, what cannot be written is left
+    out, and once there is room again a new file is begun: TensorBoard reads all that are in the folder.
+    """
+
+    def __init__(self, folder: Path, purge_step: int = 0) -> None:
+        """``purge_step``: unless 0, what the folder has of this step and later ones is no longer shown."""
+        logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # a run tells of NaN itself
+        self._folder = folder
+        self._writer: RecordWriter | None = None
+        self._failed = False
+        self._flushed_at = 0.0
+        start = Event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        self._first = [Event(file_version=VERSION), *([start] if purge_step else [])]  # of the next file to be begun
+        self._write([])
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Show numbers by name."""
+        self._write([_event(summary.scalar(name, value), step) for name, value in values.items()])
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Show a picture of shape (height, width, 3), uint8."""
+        self._write([_event(summary.image(name, image, dataformats="HWC"), step)])
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        if self._writer is not None:
+            self._flushed_at = 0.0
+            self._write([])
+        self._drop()
+
+    def _write(self, events: list[Event]) -> None:
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            for event in events:
+                self._writer.write(event.SerializeToString())
+            if time.monotonic() - self._flushed_at > FLUSH_S:
+                self._flushed_at = time.monotonic()
+                self._writer.flush()
+                self._failed = False
+        except OSError as error:
+            if not self._failed:
+                warn(f"{self._folder} cannot be written ({reason(error)}); training goes on")
+            self._failed = True
+            self._drop()  # half an event may lie in it, and nothing after that would be read
+
+    def _open(self) -> RecordWriter:
+        self._folder.mkdir(exist_ok=True)
+        number = len(list(self._folder.iterdir()))  # two may be begun in one second
+        path = self._folder / f"events.out.tfevents.{time.time():.0f}.{number}"
+        writer = RecordWriter(str(path))
+        try:
+            for event in self._first:
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
+            writer.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                writer.close()
+            path.unlink()
+            raise
+        del self._first[1:]
+        return writer
+
+    def _drop(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._writer = None
+
+
+def _event(shown: Summary, step: int) -> Event:
+    return Event(step=step, wall_time=time.time(), summary=shown)
