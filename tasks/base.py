@@ -32,9 +32,9 @@ class Task:
     """A supervised task, ready to be trained.
 
     ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once. ``start``: what is
-    known of the weights that it starts from, for a TrainingJob's ``facts``. ``validate``: the method on the
-    valid part, which chooses the epoch. ``test``: the method on the test part. Both are called with the method in evaluation mode, on
-    all ranks.
+    known of the weights that it starts from, for a TrainingJob's ``facts``. ``validate``: the method on the valid
+    part, which chooses the epoch. ``test``: the method on the test part. Both are called with the method in evaluation
+    mode, on all ranks.
     """
 
     method: Supervised

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from options import Options
-from training.checkpoint import BEST, LAST, Position, TrainingState, checkpoint_name, save_last
+from training.checkpoint import BEST, LAST, Position, TrainingState, checkpoint_name, link_as, save_last
 from training.reporting.reporter import NullReporter, Reporter
 from utils.console import say, warn
 from utils.errors import UserError, reason
