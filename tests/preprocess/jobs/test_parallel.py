@@ -61,7 +61,7 @@ def test_each_process_has_one_thread_and_ours_keep_their_number(monkeypatch: pyt
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    code = f"from tests.preprocess.test_parallel import hold_a_pool; hold_a_pool({str(tmp_path / 'pid')!r})"
+    code = f"from tests.preprocess.jobs.test_parallel import hold_a_pool; hold_a_pool({str(tmp_path / 'pid')!r})"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     _wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
     worker = int((tmp_path / "pid").read_text())
