@@ -6,7 +6,7 @@ Diverse Contexts", ICCV 2021. The numbered comments are the steps of docs/METHOD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
 UNIT_NORM_ERROR = 1e-6  # of a key in float32
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
+PICTURES = {"rec": "", "rec_mixed": "mixed ", "rec_mixup": "mixup ", "rec_mixup_mixed": "mixed mixup "}  # of the terms
+Targets = Mapping[str, tuple[Tensor | None, Tensor]]  # name of the term -> reconstruction and target
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
@@ -76,6 +78,15 @@ def spread(features: Tensor) -> Tensor:
     return features.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
 
 
+def pictures(view: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """The first view, and each reconstruction beside its target, by name; all (B, C, ...), detached."""
+    images = {"view 1": view}
+    for name, (output, target) in targets.items():
+        if output is not None:
+            images |= {f"{PICTURES[name]}target": target, f"{PICTURES[name]}reconstruction": output.detach()}
+    return images
+
+
 def _larger(share: float) -> float:
     return max(share, 1 - share)
 
@@ -104,9 +115,8 @@ class PCRL(Method):
         self._wrap = wrap
         self.ranks = ranks
         self.parts = PARTS - config.without
-        for (
-            parameter
-        ) in self._unused_parameters():  # DistributedDataParallel waits for the gradient of each that wants one
+        # DistributedDataParallel waits for the gradient of each parameter that requires one.
+        for parameter in self._unused_parameters():
             parameter.requires_grad_(False)
         # Between ranks, features of other ranks' images travel: a waste where no norm looks at other samples.
         sees_batch = any(isinstance(module, BATCH_NORMS) for module in network.modules())
@@ -150,76 +160,85 @@ class PCRL(Method):
 
         The loss is the mean of the three NCE terms plus the mean of the four reconstruction terms.
         """
-        device = batch["input1"].device
+        x1, x2, mask1, mask2 = (batch[name] for name in ("input1", "input2", "mask1", "mask2"))
         alpha1, lam, alpha2 = _larger(draws.alpha1), _larger(draws.lam), _larger(draws.alpha2)
         shares = self.ranks.shares(len(draws.shuffle))
-        shuffle, index = draws.shuffle, (draws.index[shares.own] - shares.own.start).to(device)
-        student = self._wrap(self.student)
-        pairs: list[tuple[str, Tensor, Tensor]] = []  # name of the term, queries, keys
-        outputs: list[tuple[str, str, Tensor, Tensor]] = []  # name of the term, of the picture, output, target
-
-        def see(view: Tensor, features: list[Tensor], alpha: float, *codes: Tensor) -> tuple[Tensor, ...]:
-            """The embedding of a view, and its plain and mixed reconstruction."""
-            context = Context(features, alpha) if "reconstruction" in self.parts else None
-            embedding, *reconstructions = student(view, context, *codes)
-            return (embedding, *reconstructions) if context else (embedding,)
-
-        def mixup(value: Tensor) -> Tensor:
-            return lam * value + (1 - lam) * value[index]
+        index = (draws.index[shares.own] - shares.own.start).to(x1.device)
 
         # 1. The teacher encodes view 2.
-        key, features = self._encode_keys(batch["input2"], shuffle, shares)
+        k, teacher = self._encode_keys(x2, draws.shuffle, shares)
 
-        # 2. The student encodes view 1 and reconstructs, gated, its own target and the mixed one.
-        codes = (batch["aug1"], batch["aug2"]) if "gate" in self.parts else ()
-        query, *reconstructions = see(batch["input1"], features, alpha1, *codes)
-        pairs.append(("nce", query, key))
-        if reconstructions:
-            plain, mixed = reconstructions
-            outputs.append(("rec", "", plain, batch["mask1"]))
-            mixed_target = alpha1 * batch["mask1"] + (1 - alpha1) * batch["mask2"]
-            outputs.append(("rec_mixed", "mixed ", mixed, mixed_target))
+        # 2. The student encodes view 1 and decodes twice, gated: its own features, and those mixed with the teacher's.
+        q, plain, mixed = self._student_pass(x1, teacher, alpha1, batch["aug1"], batch["aug2"])
+        pairs = {"nce": (q, k)}
+        targets = {"rec": (plain, mask1), "rec_mixed": (mixed, alpha1 * mask1 + (1 - alpha1) * mask2)}
 
         if "mixup" in self.parts:
             # 3. Mixup of views, keys and uncorrupted crops, all with one share and one permutation.
-            mixup_key, mixup_gt1, mixup_gt2 = mixup(key), mixup(batch["gt1"]), mixup(batch["gt2"])
+            mixup_x1, mixup_x2, mixup_k, gt1, gt2 = (
+                lam * value + (1 - lam) * value[index] for value in (x1, x2, k, batch["gt1"], batch["gt2"])
+            )
 
-            # 4. The same on the mixed-up views, without the gate; targets are the uncorrupted crops.
-            key_of_mixup, features = self._encode_keys(mixup(batch["input2"]), shuffle, shares)
-            query_of_mixup, *reconstructions = see(mixup(batch["input1"]), features, alpha2)
-            pairs.append(("nce_mixup", query_of_mixup, key_of_mixup))
-            pairs.append(("nce_mixed_key", query_of_mixup, mixup_key))
-            if reconstructions:
-                plain, mixed = reconstructions
-                outputs.append(("rec_mixup", "mixup ", plain, mixup_gt1))
-                mixed_target = alpha2 * mixup_gt1 + (1 - alpha2) * mixup_gt2
-                outputs.append(("rec_mixup_mixed", "mixed mixup ", mixed, mixed_target))
+            # 4. The same on the mixed-up views, without the gate; the targets are the mixed-up crops.
+            k_of_mixup, teacher = self._encode_keys(mixup_x2, draws.shuffle, shares)
+            q_of_mixup, plain, mixed = self._student_pass(mixup_x1, teacher, alpha2)
+            pairs |= {"nce_mixup": (q_of_mixup, k_of_mixup), "nce_mixed_key": (q_of_mixup, mixup_k)}
+            targets |= {"rec_mixup": (plain, gt1), "rec_mixup_mixed": (mixed, alpha2 * gt1 + (1 - alpha2) * gt2)}
 
         # 5. The contrast calls; each pushes its keys, and the next one sees them.
-        state, nce, positives = self.queue.read(), {}, {}
-        for name, queries, keys in pairs if "contrast" in self.parts else []:
-            call = contrast(queries, keys, state, self.config.temperature, self.config.n_data, shares)
-            state, nce[name], positives[name] = call.state, call.loss, call.positive
+        nce, positive, state = self._contrast(pairs, shares)
 
         # 6. The loss: the mean of the three NCE terms plus the mean of the four reconstruction terms.
-        distance = RECONSTRUCTION_LOSSES[self.config.reconstruction_loss]
-        reconstruction = {name: distance(output.to(target.dtype), target) for name, _, output, target in outputs}
-        kinds = {"contrast": nce, "reconstruction": reconstruction}
-        means = {kind: torch.stack(list(terms.values())).mean() for kind, terms in kinds.items() if terms}
-        terms = nce | reconstruction | means | ({"positive": positives["nce"]} if positives else {})
-        images = {"view 1": batch["input1"]}
-        for _, picture, output, target in outputs:
-            images |= {f"{picture}target": target, f"{picture}reconstruction": output.detach()}
+        rec = self._reconstruction(targets)
+        means = {
+            name: torch.stack(list(terms.values())).mean()
+            for name, terms in (("contrast", nce), ("reconstruction", rec))
+            if terms
+        }
         return StepOutput(
             loss=torch.stack(list(means.values())).sum(),
-            terms={name: value.detach() for name, value in terms.items()},
-            images=images,
+            terms={name: value.detach() for name, value in (nce | rec | means | positive).items()},
+            images=pictures(x1, targets),
             state=state,
-            statistics=self._watch(query, key, state, codes),
+            statistics=self._diagnostics(q, k, state, batch["aug1"]),
         )
 
+    def _student_pass(
+        self, view: Tensor, teacher: list[Tensor], alpha: float, *codes: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """A view -> its embedding (B, 128), and its plain and its mixed reconstruction (B, C, ...).
+
+        ``teacher``: the teacher's features, ``alpha``: the student's share of the mixed ones. ``codes``: of the spatial
+        transforms of both views, for the gate. The reconstructions are None where they are left out.
+        """
+        student = self._wrap(self.student)
+        if "reconstruction" not in self.parts:
+            return student(view)[0], None, None
+        embedding, plain, mixed = student(view, Context(teacher, alpha), *(codes if "gate" in self.parts else ()))
+        return embedding, plain, mixed
+
+    def _contrast(
+        self, pairs: Mapping[str, tuple[Tensor, Tensor]], shares: BatchShards
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], QueueState]:
+        """Queries and keys (B, 128) by name -> NCE terms by name, P0 of the first as ``positive``, the new queue."""
+        state, nce, positives = self.queue.read(), {}, []
+        for name, (queries, keys) in pairs.items() if "contrast" in self.parts else ():
+            call = contrast(queries, keys, state, self.config.temperature, self.config.n_data, shares)
+            state, nce[name] = call.state, call.loss
+            positives.append(call.positive)
+        return nce, {"positive": positives[0]} if positives else {}, state
+
+    def _reconstruction(self, targets: Targets) -> dict[str, Tensor]:
+        """Outputs and targets by name -> reconstruction terms by name."""
+        distance = RECONSTRUCTION_LOSSES[self.config.reconstruction_loss]
+        return {
+            name: distance(output.to(target.dtype), target)
+            for name, (output, target) in targets.items()
+            if output is not None
+        }
+
     @torch.no_grad()
-    def _watch(self, query: Tensor, key: Tensor, state: QueueState, codes: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _diagnostics(self, query: Tensor, key: Tensor, state: QueueState, code: Tensor) -> dict[str, Tensor]:
         """How the features, the queue and the gate are doing; nothing of it is part of the loss.
 
         The spread of unit features is their standard deviation over the samples, times sqrt(D): 1 where they are
@@ -228,18 +247,18 @@ class PCRL(Method):
         queries, keys = (F.normalize(value.detach().float(), dim=1) for value in (query, key))
         memory = F.normalize(state.memory.float(), dim=1)
         real = (state.memory.float().norm(dim=1) - 1).abs() < UNIT_NORM_ERROR  # what it began with is no unit vector
-        found = {
+        stats = {
             "similarity_positive": (queries * keys).sum(dim=1).mean(),
             "similarity_queue": (queries @ memory.mean(dim=0)).mean(),
             "queue_spread": spread(memory),
             "queue_filled": real.float().mean(),
         }
         if len(queries) > 1:
-            found["feature_spread"] = spread(queries)
-        if codes:
-            weights = self.student.gate_weights(codes[0]).float()
-            found |= {"gate_mean": weights.mean(), "gate_spread": weights.std()}
-        return found
+            stats["feature_spread"] = spread(queries)
+        if "gate" in self.parts:
+            weights = self.student.gate_weights(code).float()
+            stats |= {"gate_mean": weights.mean(), "gate_spread": weights.std()}
+        return stats
 
     def on_micro_batch_end(self, output: StepOutput) -> None:
         """Write the queue: each micro-batch is compared with the keys of those before it."""
