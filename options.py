@@ -10,10 +10,12 @@ import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from utils.errors import UserError
 
+MODELS = ("pcrl",)  # names of the self-supervised methods, in methods/__init__.py
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
 DIMS = {"luna": 3, "chest": 2, "msd": 3, "nodules": 3}  # of each --n
 PHASES = {  # and the --n that each can do
@@ -61,7 +63,12 @@ def _positive(text: str) -> int:
 class Options:
     """Everything a run depends on. Constructing one validates it and raises UserError."""
 
-    model: str = _flag("pcrl", "what to run", "the self-supervised method", choices=["pcrl"])
+    model: str = _flag(
+        "pcrl",
+        "what to run",
+        f"the self-supervised method: {' or '.join(MODELS)}, or a Python file that defines one (CONTRIBUTING.md)",
+        metavar="NAME|FILE.py",
+    )
     phase: str = _flag(
         "pretask",
         "what to run",
@@ -334,6 +341,9 @@ class Options:
             value = getattr(self, field.name)
             if choices and value and value not in choices:
                 raise UserError(f"--{field.name} {value} is not known; choose from {', '.join(choices)}")
+        if self.model not in MODELS and not self.model.endswith(".py"):
+            known = ", ".join(MODELS)
+            raise UserError(f"--model {self.model} is not known; choose from {known}, or give a Python file")
 
     def _check_ranges(self) -> None:
         for name in ("b", "epochs", "save_every", "log_every", "max_bad_steps", "accumulate", "prefetch"):
@@ -403,6 +413,11 @@ class Options:
     def left_out(self) -> frozenset[str]:
         """The parts of the method that ``--without`` names."""
         return frozenset(name.strip() for name in self.without.split(",") if name.strip())
+
+    @property
+    def method_name(self) -> str:
+        """``--model``, of a file its name without folder and suffix: what checkpoints are named after."""
+        return self.model if self.model in MODELS else PurePath(self.model).stem
 
     @property
     def dims(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from methods.pcrl import curve_panels
 from training.reporting.curves import draw_curves
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +118,8 @@ def reference() -> str:
     """The loss terms of a whole pre-training, for docs/LEARNING.md: drawn, and as Markdown at some epochs' ends."""
     found = json.loads((RESULTS / f"{REFERENCE}.json").read_text(encoding="utf-8"))
     flags = " ".join(found["command"])
-    draw_curves(found["rows"], PICTURES / "reference_curve.png", "pre-training on 300 X-rays of phantoms")
+    title = "pre-training on 300 X-rays of phantoms"
+    draw_curves(found["rows"], PICTURES / "reference_curve.png", title, curve_panels("mse"))
     ends = {int(row["epoch"]): row for row in found["rows"]}
     chosen = sorted({epoch for epoch in REFERENCE_EPOCHS if epoch in ends} | {max(ends)})
     lines = [f"python main.py {flags}", "", "| epoch | " + " | ".join(REFERENCE_TERMS) + " |"]

@@ -33,7 +33,8 @@ from benchmarks.roofline import Count, has_bf16
 from benchmarks.table import HEADER, Row, machine, show
 from methods.pcrl import PCRL, PCRLConfig
 from models.layers import OPERATORS
-from models.pcrl import build_network, published_state
+from models.pcrl import build_network
+from models.unet import published_state
 
 CHANNELS = {2: 3, 3: 1}
 SIZES = {2: (224, 224), 3: (64, 64, 32)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,40 @@ from datasets.xray.chest import ChestPairs, find_chest
 from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, listed, training_list
 
 HELD_OUT_LIST = "chest_valid.txt"
+# The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
+NORMALISED = (-2.12, 2.25)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a method sees of an image.
+
+    ``samples``: (files, seed, channels, size of a view, augmented) -> samples by (epoch, index). ``augment``: makes
+    samples of a batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that
+    are shown black and white. ``shown``: a sample -> its pictures by their headings, for ``--preview``.
+    """
+
+    samples: Callable[[Sequence[str], int, int, int, bool], PairDataset]
+    augment: Callable[[Batch], Batch]
+    window: tuple[float, float]
+    shown: Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True)
 class Source:
-    """How to find a data set's files and make pairs of views from them.
+    """How to find a data set's files, and the views that methods can have of them.
 
     ``find``: (folder, training list, ratio) -> paths. ``listed``: (folder, training list) -> how many there would be
     without a ratio. ``training_list``: (folder, training list) -> the list's path, None for all there are.
-    ``find_held_out``: folder -> paths.
-    ``pairs``: (files, seed, channels, size of a view, augmented) -> samples. ``augment``: makes samples of a
-    batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that are
-    shown black and white. ``recipes``: how files were made, by the records beside them
-    (datasets/ct/crop_records.py), if there are such.
+    ``find_held_out``: folder -> paths. ``views``: by the names that methods know them by. ``recipes``: how files were
+    made, by the records beside them (datasets/ct/crop_records.py), if there are such.
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]
     listed: Callable[[Path, str | None], int]
     training_list: Callable[[Path, str | None], Path | None]
     find_held_out: Callable[[Path], Sequence[str]]
-    pairs: Callable[[Sequence[str], int, int, int, bool], PairDataset]
-    window: tuple[float, float]
-    augment: Callable[[Batch], Batch]
+    views: Mapping[str, Views]
     recipes: Callable[[Sequence[str]], list[dict[str, Any]]] | None = None
 
 
@@ -83,25 +95,26 @@ def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: 
     return LunaPairs(files, seed, augmented)
 
 
+def _pairs_shown(sample: Batch) -> Batch:
+    """The crop of each view, the view, and its target."""
+    columns = {"crop {0}": "gt", "view {0}": "input", "target {0}: view {0},\nturned or flipped": "mask"}
+    return {name.format(view): sample[f"{key}{view}"] for view in (1, 2) for name, key in columns.items()}
+
+
 DATASETS = {
-    # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
     "chest": Source(
         find_chest,
         listed,
         _chest_list,
         _held_out_chest,
-        _chest,
-        window=(-2.12, 2.25),
-        augment=chest.augment_batch,
+        {"pcrl": Views(_chest, chest.augment_batch, NORMALISED, _pairs_shown)},
     ),
     "luna": Source(
         _find_luna,
         _listed_luna,
         luna.training_list,
         _held_out_luna,
-        _luna,
-        window=(0.0, 1.0),
-        augment=luna.augment_batch,
+        {"pcrl": Views(_luna, luna.augment_batch, (0.0, 1.0), _pairs_shown)},
         recipes=recipes_of,
     ),
 }

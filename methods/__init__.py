@@ -1,7 +1,15 @@
-"""Self-supervised methods by their ``--model`` names. A new one is a file here, its test, and a line in METHODS."""
+"""Self-supervised methods by their ``--model`` names. A new one is a file here, a line in METHODS, and its test."""
 
 from __future__ import annotations
 
-from methods.pcrl import PCRL
+from pathlib import Path
 
-METHODS = {"pcrl": PCRL}
+from methods import pcrl
+from methods.spec import MethodSpec, spec_in_file
+
+METHODS = {spec.name: spec for spec in (pcrl.SPEC,)}  # their names stand in options.MODELS, too, which is free of torch
+
+
+def method_spec(model: str) -> MethodSpec:
+    """The method that ``--model`` names: one of METHODS, or a Python file with a SPEC."""
+    return METHODS[model] if model in METHODS else spec_in_file(Path(model))

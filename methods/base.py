@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,21 @@ from torch import Tensor, nn
 from utils.process_group import BatchShards
 
 Batch = dict[str, Tensor]
+
+
+class Panel(NamedTuple):
+    """A panel of ``curves.png``: its title, what its y axis is, and the names of terms or statistics drawn there.
+
+    ``log``: logarithmic, where the values span a decade. ``from_zero``: the axis begins at 0. ``most``: what no value
+    can exceed.
+    """
+
+    title: str
+    axis: str
+    names: tuple[str, ...]
+    log: bool = False
+    from_zero: bool = False
+    most: float = math.inf
 
 
 @dataclass
@@ -43,13 +60,16 @@ class StepOutput:
 class Method(nn.Module, ABC):
     """What is trained and how: ``forward(batch, draws)`` is a training step (the paper's) and returns a StepOutput.
 
-    ``headline``: the terms, and results on held-out data, that are shown beside the loss while it trains.
+    ``headline``: the terms, and results on held-out data, that are shown beside the loss while it trains. ``panels``:
+    of the curves of its terms and statistics. ``headings``: of its pictures, where their names do not say enough.
 
     Random numbers of the step are drawn by :meth:`draw` and passed in, so a step can be repeated exactly. Where several
     processes train together, ``batch`` is this rank's part and ``draws`` are those of the whole batch.
     """
 
     headline: tuple[str, ...] = ()
+    panels: Sequence[Panel] = ()
+    headings: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def draw(self, batch_size: int, rng: np.random.Generator) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, Method, StepOutput
+from methods.base import Batch, Method, Panel, StepOutput
 from methods.nce import contrast
+from methods.spec import MethodSpec, Settings, Wrap
 from models.ema import make_teacher, teacher_mode, update_teacher
 from models.layers import BATCH_NORMS
-from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, load_published_state, published_state
+from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, build_network
 from models.queue import KeyQueue, QueueState
-from models.unet2d import UNet2d
+from models.unet import UNetNetwork, checkpoint_weights, load_published_state, published_state
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
 UNIT_NORM_ERROR = 1e-6  # of a key in float32
@@ -78,6 +80,21 @@ def spread(features: Tensor) -> Tensor:
     return features.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
 
 
+def curve_panels(reconstruction_loss: str) -> tuple[Panel, ...]:
+    """Of the terms and statistics, as ``curves.png`` shows them."""
+    error = {"mse": "squared error", "l1": "absolute error"}[reconstruction_loss]
+    return (
+        Panel("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
+        Panel("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
+        Panel("reconstruction", error, ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed"), log=True),
+        Panel("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread")),
+        Panel("similarity of a query", "cosine", ("similarity_positive", "similarity_queue")),
+        Panel("positive pair (P0)", "exp(cosine / T) / Z", ("positive",), log=True),
+        Panel("queue", "share of real keys", ("queue_filled",), from_zero=True),
+        Panel("gate", "weight, 0 to 1", ("gate_mean", "gate_spread")),
+    )
+
+
 def pictures(view: Tensor, targets: Targets) -> dict[str, Tensor]:
     """The first view, and each reconstruction beside its target, by name; all (B, C, ...), detached."""
     images = {"view 1": view}
@@ -99,16 +116,25 @@ class PCRL(Method):
     """
 
     headline = ("contrast", "reconstruction")
+    headings = MappingProxyType(
+        {
+            "target": "target: view 1,\nturned or flipped",
+            "mixed target": "mixed target: of views\n1 and 2, in shares",
+            "mixup target": "mixup target: crops of\ntwo images, in shares",
+            "mixed mixup target": "mixed mixup target: of\nboth views' crops as well",
+        }
+    )
 
     def __init__(
         self,
         network: PCRLNetwork,
         config: PCRLConfig,
-        wrap: Callable[[nn.Module], Callable[..., Any]] = lambda module: module,
+        wrap: Wrap = lambda module: module,
         ranks: ProcessGroup = SINGLE,
     ) -> None:
         super().__init__()
         self.config = config
+        self.panels = curve_panels(config.reconstruction_loss)
         self.student = network
         self.teacher = make_teacher(network)
         self.queue = KeyQueue(config.queue_size, EMBEDDING_SIZE)
@@ -279,15 +305,8 @@ class PCRL(Method):
         Running statistics are the first rank's, as DataParallel keeps the first device's; where there are more ranks,
         ``rank_buffers`` has those of each, in rank order.
         """
-        model = published_state(self.student)
-        weights: dict[str, Any] = {"state_dict": model}
-        if isinstance(self.student.unet, UNet2d):  # in 2D its parts alone, under the names of their own libraries
-            weights = {
-                "state_dict": self.student.unet.encoder.state_dict(),
-                "decoder_state_dict": self.student.unet.decoder.state_dict(),
-            }
-        return weights | {
-            "model": model,
+        return {
+            **checkpoint_weights(self.student),
             "model_ema": published_state(self.teacher),
             "contrast": self.queue.state_dict(),
             **self._rank_buffers(),
@@ -307,3 +326,35 @@ class PCRL(Method):
             own = checkpoint["rank_buffers"][self.ranks.rank]
             for name, buffer in self._statistics().items():
                 buffer.copy_(own[name])
+
+
+def _network(settings: Settings) -> PCRLNetwork:
+    names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone")
+    return build_network(*(settings[name] for name in names))
+
+
+def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> PCRL:
+    assert isinstance(network, PCRLNetwork)
+    config = PCRLConfig(
+        n_data=n_data,
+        temperature=settings["moco_t"],
+        queue_size=settings["moco_k"],
+        ema_momentum=settings["moco_m"],
+        reconstruction_loss=settings["loss"],
+        shuffle_bn=settings["shuffle_bn"] == "full",
+        without=frozenset(name.strip() for name in settings["without"].split(",") if name.strip()),
+    )
+    return PCRL(network, config, wrap, ranks)
+
+
+SPEC = MethodSpec(
+    name="pcrl",
+    title="PCRL",
+    network=_network,
+    build=_build,
+    views="pcrl",
+    citation='Zhou et al., "Preservational Learning Improves Self-supervised Medical Image Models by Reconstructing '
+    'Diverse Contexts", ICCV 2021, arXiv 2109.04379',
+    training_only="contrast head, gate, queue, optimizer",
+    flags=frozenset({"loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"}),
+)

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Method, StepOutput
-from models.pcrl import load_published_state, published_state
-from models.unet import UNetNetwork
-from models.unet2d import UNet2d
+from methods.base import Batch, Method, Panel, StepOutput
+from models.unet import UNetNetwork, checkpoint_weights, load_published_state
 from utils.process_group import SINGLE, ProcessGroup
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -26,6 +24,8 @@ class Supervised(Method):
     ``wrap``: makes a network parallel (DataParallel). ``ranks``: the processes that train together; the running
     statistics of all are their mean.
     """
+
+    panels = (Panel("results on held-out data", "score, 0 to 1", ("auroc", "dice"), most=1.0),)
 
     def __init__(
         self,
@@ -78,12 +78,7 @@ class Supervised(Method):
 
     def export(self) -> dict[str, Any]:
         """``model``: the network. ``state_dict``, and ``decoder_state_dict`` if it has one: as PCRL's."""
-        model = published_state(self.network)
-        unet = self.network.unet
-        if not isinstance(unet, UNet2d):
-            return {"state_dict": model, "model": model}
-        weights = {"state_dict": unet.encoder.state_dict(), "model": model}
-        return weights | ({"decoder_state_dict": unet.decoder.state_dict()} if hasattr(unet, "decoder") else {})
+        return checkpoint_weights(self.network)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.network, checkpoint["model"])

@@ -12,17 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.build import build_unet
 from models.unet import UNet, UNetNetwork
-from models.unet2d import UNet2d
-from models.unet3d import UNet3d
 
 EMBEDDING_SIZE = 128
 GATE_HIDDEN = 256
 FLIPS = {2: 2, 3: 3}
 QUARTER_TURNS = 4
-# Files speak the published names: there the 2D U-Net sits under "model.", the 3D one at the top.
-PUBLISHED_PREFIX = {2: "model.", 3: ""}
-UNET_PREFIX = "unet."
 
 
 class Context(NamedTuple):
@@ -97,21 +93,6 @@ class PCRLNetwork(UNetNetwork):
         return embedding, plain, mixed
 
 
-def published_state(network: UNetNetwork) -> dict[str, Tensor]:
-    """The network's state dict under the published names (`model.encoder...` in 2D, `down_tr64...` in 3D)."""
-    prefix = PUBLISHED_PREFIX[network.dims]
-    return {
-        prefix + name.removeprefix(UNET_PREFIX) if name.startswith(UNET_PREFIX) else name: tensor
-        for name, tensor in network.state_dict().items()
-    }
-
-
-def load_published_state(network: UNetNetwork, state: dict[str, Tensor]) -> None:
-    """Load, strictly, a state dict under the published names."""
-    inner = dict(zip(published_state(network), network.state_dict(), strict=True))
-    network.load_state_dict({inner.get(name, name): tensor for name, tensor in state.items()})
-
-
 def build_network(
     dims: int, in_channels: int, out_channels: int, norm: str, final_act: str, backbone: str = "resnet18"
 ) -> PCRLNetwork:
@@ -119,6 +100,4 @@ def build_network(
 
     ``norm`` counts in 3D alone, ``backbone`` in 2D.
     """
-    if dims == 2:
-        return PCRLNetwork(UNet2d(in_channels, out_channels, final_act, backbone))
-    return PCRLNetwork(UNet3d(in_channels, out_channels, norm, final_act))
+    return PCRLNetwork(build_unet(dims, in_channels, out_channels, norm, final_act, backbone))

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from models.upconv import Mixture
 
+# Files speak the published names: there the 2D U-Net sits under "model.", the 3D one at the top.
+PUBLISHED_PREFIX = {2: "model.", 3: ""}
+UNET_PREFIX = "unet."
+
 
 class UNet(nn.Module, ABC):
     """``dims``, ``feature_channels`` (shallow to deep), ``size_multiple`` (of the image, per axis) are its data."""
@@ -44,6 +48,10 @@ class UNet(nn.Module, ABC):
         """The decoded ``features``, and the decoded share * features + (1 - share) * others."""
         return self._decode([Mixture(*pair, share) for pair in zip(features, others, strict=True)])
 
+    def library_parts(self) -> dict[str, dict[str, Tensor]]:
+        """The entries of a checkpoint that other libraries load, under their names; none if no library has this net."""
+        return {}
+
     @abstractmethod
     def drop_decoder(self) -> None:
         """Keep what ``encode`` needs; decoding is then no longer possible."""
@@ -63,3 +71,24 @@ class UNetNetwork(nn.Module):
         super().__init__()
         self.unet = unet
         self.dims = unet.dims
+
+
+def published_state(network: UNetNetwork) -> dict[str, Tensor]:
+    """The network's state dict under the published names (`model.encoder...` in 2D, `down_tr64...` in 3D)."""
+    prefix = PUBLISHED_PREFIX[network.dims]
+    return {
+        prefix + name.removeprefix(UNET_PREFIX) if name.startswith(UNET_PREFIX) else name: tensor
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def checkpoint_weights(network: UNetNetwork) -> dict[str, dict[str, Tensor]]:
+    """``model``: the whole network under the published names; ``state_dict``: the same, or the parts for libraries."""
+    model = published_state(network)
+    return {"state_dict": model, **network.unet.library_parts(), "model": model}
+
+
+def load_published_state(network: UNetNetwork, state: dict[str, Tensor]) -> None:
+    """Load, strictly, a state dict under the published names."""
+    inner = dict(zip(published_state(network), network.state_dict(), strict=True))
+    network.load_state_dict({inner.get(name, name): tensor for name, tensor in state.items()})

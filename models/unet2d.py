@@ -108,6 +108,11 @@ class UNet2d(UNet):
         """Image (B, in_channels, H, W), H and W multiples of 32 -> five features, shallow to deep."""
         return self.encoder(image)
 
+    def library_parts(self) -> dict[str, dict[str, Tensor]]:
+        """The encoder under torchvision's names, the decoder under segmentation_models_pytorch's."""
+        parts = {"state_dict": self.encoder.state_dict()}
+        return parts | ({"decoder_state_dict": self.decoder.state_dict()} if hasattr(self, "decoder") else {})
+
     def drop_decoder(self) -> None:
         del self.decoder, self.segmentation_head
 

@@ -12,8 +12,7 @@ from typing import Any
 import torchvision
 from torch import Tensor
 
-from models.pcrl import load_published_state, published_state
-from models.unet import UNetNetwork
+from models.unet import UNetNetwork, load_published_state, published_state
 from models.unet2d import UNet2d
 from utils import torch_file
 from utils.console import warn

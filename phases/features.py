@@ -21,7 +21,7 @@ from models.classifier import Encoder
 from options import Options
 from tasks.base import plain_loader
 from training.devices import Devices
-from training.network import new_network, start_from_weight
+from training.network import new_unet, start_from_weight
 from training.precision import Native
 from training.predict import predict
 from training.run import prepare_output
@@ -70,7 +70,7 @@ def encoder_of(
     """
     if not options.weight:
         warn(f"--phase {options.phase} without --weight: the features are those of an encoder of random values")
-    encoder = Encoder(new_network(options, shape).unet)
+    encoder = Encoder(new_unet(options, shape))
     start_from_weight(options, encoder, windows)
     return encoder.to(devices.main).eval()
 

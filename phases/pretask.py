@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,15 @@ import torch
 
 from datasets.ct.crop_records import with_scans
 from datasets.loader import Loader
-from datasets.registry import DATASETS, list_name
-from methods import METHODS
+from datasets.registry import DATASETS, Views, list_name
+from methods import METHODS, method_spec
 from methods.base import Method
-from methods.pcrl import PCRLConfig
 from models.layers import OPERATORS
-from models.pcrl import PCRLNetwork
+from models.unet import UNetNetwork
 from options import Options
 from training.devices import Devices
 from training.evaluation import ValidationLoss
-from training.network import new_network, start_from_weight
+from training.network import check_size, start_from_weight
 from training.run import TrainingJob, execute, workers_here
 from utils.console import say, warn
 from utils.errors import UserError
@@ -59,10 +59,10 @@ def make_loader(
     options: Options, files: Sequence[str], device: torch.device, ranks: ProcessGroup, keep_workers: bool = True
 ) -> Loader:
     """Batches of these files."""
-    source = DATASETS[options.n]
+    views = views_of(options)
     on_device = options.augment == "device"
-    dataset = source.pairs(files, options.seed, options.inchannel, options.size, not on_device)
-    finish = source.augment if on_device else lambda batch: batch
+    dataset = views.samples(files, options.seed, options.inchannel, options.size, not on_device)
+    finish = views.augment if on_device else lambda batch: batch
     return Loader(
         dataset,
         options.b,
@@ -75,6 +75,26 @@ def make_loader(
         options.prefetch,
         keep_workers=keep_workers,
     )
+
+
+def check_flags(options: Options) -> None:
+    """Warn of flags that only other methods heed; UserError if one asks for what this method does not have."""
+    spec = method_spec(options.model)
+    defaults = {field.name: field.default for field in dataclasses.fields(Options)}
+    for name in sorted(frozenset().union(*(other.flags for other in METHODS.values())) - spec.flags):
+        if getattr(options, name) != defaults[name]:
+            warn(f"--{name} has no effect with --model {options.method_name}")
+    for name, value in spec.fixed.items():
+        if getattr(options, name) != value:
+            raise UserError(f"--{name} {getattr(options, name)}: --model {options.method_name} knows only {value}")
+
+
+def views_of(options: Options) -> Views:
+    """The views of ``--n`` that ``--model`` learns from."""
+    wanted, known = method_spec(options.model).views, DATASETS[options.n].views
+    if wanted not in known:
+        raise UserError(f"--model {options.model} with --n {options.n}: it needs views ({wanted}) that this has not")
+    return known[wanted]
 
 
 def view_shape(loader: Loader) -> tuple[int, ...]:
@@ -95,29 +115,23 @@ def tell_recipes(options: Options, files: Sequence[str], ranks: ProcessGroup) ->
 
 def build_student(
     options: Options, shape: tuple[int, ...], recipes: Sequence[Mapping[str, Any]] = ()
-) -> tuple[PCRLNetwork, dict[str, Any]]:
+) -> tuple[UNetNetwork, dict[str, Any]]:
     """The network, from random values or from ``--weight``, and what is known of that; ``shape``: of a view.
 
     ``recipes``: how the samples were cut, of which a ``--weight`` may know another.
     """
-    network = new_network(options, shape)
+    torch.manual_seed(options.seed)
+    network = method_spec(options.model).network(options.plain())
+    check_size(network.unet, shape, options.data)
     return network, start_from_weight(options, network, recipes)
 
 
-def build_method(options: Options, network: PCRLNetwork, n_data: int, devices: Devices, ranks: ProcessGroup) -> Method:
-    """The self-supervised method around the network."""
-    config = PCRLConfig(
-        n_data=n_data,
-        temperature=options.moco_t,
-        queue_size=options.moco_k,
-        ema_momentum=options.moco_m,
-        reconstruction_loss=options.loss,
-        shuffle_bn=options.shuffle_bn == "full",
-        without=options.left_out,
-    )
+def build_method(options: Options, network: UNetNetwork, n_data: int, devices: Devices, ranks: ProcessGroup) -> Method:
+    """The self-supervised method around the network; ``n_data``: batches of an epoch."""
     if channels_last(options, devices.main):
         network = network.to(memory_format=OPERATORS[network.dims].channels_last)
-    return METHODS[options.model](network, config, devices.wrap, ranks).to(devices.main)
+    spec = method_spec(options.model)
+    return spec.build(network, options.plain(), n_data, devices.wrap, ranks).to(devices.main)
 
 
 def channels_last(options: Options, device: torch.device) -> bool:
@@ -131,12 +145,14 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Pre-train to the last epoch."""
 
     def build() -> TrainingJob:
+        if ranks.first:
+            check_flags(options)
         loader, files = build_loader(options, devices.main, ranks)
         held_out = build_held_out(options, devices.main, ranks)
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
         network, start = build_student(options, view_shape(loader), facts.get("recipes", ()))
         method = build_method(options, network, len(loader), devices, ranks)
-        return TrainingJob(method, loader, files, DATASETS[options.n].window, held_out, facts=facts | start)
+        return TrainingJob(method, loader, files, views_of(options).window, held_out, facts=facts | start)
 
     execute(options, devices, ranks, build)

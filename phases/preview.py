@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets.layout import PAIR
 from datasets.registry import DATASETS
+from methods import method_spec
 from options import Options
 from training.devices import Devices
 from training.reporting.pictures import draw_samples
@@ -18,11 +19,6 @@ from utils.process_group import ProcessGroup
 from utils.text import counted
 
 FILE_NAME = "views.png"
-COLUMNS = {  # headings, of view {0} <- keys of a sample
-    "crop {0}": "gt",
-    "view {0}": "input",
-    "target {0}: view {0},\nturned or flipped": "mask",
-}
 
 
 def in_turn(files: Sequence[str]) -> list[str]:
@@ -45,13 +41,11 @@ def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         return
     source = DATASETS[options.n]
     files = in_turn(source.find(Path(options.data), options.train_list or None, options.ratio))[: options.preview]
-    dataset = source.pairs(files, options.seed, options.inchannel, options.size, True)
+    views = source.views[method_spec(options.model).views]
+    dataset = views.samples(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
-        sample = dataset[0, index]
-        samples[f"{index + 1}: {shortened(Path(file).stem)}"] = {
-            column.format(view): sample[f"{key}{view}"] for view in (1, 2) for column, key in COLUMNS.items()
-        }
+        samples[f"{index + 1}: {shortened(Path(file).stem)}"] = views.shown(dataset[0, index])
     path = prepare_output(options.output) / FILE_NAME
-    draw_samples(samples, source.window, f"{counted(len(files), 'sample')} of {options.data}", path)
+    draw_samples(samples, views.window, f"{counted(len(files), 'sample')} of {options.data}", path)
     say(f"saved {path}")

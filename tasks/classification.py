@@ -18,7 +18,7 @@ from tasks.base import Results, Task, plain_loader, training_loader
 from tasks.class_scores import ClassScores, bce_loss, class_scores, undefined
 from training.devices import Devices
 from training.evaluation import EvalResult
-from training.network import new_network, start_from_weight
+from training.network import new_unet, start_from_weight
 from training.precision import Precision
 from training.predict import predict
 from utils.console import say, warn
@@ -85,7 +85,7 @@ FindClassification = Callable[[Options], Classification]
 def build_classifier(options: Options, data: Classification) -> tuple[Classifier, dict[str, Any]]:
     """The classifier, from random values or from ``--weight``, and what is known of that."""
     shape = data.train.samples[(0, 0)]["image"].shape[1:]
-    classifier = Classifier(new_network(options, shape).unet, len(data.classes))
+    classifier = Classifier(new_unet(options, shape), len(data.classes))
     return classifier, start_from_weight(options, classifier, data.windows)
 
 

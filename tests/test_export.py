@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from export import export
 from export import main as export_main
 from exporting.standalone_unet3d import UNet3d as StandaloneUNet3d
-from models.pcrl import PCRLNetwork, build_network, published_state
+from models.pcrl import PCRLNetwork, build_network
+from models.unet import published_state
 from tests.checkpoints import LIST_SHA256, save_checkpoint
 from tests.conftest import ROOT
 from utils.errors import UserError

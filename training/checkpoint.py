@@ -98,7 +98,7 @@ class TrainingState:
 
 def checkpoint_name(options: Options, epoch: int) -> str:
     """``<model>_<n>_<phase>_<ratio>_<epoch>.pt``; ``epoch``: epochs completed."""
-    return f"{options.model}_{options.n}_{options.phase}_{options.ratio}_{epoch}.pt"
+    return f"{options.method_name}_{options.n}_{options.phase}_{options.ratio}_{epoch}.pt"
 
 
 def save_last(output: Path, payload: dict[str, Any]) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from datasets.ct.crop_records import window_in_words
-from models.pcrl import PCRLNetwork, build_network
+from models.build import build_unet
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
 from options import Options
@@ -17,14 +17,14 @@ from utils.console import say, warn
 from utils.errors import UserError
 
 
-def new_network(options: Options, shape: Sequence[int]) -> PCRLNetwork:
-    """The network of random values; ``shape``: spatial size of what it will see, which is checked."""
+def new_unet(options: Options, shape: Sequence[int]) -> UNet:
+    """A U-Net of random values; ``shape``: spatial size of what it will see, which is checked."""
     torch.manual_seed(options.seed)
-    network = build_network(
+    unet = build_unet(
         options.dims, options.inchannel, options.outchannel, options.norm, options.final_act, options.backbone
     )
-    check_size(network.unet, shape, options.data)
-    return network
+    check_size(unet, shape, options.data)
+    return unet
 
 
 def check_size(unet: UNet, shape: Sequence[int], data: str) -> None:

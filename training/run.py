@@ -156,11 +156,10 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
                 options.log_every,
                 job.window,
                 devices.main,
-                method.headline,
+                method,
                 options.image_every,
                 checkpoint["report"] if checkpoint else None,
                 state.position.epoch * len(loader) + state.position.step,
-                options.loss,
             )
         keeper = CheckpointManager(state, reporter, options, output, list_sha256, request, len(loader))
         with closing(reporter), closing(loader), _abort_is_said(keeper):

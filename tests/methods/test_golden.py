@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from methods.pcrl import PCRL, PCRLConfig, PCRLDraws
-from models.pcrl import PCRLNetwork, load_published_state, published_state
+from models.pcrl import PCRLNetwork
+from models.unet import load_published_state, published_state
 from models.unet2d import UNet2d
 from models.unet3d import UNet3d
 from tests.golden import rules

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from datasets.loader import Loader
 from methods.supervised import Supervised
 from models.classifier import Classifier, Encoder
-from models.pcrl import build_network, published_state
-from models.unet import UNet
+from models.pcrl import build_network
+from models.unet import UNet, published_state
 from tasks.class_scores import bce_loss
 from tests.spawn import run_ranks
 from training.loop import Trainer

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.literal import step as literal
-from models.pcrl import Context, PCRLNetwork, build_network, published_state
+from models.pcrl import Context, PCRLNetwork, build_network
+from models.unet import published_state
 
 SIZES = {2: (32, 64), 3: (16, 8, 16)}
 ALPHA = 0.7

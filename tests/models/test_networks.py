@@ -8,7 +8,8 @@ import torchvision
 from torch import Tensor
 
 from models.layers import NORMS
-from models.pcrl import PCRLNetwork, build_network, load_published_state, published_state
+from models.pcrl import PCRLNetwork, build_network
+from models.unet import load_published_state, published_state
 
 
 def network(dims: int, norm: str = "bn") -> PCRLNetwork:

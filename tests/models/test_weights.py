@@ -10,7 +10,8 @@ import pytest
 import torch
 import torchvision
 
-from models.pcrl import PCRLNetwork, build_network, published_state
+from models.pcrl import PCRLNetwork, build_network
+from models.unet import published_state
 from models.weights import load_weights
 from utils.errors import UserError
 

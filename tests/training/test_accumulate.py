@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmarks.literal.step import LiteralStep, total
 from methods.pcrl import PCRL, PCRLConfig
-from models.pcrl import build_network, published_state
+from models.pcrl import build_network
+from models.unet import published_state
 from training.loop import Trainer, micro_batch_sizes
 from training.precision import Native
 from utils.process_group import ProcessGroup

@@ -9,32 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from methods.base import Panel
 from utils.files import atomic_path
 
 IGNORED = {"epoch", "step", "skipped", "replaced"}
-# Panels: title, what the y axis is, and the names that belong there.
-PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
-    ("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
-    ("reconstruction", "{loss} error", ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed")),
-    ("results on held-out data", "score, 0 to 1", ("auroc", "dice")),
-    ("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread")),
-    ("similarity of a query", "cosine", ("similarity_positive", "similarity_queue")),
-    ("positive pair (P0)", "exp(cosine / T) / Z", ("positive",)),
-    ("queue", "share of real keys", ("queue_filled",)),
-    ("gate", "weight, 0 to 1", ("gate_mean", "gate_spread")),
-    ("learning rate", "lr", ("lr",)),
-    ("speed", "images/s", ("images_per_s",)),
-    ("waiting for data", "share of a step's time", ("data_wait",)),
-    ("memory, at its peak", "GB", ("memory_gb",)),
+LOSS = Panel("loss", "mean over the batch", ("loss",))  # if the method has no such panel of its own
+OF_ALL_RUNS = (
+    Panel("learning rate", "lr", ("lr",), from_zero=True),
+    Panel("speed", "images/s", ("images_per_s",), from_zero=True),
+    Panel("waiting for data", "share of a step's time", ("data_wait",), from_zero=True),
+    Panel("memory, at its peak", "GB", ("memory_gb",), from_zero=True),
 )
-OTHERS = ("others", "")  # title and axis of the panel of all names that no panel has
+OTHERS = Panel("others", "", ())  # of all names that no panel has
 HELD_OUT = "val_"  # names of results on held-out data begin so; they are drawn dashed, beside those in training
-LOGARITHMIC = ("reconstruction", "positive pair (P0)")  # where the values span a decade
-ERRORS = {"mse": "squared", "l1": "absolute"}  # --loss -> what it computes
 FLAT = 0.05  # an axis spans at least this part of its largest value: rounding should not look like change
-FROM_ZERO = ("queue", "learning rate", "speed", "waiting for data", "memory, at its peak")
-MOST = {"results on held-out data": 1.0}  # what a score can be at most
 COLUMNS = 3
 POINTS = 200  # of a curve at most
 
@@ -62,15 +50,19 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
     return found
 
 
-def panels(names: Iterable[str]) -> list[tuple[str, str, list[str]]]:
-    """The panels to draw: title, axis and names. What is told of single classes (``val_dice/liver``) is left out."""
+def panels(names: Iterable[str], of_method: Sequence[Panel] = ()) -> list[tuple[Panel, list[str]]]:
+    """The panels to draw, each with its names. What is told of single classes (``val_dice/liver``) is left out.
+
+    ``of_method``: as a Method has them; they come first.
+    """
     left = [name for name in names if "/" not in name]
     found = []
-    for title, axis, keys in PANELS:
-        mine = [name for key in keys for name in (key, HELD_OUT + key) if name in left]
+    loss = () if any("loss" in panel.names for panel in of_method) else (LOSS,)
+    for panel in (*loss, *of_method, *OF_ALL_RUNS):
+        mine = [name for key in panel.names for name in (key, HELD_OUT + key) if name in left]
         left = [name for name in left if name not in mine]
-        found.append((title, axis, mine))
-    return [panel for panel in (*found, (*OTHERS, left)) if panel[2]]
+        found.append((panel, mine))
+    return [(panel, mine) for panel, mine in (*found, (OTHERS, left)) if mine]
 
 
 def thinned(values: Sequence[float]) -> list[float]:
@@ -103,10 +95,10 @@ def spans_a_decade(lines: Curves) -> bool:
     return bool(values) and min(values) > 0 and max(values) >= 10 * min(values)
 
 
-def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, loss: str = "mse") -> None:
-    """Draw what the rows have, panel by panel; nothing if there are none. ``loss``: of the reconstruction."""
+def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, of_method: Sequence[Panel] = ()) -> None:
+    """Draw what the rows have, panel by panel; nothing if there are none. ``of_method``: the panels of its terms."""
     found = curves(rows)
-    shown = panels(found)
+    shown = panels(found, of_method)
     if not shown:
         return
     from matplotlib.figure import Figure  # late: it takes a second to import
@@ -118,15 +110,15 @@ def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, loss:
     axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    for (name, label, keys), axis in zip(shown, axes, strict=False):
+    for (panel, keys), axis in zip(shown, axes, strict=False):
         mine = {key: found[key] for key in keys}
-        _draw(axis, mine, name)
+        _draw(axis, mine, panel.title)
         axis.set_xlabel("step", fontsize=8)
-        axis.set_ylabel(label.format(loss=ERRORS.get(loss, loss)), fontsize=8)
+        axis.set_ylabel(panel.axis, fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        if name in LOGARITHMIC and spans_a_decade(mine):
+        if panel.log and spans_a_decade(mine):
             axis.set_yscale("log")
-        elif span := limits(mine, name in FROM_ZERO, MOST.get(name, math.inf)):
+        elif span := limits(mine, panel.from_zero, panel.most):
             axis.set_ylim(*span)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

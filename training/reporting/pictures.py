@@ -12,12 +12,6 @@ from torch import Tensor
 from utils.image_grid import Picture, draw_sheet, middle_slices
 
 SAMPLES_2D = 3
-HEADINGS = {  # of the images that a method gives, where their names do not say enough
-    "target": "target: view 1,\nturned or flipped",
-    "mixed target": "mixed target: of views\n1 and 2, in shares",
-    "mixup target": "mixup target: crops of\ntwo images, in shares",
-    "mixed mixup target": "mixed mixup target: of\nboth views' crops as well",
-}
 
 
 def _rows(images: Mapping[str, Tensor], label: str) -> list[list[Picture]]:
@@ -49,14 +43,19 @@ def draw_samples(
 
 
 def draw_reconstructions(
-    images: Mapping[str, Tensor], window: tuple[float, float], title: str, path: str | Path
+    images: Mapping[str, Tensor],
+    window: tuple[float, float],
+    title: str,
+    path: str | Path,
+    headings: Mapping[str, str],
 ) -> None:
     """Write a PNG of the first samples of a batch, of the first one alone in 3D.
 
     ``images``: named, (B, C, H, W) or (B, C, X, Y, Z). ``window``: the values shown black and white, for all alike.
+    ``headings``: of the images whose names do not say enough.
     """
     batch = next(iter(images.values()))
     shown = min(SAMPLES_2D, len(batch)) if batch.dim() == 4 else 1
-    headed = {HEADINGS.get(name, name): image for name, image in images.items()}
+    headed = {headings.get(name, name): image for name, image in images.items()}
     samples = {f"sample {i + 1}": {name: image[i] for name, image in headed.items()} for i in range(shown)}
     draw_samples(samples, window, title, path)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from methods.base import Method
 from training.reporting.curves import draw_curves, read_rows
 from training.reporting.diagnostics import Diagnostics
 from training.reporting.pictures import draw_reconstructions
@@ -135,20 +136,20 @@ class Reporter:
         log_every: int,
         window: tuple[float, float],
         device: torch.device,
-        headline: Sequence[str],
+        method: Method,
         image_every: int = 0,
         state: Mapping[str, Any] | None = None,
         done: int = 0,
-        loss: str = "mse",
     ) -> None:
         """``image_every``: steps between pictures, 0: none but :meth:`picture`'s.
 
-        ``state``, ``done``: of the checkpoint that a run goes on from; rows of later steps are cut.
-        ``loss``: of the reconstruction, ``--loss``.
+        ``method``: says what its terms and pictures are called. ``state``, ``done``: of the checkpoint that a run goes
+        on from; rows of later steps are cut.
         """
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
-        self.log_every, self.window, self.device, self.headline = log_every, window, device, headline
-        self.image_every, self.loss = image_every, loss
+        self.log_every, self.window, self.device = log_every, window, device
+        self.headline, self.panels, self.headings = method.headline, method.panels, method.headings
+        self.image_every = image_every
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._board = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
@@ -286,7 +287,7 @@ class Reporter:
         path = self.output / "reconstructions" / f"{name}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            draw_reconstructions(self._images, self.window, title, path)
+            draw_reconstructions(self._images, self.window, title, path, self.headings)
             self._board.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
         except OSError as error:
             warn(f"{path} could not be drawn ({reason(error)}); training goes on")
@@ -294,7 +295,7 @@ class Reporter:
     def _draw_curves(self) -> None:
         self._drawn_at = time.monotonic()
         try:
-            draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output), self.loss)
+            draw_curves(read_rows(self.output / METRICS), self.output / CURVES, str(self.output), self.panels)
         except OSError as error:
             warn(f"{self.output / CURVES} could not be drawn ({reason(error)})")
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from methods.supervised import Supervised
 from training.reporting.curves import (
-    FROM_ZERO,
     POINTS,
     curves,
     draw_curves,
@@ -49,7 +49,7 @@ def test_a_run_is_drawn_with_a_line_cut_short_and_a_loss_that_is_no_number(tmp_p
 
 def test_every_name_has_a_panel_and_held_out_results_stand_beside_those_in_training() -> None:
     names = ["lr", "val_loss", "loss", "val_auroc", "val_auroc/Mass", "new_term", "val_new_term"]
-    found = {title: keys for title, _, keys in panels(names)}
+    found = {panel.title: keys for panel, keys in panels(names, Supervised.panels)}
     assert found == {
         "loss": ["loss", "val_loss"],
         "results on held-out data": ["val_auroc"],
@@ -59,8 +59,8 @@ def test_every_name_has_a_panel_and_held_out_results_stand_beside_those_in_train
 
 
 def test_a_constant_learning_rate_is_drawn_from_zero() -> None:
-    (line,) = panels(["lr"])
-    low, high = axis([1e-3, 1e-3], line[0] in FROM_ZERO)
+    ((panel, _),) = panels(["lr"])
+    low, high = axis([1e-3, 1e-3], panel.from_zero)
     assert (low, high) == (0, pytest.approx(1.06e-3))
 
 

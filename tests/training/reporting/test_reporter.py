@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch.nn.functional import mse_loss
 
+from methods.supervised import Supervised
+from models.build import build_unet
+from models.unet import UNetNetwork
 from tests.conftest import rows
 from training.reporting.reporter import Reporter, StepReport
 
@@ -32,7 +36,8 @@ def take(reporter: Reporter, epoch: int, steps: int) -> None:
 
 
 def test_the_first_step_of_a_run_and_the_last_of_an_epoch_have_rows(tmp_path: Path) -> None:
-    arguments = (tmp_path, 2, 8, 5, (0.0, 1.0), torch.device("cpu"), ())
+    method = Supervised(UNetNetwork(build_unet(3, 1, 1, "bn", "sigmoid")), mse_loss)
+    arguments = (tmp_path, 2, 8, 5, (0.0, 1.0), torch.device("cpu"), method)
     reporter = Reporter(*arguments)
     take(reporter, 0, 8)
     reporter.close()

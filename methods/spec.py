@@ -1,0 +1,58 @@
+"""How a self-supervised method is found and built, and what it says of itself; what it computes is a Method."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from methods.base import Method
+from models.unet import UNetNetwork
+from utils.errors import UserError
+from utils.process_group import ProcessGroup
+
+Settings = Mapping[str, Any]  # the options of a run, by the names of their flags
+Wrap = Callable[[nn.Module], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method as ``--model`` names it. Each has one, called SPEC, in its own file.
+
+    ``network``: options -> the network with random values from torch's global generator. ``build``: (network,
+    options, batches per epoch, what makes a network parallel, ranks) -> the method. ``views``: which views of an
+    image a sample holds, a key of ``Source.views`` in datasets/registry.py. ``flags``: the flags that mean
+    something with this method and not with every other. ``fixed``: flags that have one value with this method;
+    another one is refused. ``citation``, ``training_only``: for model cards: what to cite, and what of a checkpoint
+    only the training needs. ``min_samples``: that each device needs of a batch. ``inputs``: how a view's values are
+    scaled beyond what the data set does ("": not at all), for model cards and whoever uses the weights.
+    """
+
+    name: str
+    title: str
+    network: Callable[[Settings], UNetNetwork]
+    build: Callable[[UNetNetwork, Settings, int, Wrap, ProcessGroup], Method]
+    views: str
+    citation: str
+    training_only: str
+    flags: frozenset[str] = frozenset()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    min_samples: int = 1
+    inputs: str = ""
+
+
+def spec_in_file(path: Path) -> MethodSpec:
+    """The SPEC of a Python file outside the project; UserError if the file defines none."""
+    module_spec = importlib.util.spec_from_file_location(f"method_{path.stem}", path)
+    if not path.is_file() or module_spec is None or module_spec.loader is None:
+        raise UserError(f"--model {path}: no such file of Python code")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    spec = getattr(module, "SPEC", None)
+    if not isinstance(spec, MethodSpec):
+        raise UserError(f"--model {path}: it defines no SPEC, a MethodSpec of methods/spec.py")
+    return spec
