@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from methods.pcrl import curve_panels
+from methods.pcrl_report import curve_panels
 from training.reporting.curves import draw_curves
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, Method, Panel, StepOutput
+from methods.base import Batch, Method, StepOutput
 from methods.nce import contrast
+from methods.pcrl_report import HEADINGS, Targets, curve_panels, feature_statistics, gate_statistics, pictures
 from methods.spec import MethodSpec, Settings, Wrap
 from models.ema import make_teacher, teacher_mode, update_teacher
 from models.layers import BATCH_NORMS
@@ -26,10 +26,7 @@ from models.queue import KeyQueue, QueueState
 from models.unet import UNetNetwork, checkpoint_weights, load_published_state, published_state
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
-UNIT_NORM_ERROR = 1e-6  # of a key in float32
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
-PICTURES = {"rec": "", "rec_mixed": "mixed ", "rec_mixup": "mixup ", "rec_mixup_mixed": "mixed mixup "}  # of the terms
-Targets = Mapping[str, tuple[Tensor | None, Tensor]]  # name of the term -> reconstruction and target
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
@@ -75,35 +72,6 @@ class PCRLDraws:
         return cls(alpha1, lam, alpha2, torch.from_numpy(shuffle), torch.from_numpy(index))
 
 
-def spread(features: Tensor) -> Tensor:
-    """Of unit features (B, D): the standard deviation over B, times sqrt(D), the mean over D."""
-    return features.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
-
-
-def curve_panels(reconstruction_loss: str) -> tuple[Panel, ...]:
-    """Of the terms and statistics, as ``curves.png`` shows them."""
-    error = {"mse": "squared error", "l1": "absolute error"}[reconstruction_loss]
-    return (
-        Panel("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
-        Panel("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
-        Panel("reconstruction", error, ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed"), log=True),
-        Panel("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread")),
-        Panel("similarity of a query", "cosine", ("similarity_positive", "similarity_queue")),
-        Panel("positive pair (P0)", "exp(cosine / T) / Z", ("positive",), log=True),
-        Panel("queue", "share of real keys", ("queue_filled",), from_zero=True),
-        Panel("gate", "weight, 0 to 1", ("gate_mean", "gate_spread")),
-    )
-
-
-def pictures(view: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """The first view, and each reconstruction beside its target, by name; all (B, C, ...), detached."""
-    images = {"view 1": view}
-    for name, (output, target) in targets.items():
-        if output is not None:
-            images |= {f"{PICTURES[name]}target": target, f"{PICTURES[name]}reconstruction": output.detach()}
-    return images
-
-
 def _larger(share: float) -> float:
     return max(share, 1 - share)
 
@@ -116,14 +84,7 @@ class PCRL(Method):
     """
 
     headline = ("contrast", "reconstruction")
-    headings = MappingProxyType(
-        {
-            "target": "target: view 1,\nturned or flipped",
-            "mixed target": "mixed target: of views\n1 and 2, in shares",
-            "mixup target": "mixup target: crops of\ntwo images, in shares",
-            "mixed mixup target": "mixed mixup target: of\nboth views' crops as well",
-        }
-    )
+    headings = HEADINGS
 
     def __init__(
         self,
@@ -226,7 +187,7 @@ class PCRL(Method):
             terms={name: value.detach() for name, value in (nce | rec | means | positive).items()},
             images=pictures(x1, targets),
             state=state,
-            statistics=self._diagnostics(q, k, state, batch["aug1"]),
+            statistics=feature_statistics(q, k, state) | self._gate_statistics(batch["aug1"]),
         )
 
     def _student_pass(
@@ -264,27 +225,8 @@ class PCRL(Method):
         }
 
     @torch.no_grad()
-    def _diagnostics(self, query: Tensor, key: Tensor, state: QueueState, code: Tensor) -> dict[str, Tensor]:
-        """How the features, the queue and the gate are doing; nothing of it is part of the loss.
-
-        The spread of unit features is their standard deviation over the samples, times sqrt(D): 1 where they are
-        spread evenly, 0 where they have collapsed.
-        """
-        queries, keys = (F.normalize(value.detach().float(), dim=1) for value in (query, key))
-        memory = F.normalize(state.memory.float(), dim=1)
-        real = (state.memory.float().norm(dim=1) - 1).abs() < UNIT_NORM_ERROR  # what it began with is no unit vector
-        stats = {
-            "similarity_positive": (queries * keys).sum(dim=1).mean(),
-            "similarity_queue": (queries @ memory.mean(dim=0)).mean(),
-            "queue_spread": spread(memory),
-            "queue_filled": real.float().mean(),
-        }
-        if len(queries) > 1:
-            stats["feature_spread"] = spread(queries)
-        if "gate" in self.parts:
-            weights = self.student.gate_weights(code).float()
-            stats |= {"gate_mean": weights.mean(), "gate_spread": weights.std()}
-        return stats
+    def _gate_statistics(self, code: Tensor) -> dict[str, Tensor]:
+        return gate_statistics(self.student.gate_weights(code)) if "gate" in self.parts else {}
 
     def on_micro_batch_end(self, output: StepOutput) -> None:
         """Write the queue: each micro-batch is compared with the keys of those before it."""
