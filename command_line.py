@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from options import (
+    ALIASES,
     AS_PHASE,
     NO_EFFECT,
     NOT_SEGMENTATION,
@@ -31,6 +32,15 @@ EXAMPLES = """examples:
   pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
     python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
 """
+SYNONYMS = {  # flags of other programs that have no exact counterpart here
+    **dict.fromkeys(("device", "cuda", "gpu"), "GPUs are chosen with --gpus 0,1; --gpus , takes the CPU"),
+    **dict.fromkeys(("batch", "bs"), "the batch size is --b"),
+    **dict.fromkeys(("name", "run_name", "exp_name", "experiment"), "a run is named by its folder, --output"),
+    **dict.fromkeys(("wandb", "tracker", "mlflow"), "runs are logged to metrics.jsonl and TensorBoard in --output"),
+    **dict.fromkeys(("checkpoint", "ckpt"), "--resume goes on from a checkpoint, --weight starts from its weights"),
+    **dict.fromkeys(("arch", "network", "encoder"), "the encoder in 2D is --backbone"),
+    **dict.fromkeys(("fp16", "bf16", "precision", "mixed_precision"), "mixed precision is --amp"),
+}
 NO_PATHS = {"train_list": ("none",), "weight": ("imagenet",), "resume": ("auto", "none"), "split": ()}  # but words
 
 
@@ -44,6 +54,7 @@ def _parser() -> Parser:
         usage="main.py --data FOLDER [flags]",
         description="Self-supervised pre-training of medical-image networks (PCRL) in 2D and 3D.",
         epilog=EXAMPLES,
+        synonyms=SYNONYMS,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for field in dataclasses.fields(Options):
@@ -56,6 +67,9 @@ def _parser() -> Parser:
             continue
         metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
         group.add_argument(f"--{field.name}", type=_value_type(field), metavar=metavar, help=text)
+    fields = {field.name: field for field in dataclasses.fields(Options)}
+    for alias, name in ALIASES.items():
+        parser.add_argument(f"--{alias}", dest=name, type=_value_type(fields[name]), help=argparse.SUPPRESS)
     for name in NO_EFFECT:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser

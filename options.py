@@ -46,6 +46,17 @@ CHANNELS = {2: (1, 3), 3: (1,)}
 AS_PHASE = -1  # a default that depends on the phase
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
+ALIASES = {  # flags as other programs call them -> ours
+    "batch_size": "b",
+    "learning_rate": "lr",
+    "dataset": "n",
+    "dims": "d",
+    "image_size": "size",
+    "num_workers": "workers",
+    "output_dir": "output",
+    "data_dir": "data",
+    "pretrained": "weight",
+}
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 
 

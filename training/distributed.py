@@ -36,7 +36,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils.console import mute, say
 from utils.errors import UserError, complain, flush
 from utils.process_group import SINGLE, ProcessGroup
-from utils.signals import Stopped, heeded
+from utils.signals import HANGUP, Stopped, heeded
 
 if TYPE_CHECKING:  # a launcher starts in half the time without
     from methods.base import Batch, Method, StepOutput
@@ -154,7 +154,7 @@ def launch(size: int) -> int:
     asked: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
-        if asked and signum == signal.SIGHUP:
+        if asked and signum == HANGUP:
             return
         asked.append(signum)
         for process in processes:

@@ -16,7 +16,7 @@ import torch
 
 from datasets.loader import Loader
 from methods.base import Batch
-from options import TRAINING, Options
+from options import ALIASES, TRAINING, Options
 from training.checkpoint import (
     LAST,
     PREVIOUS,
@@ -86,7 +86,7 @@ def _flags_given() -> list[str]:
     """The names of the flags on the command line."""
     names = {field.name for field in dataclasses.fields(Options)}
     words = [word[2:].partition("=")[0] for word in sys.argv[1:] if word.startswith("--")]
-    return [name for name in dict.fromkeys(words) if name in names]
+    return [name for name in dict.fromkeys(ALIASES.get(word, word) for word in words) if name in names]
 
 
 def _tell_flags(options: Options) -> None:

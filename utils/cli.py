@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
 from utils.errors import UserError
+from utils.version import VERSION
 
 
 def help_format(prog: str) -> argparse.HelpFormatter:
-    """How help is laid out: description and examples as they are written, flags in wide columns."""
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=100)
+    """How help is laid out: description and examples as they are written, flags in wide columns, no wider than 100."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=width)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are :class:`UserError`, and which names the nearest known flag."""
+    """An ArgumentParser whose errors are :class:`UserError`, and which names the flag that an unknown one stands for.
 
-    def __init__(self, **kwargs: object) -> None:
+    ``synonyms``: flags that other programs have, without ``--`` -> what to do here. Any other unknown flag is answered
+    with the flag that is spelled most like it.
+    """
+
+    def __init__(self, synonyms: Mapping[str, str] = MappingProxyType({}), **kwargs: object) -> None:
+        self._synonyms = synonyms
         super().__init__(allow_abbrev=False, formatter_class=help_format, **kwargs)  # type: ignore[arg-type]
+
+        self.add_argument("--version", action="version", version=f"PCRL {VERSION}", help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
@@ -29,7 +40,15 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(argv)
         if unknown:
             flag = next((word for word in unknown if word.startswith("-")), unknown[0])
-            nearest = difflib.get_close_matches(flag.split("=")[0], self._option_string_actions, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise UserError(f"unknown argument {flag}{hint} (see --help)")
+            raise UserError(f"unknown argument {flag}{self._hint(flag.split('=')[0])} (see --help)")
         return known
+
+    def _hint(self, flag: str) -> str:
+        word = flag.lstrip("-").replace("-", "_").lower()
+        if f"--{word}" in self._option_string_actions:  # written with a hyphen, or in capitals
+            return f"; did you mean --{word}?"
+        if advice := self._synonyms.get(word):
+            return f"; {advice}"
+        shown = [name for name, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+        nearest = difflib.get_close_matches(flag, shown, n=1)
+        return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -8,7 +8,9 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 
 # SLURM warns with USR1 where a job script asks it to; HUP says that the terminal is gone.
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+# Windows has neither.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+HANGUP = getattr(signal, "SIGHUP", None)
 STDERR = 2
 
 
@@ -30,7 +32,7 @@ class StoppedAtOnce(KeyboardInterrupt):
 
 def heeded() -> list[signal.Signals]:
     """The signals that ask this process to stop: all, but HUP where it is ignored, as nohup asks for."""
-    return [signum for signum in STOPPING if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
+    return [signum for signum in STOPPING if signum != HANGUP or signal.getsignal(signum) != signal.SIG_IGN]
 
 
 class StopRequest:
@@ -66,7 +68,7 @@ class StopRequest:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         for other in self._former:
-            ignored = self._once or other == signal.SIGHUP
+            ignored = self._once or other == HANGUP
             signal.signal(other, signal.SIG_IGN if ignored else self._stop_at_once)
         if self._answer:
             again = "" if self._once else "; again to stop without saving"
