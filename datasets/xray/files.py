@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from datasets.layout import CROP, PAIR, SCANS
-from datasets.xray.images import PICTURES, SUFFIXES, is_dicom
+from datasets.xray.dicom_objects import is_dicom
+from datasets.xray.images import PICTURES, SUFFIXES
 from datasets.xray.lists import first_part, read_list
 from datasets.xray.store import Store, is_store
 from utils.errors import UserError, reason

@@ -2,8 +2,8 @@
 
 Whatever the file holds becomes 8 bits: grey as (height, width), colour as (height, width, 3). Alpha channels
 are dropped, and colour whose three channels are equal is grey. Values of more than 8 bits are mapped
-linearly, the smallest in the image to 0 and the largest to 255. A DICOM file is shown as it asks to be:
-rescaled, through its lookup table or first window (whose ends become 0 and 255), MONOCHROME1 inverted.
+linearly, the smallest in the image to 0 and the largest to 255. What EXIF says of how the camera was held is
+followed. A DICOM file is shown as it asks to be (datasets/xray/dicom.py).
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-from datasets.xray.png import decode_grey
+from datasets.xray.dicom_objects import is_dicom
+from datasets.xray.grey import eight_bits, grey_if_equal
+from datasets.xray.png import SIGNATURE, decode_deep_colour, decode_grey, is_deep_colour
 from utils.errors import UserError, reason
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES)
+OTHERS = (SIGNATURE, b"\xff\xd8\xff")  # how PNG and JPEG files begin, under whatever name
 PICTURES = ("preview.png", "views.png", "curves.png")  # that this project's commands draw beside data: not to train on
 
 
@@ -37,13 +38,13 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"the image {path} cannot be read: {reason(error)}") from error
     if not data:
         raise UserError(f"the image {path} is empty: it has 0 bytes")
-    dicom = is_dicom(data) or os.fspath(path).lower().endswith(DICOM_SUFFIXES)
-    pydicom = _pydicom(path) if dicom else None
     try:
-        if pydicom is not None:
-            return _decode_dicom(data, pydicom)
+        if is_dicom(data) or (os.fspath(path).lower().endswith(DICOM_SUFFIXES) and not data.startswith(OTHERS)):
+            return _decode_dicom(data, path)
         pixels = decode_grey(data)
         return _decode_with_pil(data) if pixels is None else pixels
+    except UserError:
+        raise
     except Exception as error:  # on damaged bytes decoders raise nearly everything there is
         why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
@@ -51,77 +52,49 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"the image {path} cannot be decoded: {why}") from error
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether a file that begins with these bytes (132 are enough) says that it is DICOM."""
-    return data[128:132] == b"DICM"
-
-
-def grey_if_equal(pixels: np.ndarray) -> np.ndarray:
-    """(height, width) of an RGB image whose three channels are equal; any other as it is."""
-    red, green, blue = (pixels[..., channel] for channel in range(3))
-    equal = np.array_equal(red, green) and np.array_equal(red, blue)
-    return np.ascontiguousarray(red) if equal else pixels
-
-
-def eight_bits(pixels: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """uint8 of the same shape: linear, ``low`` and below to 0, ``high`` and above to 255.
-
-    They are the smallest and the largest value unless given; where they are equal the image is black.
-    """
-    low = float(pixels.min()) if low is None else low
-    high = float(pixels.max()) if high is None else high
-    if high <= low:
-        return np.zeros(pixels.shape, np.uint8)
-    return np.rint(np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-
-
 def _decode_with_pil(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-        if image.mode.startswith("I"):  # grey of 16 bits
-            return eight_bits(np.asarray(image))
-        if image.mode in ("1", "L", "LA"):
-            return np.asarray(image.convert("L"))
-        image.info.pop("transparency", None)  # a palette's is dropped like any alpha channel
-        return grey_if_equal(np.asarray(image.convert("RGB")))
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format == "PNG":  # what a JPEG has beside its picture are previews of it
+            raise ValueError(f"it holds {frames} frames, not one image")
+        image.load()
+        return _upright(_pixels(image, data), _orientation(image))
 
 
-def _pydicom(path: str | Path) -> ModuleType:
+def _pixels(image: Image.Image, data: bytes) -> np.ndarray:
+    if is_deep_colour(data):  # of whose 16 bits PIL would leave the upper 8
+        pixels = decode_deep_colour(data)
+        return grey_if_equal(eight_bits(pixels[..., :3])) if pixels.shape[2] > 2 else eight_bits(pixels[..., 0])
+    if image.mode.startswith("I"):  # grey of 16 bits
+        return eight_bits(np.asarray(image))
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L"))
+    image.info.pop("transparency", None)  # a palette's is dropped like any alpha channel
+    return grey_if_equal(np.asarray(image.convert("RGB")))
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera or scanner was held, 1 to 8 as EXIF has it; 1 where nothing readable says so."""
     try:
-        import pydicom.pixels
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # on damaged EXIF, which viewers pass over, PIL raises what it meets
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The image as viewers show it. EXIF 2 to 4 mirror or turn it over, 5 to 8 also exchange its sides."""
+    if 5 <= orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _decode_dicom(data: bytes, path: str | Path) -> np.ndarray:
+    try:
+        from datasets.xray import dicom
     except ImportError as error:
         raise UserError(f"{path} is a DICOM file: to read it, pip install 'pydicom>=3'") from error
-    return pydicom
-
-
-def _decode_dicom(data: bytes, pydicom: ModuleType) -> np.ndarray:
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-    pixels = dataset.pixel_array
-    if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8:
-        return grey_if_equal(pixels)
-    if pixels.ndim != 2:
-        raise ValueError(f"it holds pixels of shape {pixels.shape}, not one image")
-    image = _show(pixels, dataset, pydicom)
-    return 255 - image if dataset.PhotometricInterpretation == "MONOCHROME1" else image
-
-
-def _show(pixels: np.ndarray, dataset: Any, pydicom: ModuleType) -> np.ndarray:
-    """uint8 image of stored values, by the file's rescaling and window (DICOM PS3.3, C.11.1 and C.11.2)."""
-    values = pydicom.pixels.apply_modality_lut(pixels, dataset)
-    if dataset.get("VOILUTSequence"):
-        return eight_bits(pydicom.pixels.apply_voi(values, dataset))
-    center, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    if center is None or width is None:
-        return values if values.dtype == np.uint8 else eight_bits(values)
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if function == "SIGMOID":
-        return eight_bits(1 / (1 + np.exp(-4 * (values - center) / width)), 0.0, 1.0)
-    if function == "LINEAR":  # its window is half a value to the left, and one narrower: PS3.3, C.11.2.1.2
-        center, width = center - 0.5, width - 1
-    return eight_bits(values, center - width / 2, center + width / 2)
-
-
-def _first(value: Any) -> float | None:
-    """A window's value: files may hold several windows, of which the first counts, or none."""
-    if value is None or value == "":
-        return None
-    return float(value if isinstance(value, (int, float, str)) else next(iter(value)))
+    return dicom.decode(data)

@@ -1,16 +1,22 @@
 """Text lists of images: one line an image, its name and, where known, its labels.
 
 ``00001522_000.png 0 0 1 0 0 0 0 0 0 0 0 0 0 0`` is a line of this project's own lists for ChestX-ray14;
-NIH's own ``train_val_list.txt`` has names alone. Both are read here.
+NIH's own ``train_val_list.txt`` has names alone. Both are read here, and tables (datasets/xray/tables.py).
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from datasets.xray.images import SUFFIXES
+from datasets.xray.tables import is_table, read_table
 from utils.errors import UserError, reason
 from utils.text import counted
 
@@ -30,6 +36,12 @@ CHEST14_LABELS = (
     "Pleural_Thickening",
     "Hernia",
 )
+NO_FINDING = "No Finding"
+
+
+LABELS = re.compile(r"(?:\s+[01])+")  # behind a name
+AT_THE_END = re.compile(rf"{LABELS.pattern}$")
+AFTER_A_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})(?=[\s,;])(.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,31 +53,84 @@ class ImageList:
 
 
 def read_list(path: str | Path) -> ImageList:
-    """Read a list; blank lines do not count.
+    """Read a list, or a CSV table with a column of names; blank lines do not count.
 
     Raises UserError, with the number of the line where there is one, if the file cannot be read, names
     nothing, or has labels other than 0 and 1 or not the same number of them on every line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the list {path} is not a text file (byte {error.start} is not UTF-8)") from error
-    fields = [line.replace("\t", " ").strip().partition(" ") for line in lines]
-    names = [name for name, _, _ in fields if name]
-    if not names:
+    lines = [line.strip() for line in text.split("\n")]
+    first = next(filter(None, lines), "")
+    if not first:
         raise UserError(f"the list {path} names no image")
-    labels = _labels([text for name, _, text in fields if name])
-    if labels is None:
-        raise UserError(f"the list {path}, {_first_bad_line(fields)}")
-    return ImageList(names, labels if labels.shape[1] else None)
+    if is_table(first, Path(path)):
+        names, findings = read_table(text, Path(path))
+        return ImageList(names, _chest14(findings))
+    return _plain_list(lines) or _any_list(lines, path)
+
+
+def list_line(name: str, labels: Iterable[int] = ()) -> str:
+    """The line of a list that :func:`read_list` reads as this name and these labels, without its end.
+
+    A name that the line would not show as it is (blanks at an end, a 0 or 1 behind a blank, a line break, ...) is
+    written in double quotes, as in JSON.
+    """
+    plain = name.isprintable() and name == name.strip() and _parsed(name) == (name, "")
+    plain = plain and not is_table(name, Path()) and not AFTER_A_SUFFIX.search(name)
+    return " ".join([name if plain else json.dumps(name), *map(str, labels)])
+
+
+def _plain_list(lines: list[str]) -> ImageList | None:
+    """The whole list at once, which is fast; None if a line is not just a name and labels with single blanks."""
+    fields = [line.partition(" ") for line in lines if line]
+    labels = _labels([text for _, _, text in fields])
+    if labels is None or any(name.startswith('"') or AFTER_A_SUFFIX.search(name) for name, _, _ in fields):
+        return None
+    return ImageList([name for name, _, _ in fields], labels if labels.shape[1] else None)
+
+
+def _any_list(lines: list[str], path: str | Path) -> ImageList:
+    """The list line by line: names with blanks, in quotes, any white space before labels."""
+    names, labels = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        name, text = _parsed(line)
+        bad = None if line.startswith('"') else AFTER_A_SUFFIX.search(line)
+        if bad and not name.lower().endswith(SUFFIXES):
+            wrong = next(label for label in bad[1].split() if label not in ("0", "1"))
+            raise UserError(
+                f"the list {path}, line {number}: a label is {wrong!r}, not 0 or 1; "
+                "a line is a name, then labels of 0 and 1"
+            )
+        names.append(name)
+        labels.append([int(label) for label in text.split()])
+        if len(labels[-1]) != len(labels[0]):
+            raise UserError(
+                f"the list {path}, line {number}: {len(labels[-1])} labels, where the lines before have "
+                f"{len(labels[0])}"
+            )
+    return ImageList(names, np.array(labels, np.uint8) if labels[0] else None)
+
+
+def _parsed(line: str) -> tuple[str, str]:
+    """A line without blanks at its ends -> its name and the text of its labels."""
+    if line.startswith('"'):
+        with suppress(ValueError, RecursionError):  # then the quote belongs to the name
+            name, end = json.JSONDecoder().raw_decode(line)
+            if name and (end == len(line) or LABELS.fullmatch(line, end)):
+                return name, line[end:]
+    found = AT_THE_END.search(line)
+    return (line[: found.start()], found[0]) if found else (line, "")
 
 
 def _labels(texts: list[str]) -> np.ndarray | None:
     """uint8 (N, labels) from texts like ``0 1 0``, all at once; None if they are not all of one such kind."""
-    if any("  " in text for text in texts) or texts[0].startswith(" "):
-        texts = [" ".join(text.split()) for text in texts]
     width = len(texts[0])
     joined = "".join(texts)
     if not joined.isascii() or not all(len(text) == width for text in texts) or (width and width % 2 == 0):
@@ -75,18 +140,14 @@ def _labels(texts: list[str]) -> np.ndarray | None:
     return labels if (labels <= 1).all() and (characters[:, 1::2] == ord(" ")).all() else None
 
 
-def _first_bad_line(fields: list[tuple[str, str, str]]) -> str:
-    """What is wrong with the first line that cannot be read, for the message."""
-    expected = None
-    for number, (name, _, text) in enumerate(fields, start=1):
-        labels = text.split()
-        bad = [label for label in labels if label not in ("0", "1")]
-        if bad:
-            return f"line {number}: a label is {bad[0]!r}, not 0 or 1; a line is a name, then labels of 0 and 1"
-        expected = len(labels) if expected is None and name else expected
-        if name and len(labels) != expected:
-            return f"line {number}: {len(labels)} labels, where the lines before have {expected}"
-    raise AssertionError("called for a list that has no bad line")
+def _chest14(findings: list[str] | None) -> np.ndarray | None:
+    """uint8 (N, 14) of NIH's findings, each like ``Effusion|Mass``; None if there are others among them."""
+    if findings is None:
+        return None
+    found = [set(text.split("|")) for text in findings]
+    if set().union(*found) - {*CHEST14_LABELS, NO_FINDING}:
+        return None
+    return np.array([[label in each for label in CHEST14_LABELS] for each in found], np.uint8)
 
 
 def first_part(count: int, ratio: float, what: str) -> int:

@@ -110,9 +110,7 @@ def test_colour_and_what_is_not_one_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path), colour)
     frames = np.zeros((6, 4), np.uint16)
     path = write(tmp_path / "x.dcm", frames, Rows=2, NumberOfFrames=3)
-    with pytest.raises(
-        UserError, match=r"x\.dcm cannot be decoded: it holds pixels of shape \(3, 2, 4\), not one image"
-    ):
+    with pytest.raises(UserError, match=r"x\.dcm cannot be decoded: it holds 3 frames, not one image"):
         read_image(path)
     path = write(tmp_path / "x.dcm", STORED, Rows=2000)
     with pytest.raises(UserError, match=r"x\.dcm cannot be decoded: "):
