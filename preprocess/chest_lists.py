@@ -26,7 +26,7 @@ if __package__ in (None, ""):  # run as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import utils.requirements  # noqa: F401  # first: it says which package is missing
 
-from datasets.xray.lists import CHEST14_LABELS
+from datasets.xray.lists import CHEST14_LABELS, NO_FINDING, list_line
 from preprocess.jobs.flags import would_be_lost
 from utils.cli import Parser
 from utils.errors import UserError, reason, run_cli
@@ -73,13 +73,13 @@ def read_table(data: bytes, name: str) -> dict[str, list[str]]:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
         for row in csv.DictReader(io.StringIO(text)):
             image, findings = row["Image Index"], row["Finding Labels"].split("|")
-            unknown = set(findings) - {*CHEST14_LABELS, "No Finding"}
+            unknown = set(findings) - {*CHEST14_LABELS, NO_FINDING}
             if unknown or image in seen:
                 problem = f"has the unknown finding {unknown.pop()!r}" if unknown else "is there twice"
                 raise UserError(f"{name}: the image {image} {problem}")
             seen.add(image)
-            labels = " ".join(str(int(label in findings)) for label in CHEST14_LABELS)
-            patients.setdefault(row["Patient ID"], []).append(f"{image} {labels}")
+            labels = (int(label in findings) for label in CHEST14_LABELS)
+            patients.setdefault(row["Patient ID"], []).append(list_line(image, labels))
     except KeyError as error:
         raise UserError(f"{name}: there is no column {error}; is it NIH's {TABLE}?") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, AttributeError) as error:

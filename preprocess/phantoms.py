@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.xray.lists import CHEST14_LABELS
+from datasets.xray.lists import CHEST14_LABELS, list_line
 from phantoms.anatomy import Phantom, paint
 from phantoms.patient import LARGEST_NODULE_MM, Patient, sample_patient
 from phantoms.xray import project, sample_view, upright_phantom
@@ -159,7 +159,7 @@ def make_xrays(job: PhantomJob) -> Made:
     """Write the X-rays of one patient as ChestX-ray14 has them."""
     rng = generator(job.seed, "phantom", job.number, "xrays")
     phantom = upright_phantom(patient(job.seed, job.number), rng)
-    labels = " ".join(str(int(label in phantom.labels)) for label in CHEST14_LABELS)
+    labels = [int(label in phantom.labels) for label in CHEST14_LABELS]
     names = xray_names(job.number, job.xrays)
     folder = job.save / "Chest14" / "images"
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def make_xrays(job: PhantomJob) -> Made:
         image = Image.fromarray(project(phantom, sample_view(rng), job.size))
         with atomic_path(folder / name) as temporary:
             (image.convert("RGBA") if rng.random() < RGBA_SHARE else image).save(temporary, format="PNG")
-    return Made(files=names, annotations=[], candidates=[], labels=[f"{name} {labels}" for name in names])
+    return Made(files=names, annotations=[], candidates=[], labels=[list_line(name, labels) for name in names])
 
 
 def split(seed: int, patients: int) -> dict[str, list[int]]:

@@ -60,7 +60,7 @@ def draw_sheet(rows: Sequence[Sequence[Picture]], window: tuple[float, float], t
     heights = [max(picture.height for picture in row) for row in rows]
     size = (INCHES * columns + 0.3, INCHES * sum(heights) + 0.2 * len(rows) + 0.5)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a $ in a file's name is no formula
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axis in grid.flat:
         axis.set_axis_off()
@@ -70,7 +70,7 @@ def draw_sheet(rows: Sequence[Sequence[Picture]], window: tuple[float, float], t
             axis.imshow(picture.pixels, "gray", aspect=picture.aspect, interpolation="nearest")
             axis.images[0].set_clim(*window)
             axis.set(xticks=[], yticks=[])
-            axis.set_title(picture.title, fontsize=8)
-            axis.set_ylabel(picture.label, fontsize=7)
+            axis.set_title(picture.title, fontsize=8, parse_math=False)
+            axis.set_ylabel(picture.label, fontsize=7, parse_math=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

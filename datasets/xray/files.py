@@ -1,19 +1,24 @@
 """Which X-rays to train on: the images there are under ``--data``, and the list that names some of them.
 
-Free of torch. Each folder is read once, and no file is opened or even looked up by itself: 112,120
+Free of torch. Each folder is read once, and no listed file is opened or even looked up by itself: 112,120
 listed images take 0.4 s.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 from datasets.layout import CROP, PAIR, SCANS
-from datasets.xray.dicom_objects import is_dicom
-from datasets.xray.images import PICTURES, SUFFIXES
+from datasets.xray.folders import IMAGE, NOTHING, files_below, kind, shows_a_mask
+from datasets.xray.images import SUFFIXES
 from datasets.xray.lists import first_part, read_list
 from datasets.xray.store import Store, is_store
+from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted
 
@@ -21,6 +26,8 @@ ALL_IMAGES = "none"  # --train_list none: no list
 LISTS_IN_DATA = ("chest_train.txt", "train_val_list.txt")  # the second is NIH's own
 REMEDY = "name your own list with --train_list FILE, or take all that are there with --train_list none"
 PROJECT_LIST = Path(__file__).resolve().parents[2] / "train_val_txt" / "chest_train.txt"
+SEPARATOR = re.compile(r"[/\\]")  # Windows has the other one
+_said: set[tuple[Path, str]] = set()  # what was passed over, which is said once a process
 
 
 def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) -> list[str]:
@@ -30,7 +37,8 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
     themselves, in subfolders or not; or a store that ``preprocess/chest_store.py`` made of one of these. The
     list is ``train_list``; or, if that is None, ``chest_train.txt`` or ``train_val_list.txt`` in ``data``; or
     the project's own. ``"none"`` stands for all images there are, sorted by their path, without those that this
-    project draws itself. A list has file names, or paths below the images' folder.
+    project draws itself, masks, and DICOM objects without an image. A list has file names, or paths below the images'
+    folder.
 
     Raises UserError if there are no images, if listed ones are missing, or if ``ratio`` leaves none.
     """
@@ -65,28 +73,41 @@ class Images:
         if not data.is_dir():
             raise UserError(f"--data {data}: " + ("this is not a folder" if data.exists() else "no such folder"))
         self.stored = is_store(data)
-        self.files: dict[str, str] = {}  # strings: to make 112,120 Path objects takes longer than all the rest
+        self.files: dict[str, str]  # strings: to make 112,120 Path objects takes longer than all the rest
         try:
             if self.stored:
                 self.files = {name: os.path.join(data, name) for name in Store(data).names}
             else:
-                for root in _roots(data):
-                    _collect(str(root), "", set(), self.files)
+                self.files = files_below(data)
         except OSError as error:
             raise UserError(f"--data {data}: {error.filename} cannot be read: {reason(error)}") from error
 
     def all(self) -> list[str]:
-        """All images, sorted by their path below the folder of images."""
-        images = [file for path, file in sorted(self.files.items()) if self.stored or _is_image(path, file)]
+        """All images, sorted by their path below the folder of images. Says what it passes over."""
+        found: dict[str, list[str]] = {}
+        for path, file in sorted(self.files.items()):
+            found.setdefault(IMAGE if self.stored else kind(path, file), []).append(file)
+        images = found.pop(IMAGE, [])
+        found.pop(NOTHING, None)
+        passed_over = ", ".join(
+            f"{counted(len(files), 'file')} {why} ({files[0]})" for why, files in sorted(found.items())
+        )
         if not images or len(images) < self._others()[0]:  # among pairs of crops may lie a picture, their preview
-            raise UserError(self._none())
+            raise UserError(self._none(passed_over))
+        if passed_over and (self.data, passed_over) not in _said:
+            _said.add((self.data, passed_over))
+            say(f"passed over in {self.data}: {passed_over}")
         return images
 
     def named(self, names: list[str], source: Path, remedy: str = REMEDY) -> list[str]:
-        """The images of these names or paths; ``source`` is the list they are from, for messages."""
-        unknown = [name for name in names if name not in self.files]
-        places = self._places(set(unknown))
-        missing = [name for name in unknown if name not in places]
+        """The images of these names or paths; ``source`` is the list they are from, for messages.
+
+        A path may be below the folder of images, below ``--data`` or the folder that it is in, or absolute.
+        """
+        unknown = {name for name in names if name not in self.files}
+        located = self._located(unknown)
+        places = self._places(unknown - set(located))
+        missing = [name for name in names if name in unknown and name not in located and name not in places]
         if len(missing) == len(names):
             images = sum(path.lower().endswith(SUFFIXES) for path in self.files)
             if images <= self._others()[0]:
@@ -100,15 +121,52 @@ class Images:
         for name, files in places.items():
             if len(files) > 1:
                 raise UserError(f"{source}: {name} is there twice, as {files[0]} and {files[1]}; list it by its path")
-        return [self.files[name] if name in self.files else places[name][0] for name in names]
+        found = located | {name: files[0] for name, files in places.items()}
+        files = [self.files[name] if name in self.files else found[name] for name in names]
+        if repeated := len(files) - len(set(files)):
+            warn(
+                f"the list {source} names {counted(repeated, 'image')} again that it has named before (the first: "
+                f"{_first_repeated(files)}): each counts as often as it is named"
+            )
+        return files
+
+    def _located(self, names: set[str]) -> dict[str, str]:
+        """The files that these paths lead to, over links or not: from ``--data``, the folder it is in, or here."""
+        paths = {name: name.replace("\\", "/") for name in names if SEPARATOR.search(name) and "\0" not in name}
+        if not paths:
+            return {}
+        real = lru_cache(maxsize=None)(os.path.realpath)
+        split = (file.rpartition("/") for file in self.files.values())
+        files = {f"{real(folder)}/{name}": f"{folder}/{name}" for folder, _, name in split}
+        located: dict[str, str] = {}
+        for name, path in paths.items():
+            folder, _, last = path.rpartition("/")
+            for base in (self.data, self.data.absolute().parent, Path()):
+                file = files.get(f"{real(os.path.join(base, folder or '/'))}/{last}")
+                if file is None and self.stored and base == self.data:  # whose paths are below the folder of images
+                    file = self.files.get(path.removeprefix("images/"))
+                if file is not None:
+                    located.setdefault(name, file)
+        return located
 
     def _places(self, names: set[str]) -> dict[str, list[str]]:
-        """The files in subfolders that have these names."""
+        """The files in subfolders that have these names, and are no masks of those that do.
+
+        Blanks at the ends of names do not count where there is no other file, nor how an accent is put together.
+        """
+        if not names:
+            return {}
+        wanted = {name: _plain(name) for name in names}
+        found: dict[str, list[tuple[str, str]]] = {form: [] for form in wanted.values()}
+        for path, file in self.files.items():
+            for form in {_plain(path), _plain(path.rpartition("/")[2])} & found.keys():
+                found[form].append((path, file))
         places: dict[str, list[str]] = {}
-        for path, file in self.files.items() if names else ():
-            name = path.rpartition("/")[2]
-            if name in names:
-                places.setdefault(name, []).append(file)
+        for name, form in wanted.items():
+            candidates = [(path, file) for path, file in found[form] if not shows_a_mask(path)] or found[form]
+            exact = [file for path, file in candidates if path.rpartition("/")[2] == name]
+            if candidates:
+                places[name] = exact or [file for _, file in candidates]
         return places
 
     def _others(self) -> tuple[int, str]:
@@ -125,47 +183,20 @@ class Images:
         found, what, remedy = max(kinds, key=lambda kind: len(kind[0]))
         return len(found), f"{what} ({found[0]}): {remedy}" if found else ""
 
-    def _none(self) -> str:
+    def _none(self, passed_over: str = "") -> str:
         if others := self._others()[1]:
             return f"--data {self.data} holds {others}"
+        if passed_over:
+            return f"--data {self.data} holds no X-rays: {passed_over}; to take some, name them by --train_list FILE"
         return (
             f"--data {self.data} holds no images ({', '.join(SUFFIXES)}), "
             "neither in images/ nor in images_001/images and so on, nor in itself"
         )
 
 
-def _roots(data: Path) -> list[Path]:
-    """The folders of images: ``images``, or all ``images_*/images``, or else ``data`` itself."""
-    if (data / "images").is_dir():
-        return [data / "images"]
-    return sorted(folder for folder in data.glob("images_*/images") if folder.is_dir()) or [data]
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip())
 
 
-def _collect(folder: str, prefix: str, above: set[str], files: dict[str, str]) -> None:
-    """Add the files in a folder and those below: path below the root -> path. Hidden ones do not count.
-
-    ``above``: the real paths of the folders on the way here, where a symbolic link may lead back.
-    """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if not name.lower().endswith(SUFFIXES) and entry.is_dir():
-                _collect(entry.path, f"{prefix}{name}/", above | {real}, files)
-            else:
-                files[prefix + name] = entry.path
-
-
-def _is_image(path: str, file: str) -> bool:
-    """Whether a file is an image, by its suffix or, since DICOM files often have none, by its first bytes."""
-    name = path.rpartition("/")[2]
-    if name == "DICOMDIR" or name in PICTURES:  # the first is a table of contents, of the same format as images
-        return False
-    if path.lower().endswith(SUFFIXES):
-        return True
-    with open(file, "rb") as opened:
-        return is_dicom(opened.read(132))
+def _first_repeated(files: list[str]) -> str:
+    return next(file for file, count in Counter(files).items() if count > 1)

@@ -66,15 +66,20 @@ def find_labelled(data: Path, train_list: str | None, ratio: float) -> ChestPart
             )
     rest = _rest(lists[0], ratio, paths[0])
     remedy = f"put a {VALID_LIST} and a {TEST_LIST} of the images that are there into {data}"
-    return ChestParts(
-        classes,
-        len(lists[0].names),
+    train, valid, test = parts = [
         Labelled(images.named(rest.names, paths[0], f"or name a list of those that are there, {LISTS}"), _labels(rest)),
         *(
             Labelled(images.named(known.names, path, remedy), _labels(known))
             for path, known in zip(paths[1:], lists[1:], strict=True)
         ),
-    )
+    ]
+    for (path, part), (other_path, another) in itertools.combinations(zip(paths, parts, strict=True), 2):
+        if twice := sorted(set(part.files) & set(another.files)):
+            raise UserError(
+                f"{path} and {other_path} both name {twice[0]}: what is trained on tells about what is judged on; "
+                "keep each image in one list"
+            )
+    return ChestParts(classes, len(lists[0].names), train, valid, test)
 
 
 def patient(name: str) -> str:

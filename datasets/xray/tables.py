@@ -36,17 +36,16 @@ def read_table(text: str, path: Path) -> tuple[list[str], list[str] | None]:
         raise UserError(f"the table {path} cannot be read: {error}") from error
     if not rows:
         raise UserError(f"the table {path} has a header and no rows")
-    columns = {
-        name: [row[place].strip() if place < len(row) else "" for row in rows] for place, name in enumerate(header)
-    }
-    named = [name for name, values in columns.items() if all(value.lower().endswith(SUFFIXES) for value in values)]
+    columns = [[row[place].strip() if place < len(row) else "" for row in rows] for place in range(len(header))]
+    named = [place for place, values in enumerate(columns) if all(value.lower().endswith(SUFFIXES) for value in values)]
     if len(named) != 1:
-        which = f"the columns {' and '.join(named)}" if named else f"no column (of {', '.join(filter(None, header))})"
+        which = f"the columns {' and '.join(header[place] for place in named)}"
+        which = which if named else f"no column (of {', '.join(filter(None, header))})"
         raise UserError(
             f"the table {path} has names of image files ({', '.join(SUFFIXES)}) in all rows of {which}; "
             "write a list, one name a line"
         )
-    return columns[named[0]], columns.get(FINDINGS)
+    return columns[named[0]], columns[header.index(FINDINGS)] if FINDINGS in header else None
 
 
 def _delimiter(line: str) -> str:
