@@ -25,6 +25,7 @@ def decode(data: bytes) -> np.ndarray:
         warnings.simplefilter("ignore")  # pydicom's, of what it mends itself
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         _check(dataset)
+        dataset.pixel_array_options(correct_unused_bits=dataset.file_meta.TransferSyntaxUID.is_encapsulated)
         pixels = dataset.pixel_array
         if dataset.SamplesPerPixel > 1:
             return _colour(pixels, dataset)
@@ -87,9 +88,13 @@ def _has_8_bits(dataset: Any) -> bool:
 
 
 def _stored_values(pixels: np.ndarray, dataset: Any) -> np.ndarray:
-    """Pixels without what lies in the bits that are allocated but not stored: overlays, or garbage."""
+    """Pixels without what lies in the bits that are allocated but not stored: overlays, or garbage.
+
+    Of compressed pixels, pydicom has seen to that.
+    """
     allocated, stored = 8 * pixels.itemsize, int(dataset.BitsStored)
-    if pixels.dtype.kind not in "ui" or stored >= allocated or dataset.BitsAllocated < 8:
+    compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if compressed or pixels.dtype.kind not in "ui" or stored >= allocated or dataset.BitsAllocated < 8:
         return pixels
     above = max(allocated - 1 - int(dataset.get("HighBit", stored - 1)), 0)
     return (pixels << above) >> (allocated - stored)  # the second keeps the sign, where there is one

@@ -7,37 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from datasets.xray.images import read_image
+from tests.cases_xray import dicom as write
 from utils.errors import UserError
 
-pydicom = pytest.importorskip("pydicom", minversion="3")
-
 STORED = np.array([[0, 1000], [2000, 4000]], np.uint16)
-
-
-def write(path: Path, pixels: np.ndarray, preamble: bool = True, **elements: object) -> Path:
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    dataset.SOPInstanceUID = "1.2.3"
-    dataset.Rows, dataset.Columns = pixels.shape[-2:] if pixels.ndim == 2 else pixels.shape[:2]
-    dataset.SamplesPerPixel = pixels.shape[2] if pixels.ndim == 3 else 1
-    if dataset.SamplesPerPixel > 1:
-        dataset.PlanarConfiguration = 0
-    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.PixelData = pixels.tobytes()
-    for name, value in elements.items():
-        setattr(dataset, name, value)
-    dataset.save_as(
-        path, enforce_file_format=preamble, **({} if preamble else {"implicit_vr": False, "little_endian": True})
-    )
-    return path
 
 
 def test_without_a_window_from_smallest_to_largest(tmp_path: Path) -> None:
