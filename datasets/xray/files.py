@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from datasets.layout import CROP, PAIR, SCANS
-from datasets.xray.folders import IMAGE, NOTHING, files_below, kind, shows_a_mask
+from datasets.xray.folders import IMAGE, NOTHING, files_below, kind, roots, shows_a_mask
 from datasets.xray.images import SUFFIXES
 from datasets.xray.lists import first_part, read_list
 from datasets.xray.store import Store, is_store
@@ -141,7 +141,7 @@ class Images:
         located: dict[str, str] = {}
         for name, path in paths.items():
             folder, _, last = path.rpartition("/")
-            for base in (self.data, self.data.absolute().parent, Path()):
+            for base in (*roots(self.data), self.data, self.data.absolute().parent, Path()):
                 file = files.get(f"{real(os.path.join(base, folder or '/'))}/{last}")
                 if file is None and self.stored and base == self.data:  # whose paths are below the folder of images
                     file = self.files.get(path.removeprefix("images/"))

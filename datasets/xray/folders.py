@@ -69,9 +69,9 @@ def _collect(root: str, seen: set[str]) -> dict[str, str]:
                         folders.append((entry.path, os.path.join(real, name), f"{path}/"))
                     elif entry.is_file():
                         files[path] = entry.path
-                elif name.lower().endswith(SUFFIXES) or entry.is_file():
+                elif name.lower().endswith(SUFFIXES) or os.path.isfile(entry.path):
                     files[path] = entry.path
-                elif entry.is_dir():
+                elif os.path.isdir(entry.path):
                     links.append((entry.path, os.path.realpath(entry.path), f"{path}/"))
     return files
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,14 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def _decode_with_pil(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format == "PNG":  # what a JPEG has beside its picture are previews of it
-            raise ValueError(f"it holds {frames} frames, not one image")
-        image.load()
-        return _upright(_pixels(image, data), _orientation(image))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's, of damaged EXIF
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format == "PNG":  # what a JPEG has beside its picture are previews of it
+                raise ValueError(f"it holds {frames} frames, not one image")
+            image.load()
+            return _upright(_pixels(image, data), _orientation(image))
 
 
 def _pixels(image: Image.Image, data: bytes) -> np.ndarray:

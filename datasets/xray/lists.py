@@ -68,7 +68,7 @@ def read_list(path: str | Path) -> ImageList:
     first = next(filter(None, lines), "")
     if not first:
         raise UserError(f"the list {path} names no image")
-    if is_table(first, Path(path)):
+    if _quoted(first) is None and is_table(first, Path(path)):
         names, findings = read_table(text, Path(path))
         return ImageList(names, _chest14(findings))
     return _plain_list(lines) or _any_list(lines, path)
@@ -120,13 +120,20 @@ def _any_list(lines: list[str], path: str | Path) -> ImageList:
 
 def _parsed(line: str) -> tuple[str, str]:
     """A line without blanks at its ends -> its name and the text of its labels."""
+    if quoted := _quoted(line):
+        return quoted
+    found = AT_THE_END.search(line)
+    return (line[: found.start()], found[0]) if found else (line, "")
+
+
+def _quoted(line: str) -> tuple[str, str] | None:
+    """The same of a name in quotes; None if the line is none such, and quotes in it belong to the name."""
     if line.startswith('"'):
-        with suppress(ValueError, RecursionError):  # then the quote belongs to the name
+        with suppress(ValueError, RecursionError):
             name, end = json.JSONDecoder().raw_decode(line)
             if name and (end == len(line) or LABELS.fullmatch(line, end)):
                 return name, line[end:]
-    found = AT_THE_END.search(line)
-    return (line[: found.start()], found[0]) if found else (line, "")
+    return None
 
 
 def _labels(texts: list[str]) -> np.ndarray | None:
