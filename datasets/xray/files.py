@@ -136,12 +136,13 @@ class Images:
         if not paths:
             return {}
         real = lru_cache(maxsize=None)(os.path.realpath)
+        bases = (*roots(self.data), self.data, self.data.absolute().parent, Path())
         split = (file.rpartition("/") for file in self.files.values())
         files = {f"{real(folder)}/{name}": f"{folder}/{name}" for folder, _, name in split}
         located: dict[str, str] = {}
         for name, path in paths.items():
             folder, _, last = path.rpartition("/")
-            for base in (*roots(self.data), self.data, self.data.absolute().parent, Path()):
+            for base in bases:
                 file = files.get(f"{real(os.path.join(base, folder or '/'))}/{last}")
                 if file is None and self.stored and base == self.data:  # whose paths are below the folder of images
                     file = self.files.get(path.removeprefix("images/"))
