@@ -99,7 +99,10 @@ def embed(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
 def _write(output: Path, names: Sequence[str], features: np.ndarray) -> None:
     with atomic_path(output / ARRAY) as temporary, open(temporary, "wb") as file:
         np.save(file, features)
-    with atomic_path(output / TABLE) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(output / TABLE) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["name", *(f"feature_{number}" for number in range(features.shape[1]))])
         table.writerows([name, *(f"{value:.8g}" for value in row)] for name, row in zip(names, features, strict=True))

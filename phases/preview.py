@@ -16,7 +16,7 @@ from training.run import prepare_output
 from utils.console import say
 from utils.image_grid import shortened
 from utils.process_group import ProcessGroup
-from utils.text import counted
+from utils.text import counted, printable
 
 FILE_NAME = "views.png"
 
@@ -45,7 +45,7 @@ def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     dataset = views.samples(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
-        samples[f"{index + 1}: {shortened(Path(file).stem)}"] = views.shown(dataset[0, index])
+        samples[f"{index + 1}: {shortened(printable(Path(file).stem))}"] = views.shown(dataset[0, index])
     path = prepare_output(options.output) / FILE_NAME
     draw_samples(samples, views.window, f"{counted(len(files), 'sample')} of {options.data}", path)
     say(f"saved {path}")

@@ -213,7 +213,7 @@ def command(flags: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     flags = parse(argv)
-    files = find_chest(flags.data, flags.train_list)
+    files = list(dict.fromkeys(find_chest(flags.data, flags.train_list)))  # a list may name an image twice
     parts = [tuple(files[start : start + IMAGES_PER_SHARD]) for start in range(0, len(files), IMAGES_PER_SHARD)]
     shards = [Shard(flags.save, number, part, flags.size) for number, part in enumerate(parts)]
     try:

@@ -8,6 +8,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from utils.text import printable
+
 _muted = False
 
 
@@ -31,5 +33,5 @@ def _write(message: str, file: TextIO) -> None:
     if _muted:
         return
     with suppress(OSError):  # a log on a full disk, a terminal that is gone: no reason to end a run of days
-        tqdm.write(message, file=file)
+        tqdm.write(printable(message, file.encoding or "utf-8"), file=file)
         file.flush()

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from datasets.layout import CROP, PAIR, SCANS
-from datasets.xray.folders import IMAGE, NOTHING, files_below, kind, roots, shows_a_mask
+from datasets.xray.folders import IMAGE, NOTHING, SEVERAL, files_below, kind, roots, shows_a_mask
 from datasets.xray.images import SUFFIXES
 from datasets.xray.lists import first_part, read_list
 from datasets.xray.store import Store, is_store
@@ -90,7 +90,8 @@ class Images:
         images = found.pop(IMAGE, [])
         found.pop(NOTHING, None)
         passed_over = ", ".join(
-            f"{counted(len(files), 'file')} {why} ({files[0]})" for why, files in sorted(found.items())
+            f"{counted(len(files), what, SEVERAL[what])} ({files[0]}{', ...' if len(files) > 1 else ''})"
+            for what, files in sorted(found.items())
         )
         if not images or len(images) < self._others()[0]:  # among pairs of crops may lie a picture, their preview
             raise UserError(self._none(passed_over))
@@ -172,7 +173,7 @@ class Images:
 
     def _others(self) -> tuple[int, str]:
         """How many files belong to another command, and what they are and which it is."""
-        names = [path.rpartition("/")[2] for path in self.files]
+        names = [path.rpartition("/")[2] for path in self.files if not (path.endswith(SCANS) and shows_a_mask(path))]
         pairs, crops = ([name for name in names if kind.fullmatch(name)] for kind in (PAIR, CROP))
         scans = [name for name in names if name.lower().endswith(SCANS)]
         make = f"python preprocess/luna_pre.py --data {self.data} --save my_pairs"
@@ -188,7 +189,7 @@ class Images:
         if others := self._others()[1]:
             return f"--data {self.data} holds {others}"
         if passed_over:
-            return f"--data {self.data} holds no X-rays: {passed_over}; to take some, name them by --train_list FILE"
+            return f"--data {self.data} holds nothing but {passed_over}; to take some, name them by --train_list FILE"
         return (
             f"--data {self.data} holds no images ({', '.join(SUFFIXES)}), "
             "neither in images/ nor in images_001/images and so on, nor in itself"

@@ -16,9 +16,12 @@ MASKS = {"mask", "masks", "seg", "segs", "segmentation", "segmentations"}
 FOLDERS_OF_MASKS = {*MASKS, "labels", "groundtruth"}
 
 IMAGE, NOTHING = "image", ""
-OF_MASKS = "in folders or with names of masks"
-OBJECTS = "DICOM without an image of the body"
-OTHERS = f"of kinds that are not read, which are {', '.join(SUFFIXES)}"
+MASK, OBJECT, OTHER = "mask", "DICOM file without an image of the body", "image of a kind that is not read"
+SEVERAL = {
+    MASK: "masks",
+    OBJECT: "DICOM files without an image of the body",
+    OTHER: "images of kinds that are not read",
+}
 
 
 def roots(data: Path) -> list[Path]:
@@ -77,7 +80,7 @@ def _collect(root: str, seen: set[str]) -> dict[str, str]:
 
 
 def kind(path: str, file: str) -> str:
-    """IMAGE; or why a file is passed over; or NOTHING, where that needs no word.
+    """IMAGE; or what is passed over: MASK, OBJECT or OTHER; or NOTHING, of what needs no word.
 
     ``path``: below the folder of images. Only DICOM files are opened, and those whose suffix says nothing.
     """
@@ -86,9 +89,9 @@ def kind(path: str, file: str) -> str:
     if name in PICTURES:
         return NOTHING
     if suffix((*SUFFIXES, *OTHER_SUFFIXES)) and shows_a_mask(path):
-        return OF_MASKS
+        return MASK
     if suffix(OTHER_SUFFIXES):
-        return OTHERS
+        return OTHER
     if suffix(SUFFIXES) and not suffix(DICOM_SUFFIXES):
         return IMAGE
     try:
@@ -99,8 +102,8 @@ def kind(path: str, file: str) -> str:
     if not is_dicom(head):
         return IMAGE if suffix(DICOM_SUFFIXES) else NOTHING
     if name == "DICOMDIR" or has_no_image(sop_class(head)):
-        return OBJECTS
-    return OF_MASKS if shows_a_mask(path) else IMAGE
+        return OBJECT
+    return MASK if shows_a_mask(path) else IMAGE
 
 
 def shows_a_mask(path: str) -> bool:
