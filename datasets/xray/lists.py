@@ -40,6 +40,7 @@ NO_FINDING = "No Finding"
 
 
 LABELS = re.compile(r"(?:\s+[01])+")  # behind a name
+SIMPLE = re.compile(r"[A-Za-z0-9_-]+\.png")  # as most names are
 AT_THE_END = re.compile(rf"{LABELS.pattern}$")
 AFTER_A_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, SUFFIXES))})(?=[\s,;])(.+)", re.IGNORECASE)
 
@@ -80,8 +81,13 @@ def list_line(name: str, labels: Iterable[int] = ()) -> str:
     A name that the line would not show as it is (blanks at an end, a 0 or 1 behind a blank, a line break, ...) is
     written in double quotes, as in JSON.
     """
-    plain = name.isprintable() and name == name.strip() and _parsed(name) == (name, "")
-    plain = plain and not is_table(name, Path()) and not AFTER_A_SUFFIX.search(name)
+    plain = SIMPLE.fullmatch(name) is not None or (
+        name.isprintable()
+        and name == name.strip()
+        and _parsed(name) == (name, "")
+        and not is_table(name, Path())
+        and not AFTER_A_SUFFIX.search(name)
+    )
     return " ".join([name if plain else json.dumps(name), *map(str, labels)])
 
 
