@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (images / "masks").mkdir(parents=True)
         Image.fromarray((RAMP // 16).astype(np.uint8)).save(images / "0001.png")
         Image.fromarray((RAMP // 16).astype(np.uint8)).save(images / "masks" / "0001.png")
-    (images / os.fsdecode(b"$\\sqrt{$ cost$ \xff.PNG")).write_bytes(png_16_bits(RAMP[..., None].repeat(4, axis=-1)))
+    (images / os.fsdecode(b"$\\sqrt{$ cost \xff.PNG")).write_bytes(png_16_bits(RAMP[..., None].repeat(4, axis=-1)))
     (images / "lying (1).jpg").write_bytes(turned(6, "x.jpg", (RAMP // 16).astype(np.uint8))[0])
     window = {"WindowCenter": 1500, "WindowWidth": 1000}
     dicom(images / "window.dcm", RAMP, **window, PhotometricInterpretation="MONOCHROME1", PixelPaddingValue=0)
