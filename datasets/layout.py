@@ -1,9 +1,81 @@
-"""What files are, by their names alone: whoever finds others' data can say which command they are for. No torch."""
+"""Every name that preprocessing writes and training reads, once; and what others' files are, by their names. No torch.
+
+``FOLDER/subset<k>/<uid>_img_<j>.npy`` are pairs of crops (``preprocess/luna_pre.py``), ``<uid>_crop_<j>.npy`` labelled
+crops (``preprocess/nodule_crops.py``), each with the record of its scan, ``<uid>.json``, beside it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Container
 
-PAIR = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy")  # of preprocess/luna_pre.py
-CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy")  # of preprocess/nodule_crops.py
+PAIR = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy", re.DOTALL)
+CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy", re.DOTALL)
+SUBSET = re.compile(r"subset(?P<number>[0-9])")
 SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
+
+TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
+TRAINING_LIST = "luna_train.txt"  # the scans to train on, a uid a line
+LABELS = "labels.csv"  # all labelled crops
+COORDINATES = ("coordX", "coordY", "coordZ")  # as LUNA16 calls them, mm
+LABEL_COLUMNS = ("file", "seriesuid", "subset", "label", *COORDINATES)
+RECORD = ".json"  # behind the uid
+STAMPS = ".stamps.json"  # of the files that crops were cut from; nothing is lost with it but time
+
+HEADER = ".mhd"  # published lists have it behind the uid
+LONGEST_UID = 226  # bytes: file names end at 255, and writing <uid>_crop_<j>.npy needs a longer one for a moment
+HASH_DIGITS = 12
+BYTE_ORDER_MARK = "\ufeff"  # at a list's beginning it is no part of the first line
+
+
+def subset_folder(subset: int) -> str:
+    """The folder of one of LUNA16's ten subsets."""
+    return f"subset{subset}"
+
+
+def pair_name(uid: str, number: int) -> str:
+    """The file of one pair of crops."""
+    return f"{uid}_img_{number}.npy"
+
+
+def crop_name(uid: str, number: int) -> str:
+    """The file of one labelled crop."""
+    return f"{uid}_crop_{number}.npy"
+
+
+def record_name(uid: str) -> str:
+    """The record of a scan's pairs or crops."""
+    return uid + RECORD
+
+
+def uid_of_record(file: str) -> str:
+    """The uid of a record, by its name; "" if it is no record's."""
+    return file.removesuffix(RECORD) if file.endswith(RECORD) and not file.startswith(".") else ""
+
+
+def uid_on_disk(name: str) -> str:
+    """The uid of a scan of this name: the name itself, if it can be a file's beginning and a list's line.
+
+    Another one begins alike, without the characters that cannot, and ends with a hash of the whole name.
+    """
+    text = re.sub("[\n\r\ud800-\udfff]", "_", name)
+    if text == name and name.strip() and name[0] not in (".", BYTE_ORDER_MARK) and _size(name) <= LONGEST_UID:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
+    begin = text.strip().lstrip("." + BYTE_ORDER_MARK).encode("utf-8")[: LONGEST_UID - HASH_DIGITS - 1]
+    return f"{begin.decode('utf-8', 'ignore') or 'scan'}_{digest}"
+
+
+def _size(name: str) -> int:
+    return len(name.encode("utf-8"))
+
+
+def uid_of_line(line: str, known: Container[str]) -> str:
+    """The uid that a line of a list means: as it stands, else without blanks around it, else without ``.mhd``.
+
+    The first of these that is ``known``; the last one if none is.
+    """
+    bare = line.strip()
+    without = bare.removesuffix(HEADER)
+    return next((uid for uid in (line, bare) if uid in known), without)

@@ -9,7 +9,8 @@ from typing import Any
 
 from datasets.ct import luna
 from datasets.ct.crop_records import recipes_of
-from datasets.ct.luna import HELD_OUT_SUBSETS, LunaPairs, find_luna
+from datasets.ct.luna import LunaPairs, count_luna, find_luna
+from datasets.layout import HELD_OUT_SUBSETS
 from datasets.loader import Batch, PairDataset
 from datasets.xray import chest
 from datasets.xray.chest import ChestPairs, find_chest
@@ -55,10 +56,6 @@ class Source:
 
 def _find_luna(data: Path, train_list: str | None, ratio: float) -> list[str]:
     return [str(path) for path in find_luna(data, train_list, ratio)]
-
-
-def _listed_luna(data: Path, train_list: str | None) -> int:
-    return len(find_luna(data, train_list, 1.0))
 
 
 def _held_out_luna(data: Path) -> list[str]:
@@ -111,7 +108,7 @@ DATASETS = {
     ),
     "luna": Source(
         _find_luna,
-        _listed_luna,
+        count_luna,
         luna.training_list,
         _held_out_luna,
         {"pcrl": Views(_luna, luna.augment_batch, (0.0, 1.0), _pairs_shown)},

@@ -24,13 +24,13 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from datasets.xray.files import ALL_IMAGES, LISTS_IN_DATA, Images, find_chest
 from datasets.xray.images import read_image
 from datasets.xray.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
 from preprocess.jobs.flags import folders
 from preprocess.jobs.parallel import run_parallel
+from preprocess.jobs.progress import progress
 from utils.cli import Parser
 from utils.console import say
 from utils.cores import available_cores
@@ -189,7 +189,7 @@ def write_shard(shard: Shard) -> list[str]:
 def fill(shards: list[Shard], workers: int) -> list[str]:
     """Write the shards, in ``workers`` processes; returns what is wrong with images that are left out."""
     problems: list[str] = []
-    with tqdm(total=sum(len(shard.files) for shard in shards), unit="image", disable=None) as bar:
+    with progress(sum(len(shard.files) for shard in shards), "image") as bar:
         for shard, result in run_parallel(write_shard, shards, min(workers, len(shards))):
             if result is None:
                 raise UserError(KILLED)

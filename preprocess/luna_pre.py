@@ -6,7 +6,7 @@ Every scan is resampled to 1 mm and gives up to --scale pairs of overlapping box
 goes on where it was interrupted.
 
 A worker takes 0.3 GB and the scan as it is stored in memory: 0.6 GB for 512 x 512 x 600 voxels of 16 bits.
-Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can be read.
+Exit status: 0; 1 if a scan is broken or there is no pair at all; 2 if the options are wrong or no scan can be read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,29 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import utils.requirements  # noqa: F401  # first: it says which package is missing
 
-from tqdm import tqdm
-
+from datasets.layout import TRAINING_LIST
 from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
 from preprocess.jobs.pairs import (
-    LIST_NAME,
+    FLAT,
     OPTION_WORDS,
     TISSUE_HU,
     PairJob,
     PairOptions,
     PairOutcome,
+    kept_flat,
     make_pairs,
     write_training_list,
 )
 from preprocess.jobs.parallel import run_parallel
 from preprocess.jobs.preview import FILE_NAME, draw_preview
+from preprocess.jobs.progress import progress, waiting
 from preprocess.jobs.records import cannot_write, refuse_others
+from preprocess.jobs.settle import Sources, settle, warn_of_doubles
 from preprocess.volumes.files import find_scans
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, complain, run_cli
 from utils.text import counted
 
 EXAMPLES = """examples:
@@ -52,6 +55,7 @@ EXAMPLES = """examples:
     python preprocess/luna_pre.py --data my_scans --save my_pairs --hu_min -150 --hu_max 250 --preview 6
 """
 SMALLEST = (32, 32, 16)
+LARGEST_STD = 0.5  # there is, of values in [0, 1]
 
 
 def build_parser() -> Parser:
@@ -96,9 +100,16 @@ def build_parser() -> Parser:
         metavar=("LOW", "HIGH"),
         help="for MR, e.g. 0.5 99.5: what becomes 0 and 1, as percentiles of each scan; no limit on tissue then",
     )
-    parser.add_argument(
-        "--replace", action="store_true", help="replace pairs in --save that were made with other options"
+    add(
+        "--min_std",
+        "pairs of which a crop has a standard deviation below this, in parts of the window, show nearly nothing: "
+        f"others are drawn in their place (default: {FLAT:g}; 0: all are kept, as published)",
+        "PART",
+        type=float,
+        default=FLAT,
     )
+    replace_help = "replace pairs in --save that were made with other options, or of another scan of the same name"
+    parser.add_argument("--replace", action="store_true", help=replace_help)
     add(
         "--dtype",
         "of the numbers in the files (default: float32)",
@@ -126,6 +137,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     at_least(flags, "seed", 0)
     if flags.fold is not None and flags.fold not in range(10):
         raise UserError(f"--fold {flags.fold}: the subsets are 0 to 9")
+    if not 0 <= flags.min_std < LARGEST_STD:
+        raise UserError(f"--min_std {flags.min_std:g}: it must be at least 0, and below {LARGEST_STD}")
     _check_window(flags)
     return flags
 
@@ -133,7 +146,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _check_window(flags: argparse.Namespace) -> None:
     if flags.percentiles:
         if flags.hu_min is not None or flags.hu_max is not None:
-            raise UserError("--percentiles takes the place of --hu_min and --hu_max: give either")
+            raise UserError(
+                "--percentiles takes the place of --hu_min and --hu_max: give either, percentiles for MR, HU for CT"
+            )
         low, high = flags.percentiles
         if not 0 <= low < high <= 100:
             raise UserError(f"--percentiles {low:g} {high:g}: they must rise and lie in 0..100")
@@ -147,7 +162,8 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     shape = (flags.input_rows, flags.input_cols, flags.input_deps)
     nominal = (flags.crop_rows or shape[0], flags.crop_cols or shape[1], shape[2])
     percentiles = tuple(flags.percentiles) if flags.percentiles else None
-    options = PairOptions(shape, nominal, flags.scale, flags.seed, flags.hu_min, flags.hu_max, percentiles, flags.dtype)
+    window = (flags.hu_min, flags.hu_max, percentiles)
+    options = PairOptions(shape, nominal, flags.scale, flags.seed, *window, flags.dtype, flags.min_std)
     if any(side % 8 for side in shape):
         warn("the 3D network halves a crop three times: crops whose sides are no multiples of 8 do not train")
     if not percentiles and not options.has_tissue_rule:
@@ -176,13 +192,22 @@ def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, secon
         if outcome.flat:
             flat = f"{outcome.flat} of {counted(outcome.pairs, 'pair')}"
             are = "is" if outcome.flat == 1 else "are"
-            lines.append(
-                f"nothing to see: {outcome.name}: {flat} {are} nearly constant; {_more_to_see(options, drawn)}"
-            )
+            more = more_to_see(options, drawn) if not options.min_std else "--replace puts others in their place"
+            lines.append(f"nothing to see: {outcome.name}: {flat} {are} nearly constant; {more}")
+    redrawn = [outcome.redrawn for outcome in outcomes if outcome.redrawn and outcome.pairs]
+    if redrawn:
+        lines.append(
+            f"{counted(sum(redrawn), 'pair')} of {counted(len(redrawn), 'scan')} {_were(sum(redrawn))} nearly "
+            f"constant, and others drawn instead (--min_std {options.min_std:g})"
+        )
     return "\n".join(lines)
 
 
-def _more_to_see(options: PairOptions, drawn: bool) -> str:
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def more_to_see(options: PairOptions, drawn: bool) -> str:
     """What helps where crops are nearly constant."""
     look = "" if drawn else "look with --preview; "
     if not options.has_tissue_rule:
@@ -191,6 +216,18 @@ def _more_to_see(options: PairOptions, drawn: bool) -> str:
         f"{look}the limit on tissue, made for lungs, may have left only air: --hu_min {TISSUE_HU} or more lifts it, "
         f"e.g. --hu_min -150 --hu_max 250"
     )
+
+
+def way_out(options: PairOptions, outcomes: Sequence[PairOutcome]) -> str:
+    """What helps where no scan gives a pair."""
+    if all("no box fits" in outcome.shortage for outcome in outcomes if not outcome.problem):
+        return "take smaller boxes: --crop_rows, --crop_cols, --input_deps"
+    if options.has_tissue_rule:
+        return (
+            "the limit on tissue is made for lungs in CT; for MR give --percentiles 0.5 99.5, for other CT "
+            "--hu_min -150 --hu_max 250"
+        )
+    return "choose another window" + ", or --min_std 0, which keeps what is nearly constant" * bool(options.min_std)
 
 
 def draw(jobs: Sequence[PairJob], wanted: int, save: Path) -> None:
@@ -209,16 +246,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse(argv)
     writable(flags.save)
     options = pair_options(flags)
-    scans = find_scans(flags.data, flags.fold)
-    jobs = [PairJob(scan, options, flags.save) for scan in scans]
-    if not flags.replace:
+    with waiting(f"looking for scans in {flags.data}"):
+        scans = find_scans(flags.data, flags.fold)
+    sources = Sources(flags.save)
+    jobs = settle([PairJob(scan, options, flags.save) for scan in scans], "pair", sources, flags.replace)
+    if flags.replace:
+        jobs = [replace(job, anew=job.anew or kept_flat(job)) for job in jobs]
+    else:
         refuse_others(flags.save, "pair", jobs, OPTION_WORDS)
-    outcomes = []
-    with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
-        for job, outcome in run_parallel(make_pairs, jobs, min(flags.workers, len(jobs))):
-            outcomes.append(outcome or PairOutcome(job.scan.name, problem=KILLED))
-            bar.update()
-    outcomes.sort(key=lambda outcome: outcome.name)
+    outcomes = make(jobs, flags.workers, sources)
     listed = write_training_list(flags.save)
     broken = [outcome for outcome in outcomes if outcome.problem]
     if len(broken) == len(outcomes) == 1:
@@ -226,11 +262,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(summary(outcomes, options, flags.save, time.monotonic() - started, bool(flags.preview)))
     if len(broken) == len(outcomes):
         raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
-    if flags.preview:
+    made = any(outcome.pairs for outcome in outcomes)
+    if not made:
+        complain(f"--data {flags.data} gives no pair: {way_out(options, outcomes)}")
+    elif flags.preview:
         draw(jobs, flags.preview, flags.save)
     if listed:
-        say(f"{flags.save / LIST_NAME} names {counted(listed, 'scan')}")
-    return 1 if broken else 0
+        say(f"{flags.save / TRAINING_LIST} names {counted(listed, 'scan')}")
+    warn_of_doubles(flags.save, "pair")
+    return 1 if broken or not made else 0
+
+
+def make(jobs: Sequence[PairJob], workers: int, sources: Sources) -> list[PairOutcome]:
+    """Make the pairs; what became of the scans, by name."""
+    outcomes = []
+    with progress(len(jobs), "scan") as bar:
+        for job, outcome in run_parallel(make_pairs, jobs, min(workers, len(jobs))):
+            outcomes.append(outcome or PairOutcome(job.scan.name, problem=KILLED))
+            sources.note(job)
+            bar.update()
+    sources.save()
+    return sorted(outcomes, key=lambda outcome: outcome.name)
 
 
 if __name__ == "__main__":

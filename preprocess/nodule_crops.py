@@ -6,7 +6,7 @@ there, these are drawn: at least 10 mm away from a nodule, and where 30 % of a c
 lies air. Written are SAVE/subset<k>/<uid>_crop_<j>.npy, scaled to [0, 1], and SAVE/labels.csv, one crop a line.
 Started again, a run goes on where it was interrupted.
 
-Exit status: 0; 1 if a scan is broken; 2 if the options are wrong or no scan can be read.
+Exit status: 0; 1 if a scan is broken or there is no crop at all; 2 if the options are wrong or no scan can be read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import utils.requirements  # noqa: F401  # first: it says which package is missing
 
-from tqdm import tqdm
-
+from datasets.layout import LABELS
 from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
 from preprocess.jobs.nodule_table import Table, find_table
 from preprocess.jobs.nodules import (
-    LABELS_NAME,
     OPTION_WORDS,
     CropOptions,
     NoduleJob,
@@ -37,12 +35,14 @@ from preprocess.jobs.nodules import (
     write_labels,
 )
 from preprocess.jobs.parallel import run_parallel
+from preprocess.jobs.progress import progress, waiting
 from preprocess.jobs.records import refuse_others
+from preprocess.jobs.settle import Sources, settle, warn_of_doubles
 from preprocess.volumes.files import Scan, find_scans
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
-from utils.errors import UserError, run_cli
+from utils.errors import UserError, complain, run_cli
 from utils.text import counted
 
 SMALLEST, MULTIPLE = 16, 8
@@ -73,9 +73,8 @@ def build_parser() -> Parser:
     add("--fold", "make the crops of this subset alone, 0 to 9 (default: all)", "N")
     add("--hu_min", "what becomes 0, in Hounsfield units (default: -1000)", "HU", default=-1000)
     add("--hu_max", "what becomes 1, in Hounsfield units (default: 1000)", "HU", default=1000)
-    parser.add_argument(
-        "--replace", action="store_true", help="replace crops in --save that were made with other options"
-    )
+    replace_help = "replace crops in --save that were made with other options, or of another scan of the same name"
+    parser.add_argument("--replace", action="store_true", help=replace_help)
     dtypes = ("float32", "float16")
     numbers = "of the numbers in the files (default: float32)"
     add("--dtype", numbers, "|".join(dtypes), type=str, choices=dtypes, default="float32")
@@ -142,16 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     flags = parse(argv)
     writable(flags.save)
-    scans = find_scans(flags.data, flags.fold)
+    with waiting(f"looking for scans in {flags.data}"):
+        scans = find_scans(flags.data, flags.fold)
+    sources = Sources(flags.save)
     jobs = make_jobs(flags, scans, find_table(flags.data, flags.table))
+    jobs = settle(jobs, "crop", sources, flags.replace)
     if not flags.replace:
         refuse_others(flags.save, "crop", jobs, OPTION_WORDS)
-    outcomes = []
-    with tqdm(total=len(jobs), unit="scan", disable=None) as bar:  # None: not where nobody watches
-        for job, outcome in run_parallel(make_crops, jobs, min(flags.workers, len(jobs))):
-            outcomes.append(outcome or NoduleOutcome(job.scan.name, problem=KILLED))
-            bar.update()
-    outcomes.sort(key=lambda outcome: outcome.name)
+    outcomes = make(jobs, flags.workers, sources)
     broken = [outcome for outcome in outcomes if outcome.problem]
     if len(broken) == len(outcomes) == 1:
         raise UserError(f"{broken[0].name}: {broken[0].problem}")
@@ -160,10 +157,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
     if listed := write_labels(flags.save):
         say(
-            f"{flags.save / LABELS_NAME} lists {counted(listed, 'crop')}; to learn from them: python main.py --data "
+            f"{flags.save / LABELS} lists {counted(listed, 'crop')}; to learn from them: python main.py --data "
             f"{shlex.quote(str(flags.save))} --n nodules --phase finetune --ratio 1.0 --output my_nodules"
         )
-    return 1 if broken else 0
+    made = any(outcome.positives or outcome.negatives for outcome in outcomes)
+    if not made:
+        complain(
+            f"--data {flags.data} gives no crop: none of its scans has a nodule in the table, nor enough lung (voxels "
+            f"of -950 to -500 HU) to draw places without one"
+        )
+    warn_of_doubles(flags.save, "crop")
+    return 1 if broken or not made else 0
+
+
+def make(jobs: Sequence[NoduleJob], workers: int, sources: Sources) -> list[NoduleOutcome]:
+    """Cut the crops; what became of the scans, by name."""
+    outcomes = []
+    with progress(len(jobs), "scan") as bar:
+        for job, outcome in run_parallel(make_crops, jobs, min(workers, len(jobs))):
+            outcomes.append(outcome or NoduleOutcome(job.scan.name, problem=KILLED))
+            sources.note(job)
+            bar.update()
+    sources.save()
+    return sorted(outcomes, key=lambda outcome: outcome.name)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from datasets.xray.lists import CHEST14_LABELS, list_line
 from phantoms.anatomy import Phantom, paint
@@ -33,6 +32,7 @@ from phantoms.patient import LARGEST_NODULE_MM, Patient, sample_patient
 from phantoms.xray import project, sample_view, upright_phantom
 from preprocess.jobs.flags import folders, would_be_lost
 from preprocess.jobs.parallel import run_parallel
+from preprocess.jobs.progress import progress
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         flags.save.mkdir(parents=True, exist_ok=True)
         make_room(flags)
-        with tqdm(total=len(jobs), unit="patient", disable=None) as bar:  # None: not where nobody watches
+        with progress(len(jobs), "patient") as bar:
             for job, result in run_parallel(make, jobs, min(flags.workers, len(jobs))):
                 if result is None:
                     raise UserError(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.layout import CROP, PAIR
+from datasets.layout import CROP, PAIR, record_name
 from utils.text import counted
 
 SPACING_MM = 1.0  # to which luna_pre.py resamples every scan
@@ -68,7 +68,7 @@ def with_scans(recipes: Iterable[Mapping[str, Any]]) -> str:
 
 def _record_path(pair: Path) -> Path:
     match = PAIR.fullmatch(pair.name) or CROP.fullmatch(pair.name)
-    return pair.with_name(f"{match['uid'] if match else pair.stem}.json")
+    return pair.with_name(record_name(match["uid"] if match else pair.stem))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

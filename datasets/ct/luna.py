@@ -16,19 +16,28 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.layout import PAIR, SCANS
+from datasets.layout import (
+    CROP,
+    HELD_OUT_SUBSETS,
+    PAIR,
+    SCANS,
+    SUBSET,
+    TRAINING_LIST,
+    TRAINING_SUBSETS,
+    subset_folder,
+    uid_of_line,
+)
 from datasets.transforms import batched
 from datasets.transforms.affine import Affine
 from datasets.transforms.corruption import SMALLEST_AXIS, LocalShuffling, Painting
 from datasets.transforms.crops import sample_pair
 from datasets.xray.images import DICOM_SUFFIXES, PICTURES, SUFFIXES
+from utils.console import warn
 from utils.errors import UserError, reason
 from utils.npy import read_array
 from utils.seeding import generator
 from utils.text import counted
 
-TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
-TRAINING_LIST = "luna_train.txt"
 LOOKED_AT = 20  # files, in search of a first one that is whole: the loader may be told to skip the others
 LISTED = 10_000  # files, in search of what a folder without pairs may be
 ROUNDING = 1e-3  # how far beyond [0, 1] a voxel may lie
@@ -164,11 +173,29 @@ def find_luna(
 
     ``train_list``: a file of series uids, "none" for all scans there are, or None for ``luna_train.txt`` in
     ``data`` if it is there, else all scans (by uid). Of the list's lines the first ``int(ratio * N)`` count;
-    those of them that are not on disk are passed over. Raises UserError if nothing is left.
+    warns of those of them that are not on disk. Raises UserError if nothing is left.
     """
+    files, missing, kept = _chosen(data, train_list, ratio, subsets)
+    if missing:
+        warn(
+            f"{len(missing)} of the {counted(kept, 'scan')} to take of {training_list(data, train_list)} "
+            f"{'has' if len(missing) == 1 else 'have'} no pairs in {data}; the first is {missing[0]}"
+        )
+    return files
+
+
+def count_luna(data: Path, train_list: str | None) -> int:
+    """How many files :func:`find_luna` would find without a ratio."""
+    return len(_chosen(data, train_list, 1.0, TRAINING_SUBSETS)[0])
+
+
+def _chosen(
+    data: Path, train_list: str | None, ratio: float, subsets: Iterable[int]
+) -> tuple[list[Path], list[str], int]:
+    """The files, the uids that have none, and how many uids the ratio leaves."""
     there = _scan(data, subsets)
     source = training_list(data, train_list)
-    uids = sorted(there) if source is None else read_uids(source)
+    uids = sorted(there) if source is None else [uid_of_line(line, there) for line in read_lines(source)]
     name = f"the scans in {data}" if source is None else f"the list {source}"
     kept = list(dict.fromkeys(uids[: int(ratio * len(uids))]))
     if not kept:
@@ -179,21 +206,21 @@ def find_luna(
             f"none of the {counted(len(kept), 'scan')} that --ratio {ratio} keeps of {name} is in {data} (the first: "
             f"{', '.join(kept[:3])}); name another list, or --train_list none to use all scans there are"
         )
-    return files
+    return files, [uid for uid in kept if uid not in there], len(kept)
 
 
-def read_uids(path: Path) -> list[str]:
-    """The uids of a list, one a line; blank lines do not count, a ``.mhd`` at the end is dropped."""
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list of uids that are not blank, as they stand: :func:`uid_of_line` says what they mean."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"the list {path} is no text file") from error
-    uids = [line.strip().removesuffix(".mhd") for line in lines if line.strip()]
-    if not uids:
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
         raise UserError(f"the list {path} names no scan")
-    return uids
+    return lines
 
 
 def training_list(data: Path, train_list: str | None) -> Path | None:
@@ -208,7 +235,7 @@ def training_list(data: Path, train_list: str | None) -> Path | None:
 
 def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
     """Files by uid, each uid's by number. Folders are listed once: no look at each of 10,000s of files."""
-    wanted = [f"subset{number}" for number in subsets]
+    wanted = [subset_folder(number) for number in subsets]
     folders = set(_names(data, "--data"))
     found: dict[str, list[tuple[int, Path]]] = {}
     present = [name for name in wanted if name in folders]
@@ -218,17 +245,19 @@ def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
                 entry = (int(match["number"]), data / folder / name)
                 found.setdefault(match["uid"], []).append(entry)
     if not found:
-        if others := [name for name in sorted(folders - set(wanted)) if _has_pairs(data / name)]:
+        if others := [name for name in sorted(folders - set(wanted)) if _has(PAIR, data / name)]:
             raise UserError(f"--data {data} holds {_elsewhere(subsets, wanted)}; its pairs are in {', '.join(others)}")
+        if any(_has(CROP, data / name) for name in sorted(folders)):
+            raise UserError(f"--data {data} holds single crops (<uid>_crop_<k>.npy), not pairs: they need --n nodules")
         where = f"in its {', '.join(present)}" if present else f"and no folder {wanted[0]} .. {wanted[-1]}"
         raise UserError(f"--data {data} holds no LUNA16 pairs (<uid>_img_<k>.npy) {where}; {_remedy(data)}")
     return {uid: [file for _, file in sorted(entries)] for uid, entries in found.items()}
 
 
-def _has_pairs(folder: Path) -> bool:
-    """Whether it is one of ``subset0`` .. ``subset9``, with pairs in it."""
-    is_subset = re.fullmatch(r"subset\d", folder.name) and folder.is_dir()
-    return bool(is_subset) and any(map(PAIR.fullmatch, _names(folder, "the folder")))
+def _has(kind: re.Pattern[str], folder: Path) -> bool:
+    """Whether it is one of ``subset0`` .. ``subset9``, with files whose names are of this kind."""
+    is_subset = SUBSET.fullmatch(folder.name) and folder.is_dir()
+    return bool(is_subset) and any(map(kind.fullmatch, _names(folder, "the folder")))
 
 
 def _elsewhere(subsets: Iterable[int], wanted: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.ct.luna import ROUNDING, TRAINING_LIST, TRAINING_SUBSETS, read_uids
+from datasets.ct.luna import ROUNDING, read_lines
+from datasets.layout import LABELS, PAIR, TRAINING_LIST, TRAINING_SUBSETS, uid_of_line
 from datasets.transforms.spatial import SpatialTransform
 from datasets.xray.lists import first_part
 from utils.errors import UserError, reason
@@ -21,9 +22,9 @@ from utils.npy import read_array
 from utils.seeding import generator
 from utils.text import counted
 
-LABELS = "labels.csv"
 VALID_SUBSETS, TEST_SUBSETS = (7,), (8, 9)
 SHARES = (0.7, 0.1)  # of the scans, for training and validation, where subsets are missing
+MAKE_CROPS = "preprocess/nodule_crops.py cuts labelled crops of LUNA16's scans"
 REMEDY = "write it anew with preprocess/nodule_crops.py"
 
 
@@ -59,6 +60,8 @@ class Parts:
 def read_crops(data: Path) -> list[Crop]:
     """All crops that ``labels.csv`` lists, in its order."""
     path = data / LABELS
+    if not path.exists() and any(PAIR.fullmatch(file.name) for file in data.glob("subset*/*.npy")):
+        raise UserError(f"--data {data} holds pairs of crops to pre-train on (--n luna), and no {LABELS}; {MAKE_CROPS}")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             crops = [
@@ -113,8 +116,8 @@ def without_pretrained(crops: Sequence[Crop], data: Path, train_list: str | None
             f"--ratio {ratio}: {path} is not there; name the list that pre-training took its first part of, "
             f"{TRAINING_LIST} beside its pairs, by --train_list, or give --ratio 1.0"
         )
-    uids = read_uids(path)
-    seen = set(uids[: first_part(len(uids), ratio, str(path))])
+    lines, known = read_lines(path), {crop.uid for crop in crops}
+    seen = {uid_of_line(line, known) for line in lines[: first_part(len(lines), ratio, str(path))]}
     rest = [crop for crop in crops if crop.uid not in seen]
     if not rest:
         raise UserError(f"--ratio {ratio}: pre-training took all scans of {data}; take a smaller ratio, or 1.0")

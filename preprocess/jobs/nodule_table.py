@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.layout import COORDINATES, uid_on_disk
 from utils.errors import UserError
 
 NAMES = ("candidates_V2.csv", "annotations.csv")
 SUBFOLDERS = ("", "CSVFILES")  # where copies of LUNA16 have them
-COORDINATES = ("coordX", "coordY", "coordZ")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Table:
-    """The places of each scan, by its uid, in the order of the file. ``negatives``: whether it has any at all."""
+    """The places of each scan, by its uid on disk, in the order of the file. ``negatives``: whether it has any."""
 
     path: Path
     places: dict[str, tuple[Place, ...]]
@@ -65,7 +65,8 @@ def read_table(path: Path) -> Table:
             raise UserError(f"{path}: there is no column {wanted}")
         places: dict[str, list[Place]] = {}
         for row in reader:
-            places.setdefault(row["seriesuid"] or "", []).append(_place(row, kind, f"{path}, line {reader.line_num}"))
+            uid = uid_on_disk(row["seriesuid"] or "")
+            places.setdefault(uid, []).append(_place(row, kind, f"{path}, line {reader.line_num}"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from error
     if not places:

@@ -1,21 +1,35 @@
 """One scan's nodule crops: made, written, recorded, and recognised when they are already there.
 
 Beside the crops ``<save>/subset<k>/<uid>_crop_<j>.npy`` of a scan lies its record ``<uid>.json``: the options, the
-size of the scan's files, label and place of each crop and, where negatives are fewer than wanted, why.
+size and content of the scan's files, label and place of each crop and, where negatives are fewer than wanted, why.
 """
 
 from __future__ import annotations
 
-import re
+import csv
+import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from preprocess.jobs.nodule_table import COORDINATES, Place
-from preprocess.jobs.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
+from datasets.layout import CROP, LABEL_COLUMNS, LABELS, SUBSET, crop_name, record_name, subset_folder, uid_of_record
+from preprocess.jobs.nodule_table import Place
+from preprocess.jobs.records import (
+    cannot_write,
+    clear,
+    identity,
+    is_array,
+    matches,
+    read_record,
+    recipe_of,
+    too_long,
+    write_array,
+    write_record,
+)
 from preprocess.volumes.crops import Window
 from preprocess.volumes.files import Scan
 from preprocess.volumes.volume import OUTSIDE_HU, ScanError, place_at_1mm, read_image, resample, shape_at_1mm
@@ -24,7 +38,6 @@ from utils.seeding import generator
 
 RECORD_KEYS = ("crops", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same crops
-LABELS_NAME = "labels.csv"
 OPTION_WORDS = {  # of CropOptions, for people
     "shape": "crops of",
     "max_negatives": "--max_negatives",
@@ -33,7 +46,6 @@ OPTION_WORDS = {  # of CropOptions, for people
     "hu_max": "--hu_max",
     "dtype": "--dtype",
 }
-COLUMNS = ("file", "seriesuid", "subset", "label", *COORDINATES)
 
 # Negatives are drawn where the table has none: away from nodules, and where there is lung around.
 AWAY_MM = 10.0  # from a nodule's surface
@@ -66,7 +78,8 @@ class CropOptions:
 class NoduleJob:
     """A scan to cut crops out of, its ``places``, how, and the folder to write to.
 
-    ``draw_negatives``: the table has nodules alone, so that other places have to be found.
+    ``draw_negatives``: the table has nodules alone, so that other places have to be found. ``anew``: even if there
+    are crops made in the same way, which are another scan's then.
     """
 
     scan: Scan
@@ -74,15 +87,21 @@ class NoduleJob:
     draw_negatives: bool
     options: CropOptions
     save: Path
+    anew: bool = False
 
     @property
     def record(self) -> Path:
         """The file that says what lies there."""
-        return self.save / f"subset{self.scan.subset}" / f"{self.scan.uid}.json"
+        return self.save / subset_folder(self.scan.subset) / record_name(self.scan.uid)
 
     def crop(self, index: int) -> Path:
         """The file of one crop."""
-        return self.record.with_name(f"{self.scan.uid}_crop_{index}.npy")
+        return self.record.with_name(crop_name(self.scan.uid, index))
+
+    def recipe(self) -> dict[str, Any]:
+        """All that its crops depend on; OSError if the scan is not there."""
+        table = {"places": [asdict(place) for place in self.places], "draw_negatives": self.draw_negatives}
+        return recipe_of(self.scan, RECIPE, asdict(self.options) | table)
 
 
 @dataclass(frozen=True)
@@ -106,12 +125,12 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the scans run side by side
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        table = {"places": [asdict(place) for place in job.places], "draw_negatives": job.draw_negatives}
-        recipe = recipe_of(job.scan, RECIPE, asdict(job.options) | table)
-        record = read_record(job.record, *RECORD_KEYS)
-        if record and record["recipe"] == recipe and _all_readable(job, len(record["crops"])):
+        recipe = job.recipe()
+        record = None if job.anew else read_record(job.record, *RECORD_KEYS)
+        if record and matches(record, recipe) and _all_readable(job, len(record["crops"])):
             return _outcome(job, [crop[0] for crop in record["crops"]], record["shortage"], done_before=True)
         image = read_image(job.scan)
+        source = identity(job.scan)
         places = _choose(image, job)
         _check_inside(image, places)
     except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
@@ -121,13 +140,15 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
     if job.draw_negatives and negatives < job.options.max_negatives:
         shortage = f"{negatives} of {job.options.max_negatives} negatives: elsewhere is a nodule, or too little lung"
     try:
-        clear(job.record, "crop")
+        clear(job.record, CROP)
         for index, place in enumerate(places):
             centre = nearest_voxel(image, place.world)
             write_array(job.crop(index), _scaled(cut_around(image, centre, job.options.shape), job.options))
         crops = [(place.label, *place.world) for place in places]
-        write_record(job.record, {"recipe": recipe, "crops": crops, "shortage": shortage})
+        write_record(job.record, {"recipe": recipe, **source, "crops": crops, "shortage": shortage})
     except OSError as error:
+        if problem := too_long(error):
+            return NoduleOutcome(job.scan.name, problem=problem)
         raise cannot_write(job.save, error) from None
     return _outcome(job, [place.label for place in places], shortage)
 
@@ -202,17 +223,20 @@ def write_labels(save: Path) -> int:
 
     It goes by the records in ``save``, so that runs with ``--fold`` and several data folders add up.
     """
-    rows = []
-    for path in sorted(save.glob("subset?/*.json")):
-        record = read_record(path, *RECORD_KEYS)
-        uid, folder = path.name.removesuffix(".json"), path.parent.name
-        if record and re.fullmatch(r"subset\d", folder):
-            for index, (label, *world) in enumerate(record["crops"]):
-                numbers = ",".join(f"{value:.6f}" for value in world)
-                rows.append(f"{folder}/{uid}_crop_{index}.npy,{uid},{folder[-1]},{label},{numbers}")
-    if rows:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(LABEL_COLUMNS)
+    number = 0
+    for folder in sorted(path for path in save.glob("*") if SUBSET.fullmatch(path.name)):
+        for path in sorted(path for path in folder.glob("*") if uid_of_record(path.name)):
+            uid, record = uid_of_record(path.name), read_record(path, *RECORD_KEYS)
+            for index, (label, *world) in enumerate(record["crops"] if record else ()):
+                place = (f"{value:.6f}" for value in world)
+                table.writerow([f"{folder.name}/{crop_name(uid, index)}", uid, folder.name[-1], label, *place])
+                number += 1
+    if number:
         try:
-            write_text(save / LABELS_NAME, "\n".join([",".join(COLUMNS), *rows]) + "\n")
+            write_text(save / LABELS, text.getvalue())
         except OSError as error:
             raise cannot_write(save, error) from None
-    return len(rows)
+    return number

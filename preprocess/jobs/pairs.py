@@ -1,8 +1,9 @@
 """One scan's pairs: made, written, recorded, and recognised when they are already there.
 
 Beside the pairs ``<save>/subset<k>/<uid>_img_<j>.npy`` of a scan lies its record ``<uid>.json``: the options,
-the size of the scan's files, how many pairs there are and, where they are fewer than wanted, why; the boxes of each
-pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``; how many pairs show nearly nothing.
+the size and content of the scan's files, how many pairs there are and, where they are fewer than wanted, why; the boxes
+of each pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``; how many pairs show nearly
+nothing (``flat``), and how many such were drawn anew (``redrawn``).
 """
 
 from __future__ import annotations
@@ -10,11 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from preprocess.jobs.records import cannot_write, clear, is_array, read_record, recipe_of, write_array, write_record
+from datasets.layout import PAIR, TRAINING_LIST, TRAINING_SUBSETS, pair_name, record_name, subset_folder, uid_of_record
+from preprocess.jobs.records import (
+    cannot_write,
+    clear,
+    identity,
+    is_array,
+    matches,
+    read_record,
+    recipe_of,
+    too_long,
+    write_array,
+    write_record,
+)
 from preprocess.volumes.crops import Pair, Window, draw_pairs, feasible_boxes
 from preprocess.volumes.files import Scan
 from preprocess.volumes.volume import ScanError, read_image, resample, shape_at_1mm
@@ -31,12 +45,11 @@ OPTION_WORDS = {  # of PairOptions, for people
     "hu_max": "--hu_max",
     "percentiles": "--percentiles",
     "dtype": "--dtype",
+    "min_std": "--min_std",
 }
 RECORD_KEYS = ("pairs", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same pairs
-TRAINING_SUBSETS = range(7)
 FLAT = 0.01  # the standard deviation of a crop, in [0, 1], below which there is nothing to see in it
-LIST_NAME = "luna_train.txt"
 LIST_SEED = 0
 
 
@@ -52,6 +65,7 @@ class PairOptions:
         hu_min, hu_max: the window that becomes [0, 1].
         percentiles: two percentiles of the scan's voxels that bound the window instead.
         dtype: float32 or float16.
+        min_std: pairs of which a crop has a smaller standard deviation are drawn anew; 0 keeps all, as published.
     """
 
     shape: tuple[int, int, int]
@@ -62,6 +76,7 @@ class PairOptions:
     hu_max: int
     percentiles: tuple[float, float] | None
     dtype: str
+    min_std: float = FLAT
 
     @property
     def size(self) -> str:
@@ -76,32 +91,40 @@ class PairOptions:
 
 @dataclass(frozen=True)
 class PairJob:
-    """A scan to make pairs of, how, and the folder to write them to."""
+    """A scan to make pairs of, how, and the folder to write them to.
+
+    ``anew``: even if there are pairs made in the same way, which are another scan's then.
+    """
 
     scan: Scan
     options: PairOptions
     save: Path
+    anew: bool = False
 
     @property
     def folder(self) -> Path:
         """Where the scan's files go."""
-        return self.save / f"subset{self.scan.subset}"
+        return self.save / subset_folder(self.scan.subset)
 
     @property
     def record(self) -> Path:
         """The file that says what lies there."""
-        return self.folder / f"{self.scan.uid}.json"
+        return self.folder / record_name(self.scan.uid)
 
     def pair(self, index: int) -> Path:
         """The file of one pair."""
-        return self.folder / f"{self.scan.uid}_img_{index}.npy"
+        return self.folder / pair_name(self.scan.uid, index)
+
+    def recipe(self) -> dict[str, Any]:
+        """All that its pairs depend on; OSError if the scan is not there."""
+        return recipe_of(self.scan, RECIPE, asdict(self.options))
 
 
 @dataclass(frozen=True)
 class PairOutcome:
     """What became of a scan: its pairs, whether they were there before, why they are few, why it is broken.
 
-    ``flat``: pairs of which a crop is nearly constant.
+    ``flat``: pairs of which a crop is nearly constant. ``redrawn``: such pairs that others took the place of.
     """
 
     name: str
@@ -110,6 +133,20 @@ class PairOutcome:
     shortage: str = ""
     problem: str = ""
     flat: int = 0
+    redrawn: int = 0
+
+
+class FlatPairs:
+    """Tells nearly constant pairs, and counts them."""
+
+    def __init__(self, min_std: float) -> None:
+        self.min_std, self.count = min_std, 0
+
+    def __call__(self, crops: np.ndarray) -> bool:
+        """Whether it is one."""
+        flat = is_flat(crops, self.min_std)
+        self.count += flat
+        return flat
 
 
 def make_pairs(job: PairJob) -> PairOutcome:
@@ -120,32 +157,35 @@ def make_pairs(job: PairJob) -> PairOutcome:
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the scans run side by side
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    name, options = job.scan.name, job.options
+    name = job.scan.name
     try:
-        recipe = recipe_of(job.scan, RECIPE, asdict(options))
-        record = read_record(job.record, *RECORD_KEYS)
-        if record and record["recipe"] == recipe and _all_readable(job, record["pairs"]):
-            return PairOutcome(name, record["pairs"], True, record["shortage"], flat=record.get("flat", 0))
+        recipe = job.recipe()
+        record = None if job.anew else read_record(job.record, *RECORD_KEYS)
+        if record and matches(record, recipe) and _all_readable(job, record["pairs"]):
+            flat, redrawn = record.get("flat", 0), record.get("redrawn", 0)
+            return PairOutcome(name, record["pairs"], True, record["shortage"], flat=flat, redrawn=redrawn)
         image = read_image(job.scan)
-        pairs, none_fits = _pairs(image, job)
+        source = identity(job.scan)
+        refused = FlatPairs(job.options.min_std)
+        pairs, none_fits = _pairs(image, job, refused)
     except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
         return PairOutcome(name, problem=" ".join(str(error).split()) or type(error).__name__)
     try:
-        clear(job.record, "img")
+        clear(job.record, PAIR)
         boxes, flat = _write(job, pairs)
         made = len(boxes)
-        shortage = none_fits
-        if made < options.pairs and not none_fits:
-            shortage = "the other boxes that were tried hold too much tissue, or overlap too little"
-        direction = image.GetDirection()
-        record = {"recipe": recipe, "pairs": made, "shortage": shortage, "flat": flat}
-        write_record(job.record, record | {"direction": direction, "boxes": boxes})
+        shortage = none_fits or (_shortage(job.options, refused.count) if made < job.options.pairs else "")
+        record = {"recipe": recipe, **source, "pairs": made, "shortage": shortage, "flat": flat}
+        record |= {"redrawn": refused.count, "direction": image.GetDirection(), "boxes": boxes}
+        write_record(job.record, record)
     except OSError as error:
+        if problem := too_long(error):
+            return PairOutcome(name, problem=problem)
         raise cannot_write(job.save, error) from None
-    return PairOutcome(name, made, shortage=shortage, flat=flat)
+    return PairOutcome(name, made, shortage=shortage, flat=flat, redrawn=refused.count)
 
 
-def _pairs(image: sitk.Image, job: PairJob) -> tuple[Iterable[Pair], str]:
+def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterable[Pair], str]:
     """The scan's pairs, made one by one as they are asked for; or none and the reason."""
     options = job.options
     shape = shape_at_1mm(image)
@@ -156,7 +196,14 @@ def _pairs(image: sitk.Image, job: PairJob) -> tuple[Iterable[Pair], str]:
     origin, end = boxes.region()
     part = resample(image, origin, end)
     rng = generator(options.seed, "luna_pre", job.scan.uid)
-    return draw_pairs(part, origin, boxes, options.shape, window, options.pairs, rng), ""
+    return draw_pairs(part, origin, boxes, options.shape, window, options.pairs, rng, refused), ""
+
+
+def _shortage(options: PairOptions, redrawn: int) -> str:
+    """Why there are fewer pairs than wanted."""
+    causes = ["hold too much tissue"] * options.has_tissue_rule + ["are nearly constant"] * bool(redrawn)
+    causes = [*causes, "overlap too little"]
+    return f"the other boxes that were tried {', '.join(causes[:-1])}{', or ' * (len(causes) > 1)}{causes[-1]}"
 
 
 def _window(image: sitk.Image, options: PairOptions) -> Window:
@@ -173,9 +220,17 @@ def _all_readable(job: PairJob, pairs: int) -> bool:
     return all(is_array(job.pair(index), shape, job.options.dtype) for index in range(pairs))
 
 
-def is_flat(crops: np.ndarray) -> bool:
+def is_flat(crops: np.ndarray, min_std: float = FLAT) -> bool:
     """Whether one of a pair of crops (2, x, y, z) is nearly constant; every second voxel of a line will do."""
-    return bool((crops[:, ::2, ::2, ::2].std(axis=(1, 2, 3)) < FLAT).any())
+    return bool((crops[:, ::2, ::2, ::2].std(axis=(1, 2, 3)) < min_std).any())
+
+
+def kept_flat(job: PairJob) -> bool:
+    """Whether an earlier version, which kept all pairs, left nearly constant ones of this scan, against the options."""
+    record = read_record(job.record, *RECORD_KEYS)
+    if record is None or "min_std" in record["recipe"]:
+        return False
+    return bool(record.get("flat")) and job.options.min_std > 0
 
 
 def _write(job: PairJob, pairs: Iterable[Pair]) -> tuple[list[dict[str, list[list[int]]]], int]:
@@ -196,15 +251,16 @@ def write_training_list(save: Path) -> int:
     """
     uids = []
     for subset in TRAINING_SUBSETS:
-        for path in (save / f"subset{subset}").glob("*.json"):
-            record = read_record(path, *RECORD_KEYS)
+        for path in (save / subset_folder(subset)).glob("*"):
+            uid = uid_of_record(path.name)
+            record = read_record(path, *RECORD_KEYS) if uid else None
             if record and record["pairs"]:
-                uids.append(path.name[: -len(".json")])
+                uids.append(uid)
     if uids:
-        order = generator(LIST_SEED, LIST_NAME).permutation(len(uids))
+        order = generator(LIST_SEED, TRAINING_LIST).permutation(len(uids))
         uids.sort()
         try:
-            write_text(save / LIST_NAME, "".join(f"{uids[i]}\n" for i in order))
+            write_text(save / TRAINING_LIST, "".join(f"{uids[i]}\n" for i in order))
         except OSError as error:
             raise cannot_write(save, error) from None
     return len(uids)

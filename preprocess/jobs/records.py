@@ -5,6 +5,7 @@ It goes before the first crop is written and comes after the last, so that after
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -14,18 +15,34 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from datasets.layout import RECORD
 from preprocess.jobs.flags import would_be_lost
+from preprocess.volumes.content import content_of, files_of
 from preprocess.volumes.files import Scan
 from utils.errors import UserError, reason
 from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
 from utils.npy import read_array
 from utils.text import counted
 
+TEMPORARY = re.compile(rf"\.(.*)\.\d+{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL)  # utils.files.atomic_path's
+
 
 def recipe_of(scan: Scan, version: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """All that a scan's crops depend on, as JSON gives it back."""
     size = sum(file.stat().st_size for file in scan.files)
     return json.loads(json.dumps({"version": version, **options, "files": len(scan.files), "bytes": size}))
+
+
+def matches(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
+    """Whether the record's crops were made by this recipe. An option that came later is not held against it."""
+    former = record["recipe"]
+    return isinstance(former, dict) and {**recipe, **former} == recipe
+
+
+def identity(scan: Scan) -> dict[str, Any]:
+    """What a record says of the files that its crops were cut from: their bytes, and a hash of their content."""
+    files = files_of(scan)
+    return {"size": files.size, "content": content_of(files)}
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
@@ -56,12 +73,14 @@ def _shown(value: Any) -> str:
 
 
 class CropJob(Protocol):
-    """A scan's record, and what decides on its crops beside the scan."""
+    """A scan's record, what decides on its crops beside the scan, and whether they are to be made anew."""
 
     @property
     def record(self) -> Path: ...
     @property
     def options(self) -> Any: ...
+    @property
+    def anew(self) -> bool: ...
 
 
 def refuse_others(save: Path, what: str, jobs: Iterable[CropJob], words: Mapping[str, str]) -> None:
@@ -72,7 +91,7 @@ def refuse_others(save: Path, what: str, jobs: Iterable[CropJob], words: Mapping
     """
     number, first = 0, ""
     for job in jobs:
-        record = read_record(job.record, f"{what}s")
+        record = None if job.anew else read_record(job.record, f"{what}s")
         if record and (others := difference(record, asdict(job.options), words)):
             made = record[f"{what}s"]
             number, first = number + (made if isinstance(made, int) else len(made)), first or others
@@ -85,18 +104,18 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=1))
 
 
-def clear(record: Path, kind: str) -> None:
+def clear(record: Path, kind: re.Pattern[str]) -> None:
     """Remove what an earlier run left of a scan: its record first, its crops, temporary files of a kill.
 
-    ``kind``: the crops are ``<uid>_<kind>_<number>.npy``. Makes the folder if it is not there.
+    ``kind``: ``PAIR`` or ``CROP``, the names of the crops. Makes the folder if it is not there.
     """
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
-    uid = re.escape(record.name.removesuffix(".json"))
-    temporary = rf"\.{uid}(_{kind}_\d+\.npy|\.json)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
-    ours = re.compile(rf"{uid}_{kind}_\d+\.npy|{temporary}")
+    uid = record.name.removesuffix(RECORD)
     for file in record.parent.iterdir():
-        if ours.fullmatch(file.name):
+        name = TEMPORARY.sub(r"\1", file.name)
+        match = kind.fullmatch(name)
+        if (match and match["uid"] == uid) or (name != file.name and name == record.name):
             file.unlink()
 
 
@@ -113,6 +132,11 @@ def is_array(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
     except (OSError, ValueError):
         return False
     return array.shape == shape and array.dtype == dtype
+
+
+def too_long(error: OSError) -> str:
+    """What is wrong with a scan whose files' names the disk does not take; "" if it is something else."""
+    return "its name is too long for this disk: rename the scan" if error.errno == errno.ENAMETOOLONG else ""
 
 
 def cannot_write(save: Path, error: OSError) -> UserError:

@@ -6,7 +6,7 @@ voxel) and its size, three integers each; a pair of boxes is an array of starts 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -275,16 +275,18 @@ def draw_pairs(
     window: Window,
     wanted: int,
     rng: np.random.Generator,
+    refused: Callable[[np.ndarray], bool] = lambda crops: False,
 ) -> Iterator[Pair]:
     """Yield up to ``wanted`` pairs of crops of this ``shape``.
 
     ``volume`` is the part of the scan from voxel ``origin`` on. Overlapping pairs of boxes are drawn until
-    enough of them are accepted, or ``MAX_TRIES * wanted`` have been cut: the scan is given up then.
+    enough of them are accepted, or ``MAX_TRIES * wanted`` have been cut: the scan is given up then. ``refused`` is
+    asked of the crops of a pair whether others shall take its place.
     """
     made = 0
     for starts, sizes in islice(overlapping_pairs(boxes, rng), MAX_TRIES * wanted):
         crops = cut_pair(volume, starts - origin, sizes, shape, window)
-        if crops is not None:
+        if crops is not None and not refused(crops):
             yield Pair(crops, starts, sizes)
             made += 1
             if made == wanted:

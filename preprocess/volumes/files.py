@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from datasets.layout import SUBSET, subset_folder, uid_on_disk
 from utils.errors import UserError
 from utils.native import native_output
 
@@ -33,7 +33,7 @@ class Scan:
     @property
     def name(self) -> str:
         """``subset0/uid``, as messages and the output folder have it."""
-        return f"subset{self.subset}/{self.uid}"
+        return f"{subset_folder(self.subset)}/{self.uid}"
 
 
 def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
@@ -48,7 +48,7 @@ def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
     """
     if not data.is_dir():
         raise UserError(f"--data {data}: no such folder")
-    folders = sorted(path for path in data.iterdir() if re.fullmatch(r"subset\d", path.name) and path.is_dir())
+    folders = sorted(path for path in data.iterdir() if SUBSET.fullmatch(path.name) and path.is_dir())
     scans = [scan for folder in folders for scan in _scans_below(folder, int(folder.name[-1]))]
     scans = _with_different_uids(scans or list(_scans_below(data, 0)), data)
     if not scans:
@@ -114,4 +114,4 @@ def _with_different_uids(scans: list[Scan], data: Path) -> list[Scan]:
     for uid, count in Counter(scan.uid for scan in named).items():
         if count > 1:
             raise UserError(f"--data {data}: {count} scans would be called {uid}; rename their files")
-    return named
+    return [replace(scan, uid=uid_on_disk(scan.uid)) for scan in named]

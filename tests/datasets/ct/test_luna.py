@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from datasets.ct.luna import HELD_OUT_SUBSETS, LunaPairs, augment_batch, find_luna, read_pair
+from datasets.ct.luna import LunaPairs, augment_batch, find_luna, read_pair
+from datasets.layout import HELD_OUT_SUBSETS
 from datasets.transforms.spatial import SpatialTransform
 from utils.errors import UserError
 from utils.seeding import generator
