@@ -163,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = any(outcome.positives or outcome.negatives for outcome in outcomes)
     if not made:
         complain(
-            f"--data {flags.data} gives no crop: none of its scans has a nodule in the table, nor enough lung (voxels "
-            f"of -950 to -500 HU) to draw places without one"
+            f"--data {flags.data} gives no crop: its readable scans have no nodule in the table, and too little lung "
+            f"(voxels of -950 to -500 HU) to draw places without one"
         )
     warn_of_doubles(flags.save, "crop")
     return 1 if broken or not made else 0

@@ -58,7 +58,7 @@ def progress(total: int, unit: str, done: str = "done") -> Iterator[Steps]:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say ``what`` is being done, every ``LOG_EVERY_S`` seconds while the block runs, where nobody knows how much it is."""
+    """Say ``what`` is being done, every ``LOG_EVERY_S`` seconds while the block runs."""
     started = time.monotonic()
     with _telling(lambda: f"{what}: {_clock(time.monotonic() - started)}"):
         yield

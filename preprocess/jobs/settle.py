@@ -233,9 +233,8 @@ def warn_of_doubles(save: Path, what: str) -> None:
     doubles = [group for group in names.values() if len(group) > 1]
     if doubles:
         warn(
-            f"{counted(len(doubles), 'scan')} in {save} {'is' if len(doubles) == 1 else 'are'} there under several "
-            f"names and count{'s' if len(doubles) == 1 else ''} as often: {_shown(doubles)}; remove the files of all "
-            f"names but one"
+            f"{save} holds the same scan under several names, so that it counts several times: {_shown(doubles)}; "
+            f"remove the files of all names but one"
         )
 
 

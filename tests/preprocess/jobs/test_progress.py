@@ -1,0 +1,89 @@
+"""A log is never silent for long, and a terminal has one bar."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from preprocess import chest_store, luna_pre, nodule_crops, phantoms
+from preprocess.jobs import progress as module
+from preprocess.jobs.progress import Steps, progress, waiting
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_log_gets_a_line_now_and_then_also_while_nothing_gets_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LOG_EVERY_S", 0.05)
+    with progress(3, "scan") as bar:
+        time.sleep(0.5)
+        bar.update()
+        time.sleep(0.5)
+    with waiting("looking for scans"):
+        time.sleep(0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0 of 3 scans done, 0:00"
+    assert any(line.startswith("1 of 3 scans done, 0:01; about 0:02 left") for line in lines)
+    assert lines[-1].startswith("looking for scans: 0:0")
+    time.sleep(0.2)
+    assert capsys.readouterr().out == "", "it ends with its block"
+
+
+def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(1, "scan") as bar:
+        bar.update()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_time_left_is_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(10, "image", "done", None)
+    steps.update(4)
+    monkeypatch.setattr(steps, "started", time.monotonic() - 4000)
+    assert steps.line() == "4 of 10 images done, 1:06:40; about 1:40:00 left"
+
+
+def test_a_terminal_has_one_bar_that_goes() -> None:
+    code = (
+        "from preprocess.jobs.progress import progress\n"
+        "with progress(2, 'scan') as bar:\n    bar.update(2)\nprint('done', flush=True)"
+    )
+    terminal, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=ours, stdout=ours)
+    os.close(ours)
+    text = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            text += chunk
+    except OSError:  # Linux's way to say that nobody writes any more
+        pass
+    assert process.wait() == 0
+    os.close(terminal)
+    assert b"of 2 scans" in text
+    assert text.decode().rpartition("\r\n")[0].rpartition("\r")[2] == "done", "nothing of the bar is left before it"
+
+
+def test_the_commands_tell_how_far_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LOG_EVERY_S", 0.05)
+    sample, workers = tmp_path / "sample", ["--workers", "1"]
+    phantoms.main(["--save", str(sample), "--scans", "1", "--patients", "1", "--size", "64", *workers])
+    assert " of 2 patients done, 0:0" in capsys.readouterr().out
+    small = ["--input_rows", "32", "--input_cols", "32", "--input_deps", "16", *workers]
+    luna_pre.main(["--data", str(sample / "LUNA16"), "--save", str(tmp_path / "pairs"), "--scale", "1", *small])
+    assert "0 of 1 scan done, 0:0" in capsys.readouterr().out
+    nodule_crops.main(["--data", str(sample / "LUNA16"), "--save", str(tmp_path / "crops"), *small])
+    assert "0 of 1 scan done, 0:0" in capsys.readouterr().out
+    chest_store.main(["--data", str(sample / "Chest14"), "--save", str(tmp_path / "store"), *workers])
+    assert "0 of 2 images done, 0:0" in capsys.readouterr().out
