@@ -228,7 +228,7 @@ def is_flat(crops: np.ndarray, min_std: float = FLAT) -> bool:
 def kept_flat(job: PairJob) -> bool:
     """Whether an earlier version, which kept all pairs, left nearly constant ones of this scan, against the options."""
     record = read_record(job.record, *RECORD_KEYS)
-    if record is None or "min_std" in record["recipe"]:
+    if record is None or not isinstance(record["recipe"], dict) or "min_std" in record["recipe"]:
         return False
     return bool(record.get("flat")) and job.options.min_std > 0
 

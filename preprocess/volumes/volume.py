@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def read_image(scan: Scan) -> sitk.Image:
     if scan.problem:
         raise ScanError(scan.problem)
     for file in scan.files:
+        if re.search("[\ud800-\udfff]", str(file)):  # bytes that are no text: ITK's wrapper dies of them
+            raise ScanError("its path is not UTF-8 text: rename it")
         if not file.is_file():
             raise ScanError(f"{file.name} is missing")
     image = _read_files(scan.files)

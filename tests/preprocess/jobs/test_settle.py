@@ -185,6 +185,14 @@ def test_the_same_scan_under_two_names_is_said(first: Path, capsys: pytest.Captu
     assert "counts several times: subset0/ct = subset0/two_ct.mhd; remove" in capsys.readouterr().err
 
 
+def test_a_path_that_is_no_text_costs_its_scan_alone(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "good.nii.gz", chest(1, SHAPE))
+    bad = os.fsencode(tmp_path / "data") + b"/\xff.nii.gz"
+    shutil.copy(tmp_path / "data" / "good.nii.gz", bad)
+    problems = [outcome.problem for outcome in cut(tmp_path / "data", tmp_path / "save").values()]
+    assert sorted(problems) == ["", "its path is not UTF-8 text: rename it"]
+
+
 def test_a_folder_of_the_other_command_is_refused(first: Path) -> None:
     sources = Sources(first / "save")
     jobs = [PairJob(scan, OPTIONS, first / "save") for scan in find_scans(first / "a")]
