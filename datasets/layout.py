@@ -12,7 +12,7 @@ from collections.abc import Container
 
 PAIR = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy", re.DOTALL)
 CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy", re.DOTALL)
-SUBSET = re.compile(r"subset(?P<number>[0-9])")
+SUBSET = re.compile(r"subset(?P<number>\d)")  # LUNA16's folders, and ours
 SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
 
 TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)

@@ -44,7 +44,7 @@ def files_of(scan: Scan) -> Files:
     paths = (*scan.files, *there)
     stats = [path.stat() for path in paths]
     told = [(each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in stats]
-    stamp = _hash(repr([(os.path.abspath(path), *own) for path, own in zip(paths, told, strict=True)]))
+    stamp = _hash(repr(sorted((os.path.abspath(path), *own) for path, own in zip(paths, told, strict=True))))
     return Files(paths, sum(each.st_size for each in stats), stamp, len(there) == len(named))
 
 
