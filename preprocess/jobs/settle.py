@@ -135,11 +135,11 @@ def settle(jobs: Sequence[Job], what: str, sources: Sources, replaced: bool) -> 
     with progress(len(jobs), "scan", "compared with --save") as bar:
         for number, job in enumerate(jobs):
             record = records.get(job.record)
-            if (record is not None and not sources.belongs(job, record)) or record is None:
-                left.append(number)
-            else:
+            if record is not None and sources.belongs(job, record):
                 settled[number] = job
                 claimed.add(job.record)
+            else:
+                left.append(number)
             bar.update()
         left = [number for number in left if not _known_by_content(number, jobs, records, claimed, settled, sources)]
     elsewhere = defaultdict(set)
@@ -148,7 +148,10 @@ def settle(jobs: Sequence[Job], what: str, sources: Sources, replaced: bool) -> 
     refused = []
     for number in left:
         job = jobs[number]
-        if job.record in claimed or elsewhere[job.record.name] - {job.record}:
+        others = elsewhere[job.record.name] - {job.record}
+        for path in others:
+            _refuse_moved(job, path, records[path], sources)
+        if job.record in claimed or others:
             uid = uid_on_disk(f"{job.scan.uid}_{sources.content(job)[:DIGITS]}")
             settled[number] = _renamed(job, uid)
             continue
@@ -158,6 +161,19 @@ def settle(jobs: Sequence[Job], what: str, sources: Sources, replaced: bool) -> 
     if refused and not replaced:
         raise _others(refused, records, what, sources)
     return [settled[number] for number in range(len(jobs))]
+
+
+def _refuse_moved(job: Job, path: Path, record: dict[str, Any], sources: Sources) -> None:
+    """UserError if the record of another subset is of this scan: it would be in both, for training and for the test."""
+    content = record.get("content")
+    if sources.files(job) is None:
+        return
+    if content == sources.content(job) if content else _as_before(record["recipe"], job.recipe()):
+        there = path.with_name(job.scan.uid)
+        raise UserError(
+            f"{job.scan.files[0]} is in {path.parent.name} of --save {job.save} already, and would be in "
+            f"{job.record.parent.name} as well; remove {there}.json and {there}_*.npy, or give another --save"
+        )
 
 
 def _known_by_content(

@@ -175,6 +175,16 @@ def test_a_name_that_another_subset_has_gets_another_uid(first: Path) -> None:
     assert len((first / "save" / "luna_train.txt").read_text().split()) == 2
 
 
+def test_a_scan_that_has_moved_to_another_subset_is_refused(first: Path) -> None:
+    (first / "luna").mkdir()
+    (first / "a").rename(first / "luna" / "subset8")
+    with pytest.raises(UserError, match=r"is in subset0 of --save .* already, and would be in subset8 as well; remove"):
+        cut(first / "luna", first / "save")
+    for path in (first / "save" / "subset0").iterdir():
+        path.unlink()
+    assert done(cut(first / "luna", first / "save")) == {"ct": False}
+
+
 def test_the_same_scan_under_two_names_is_said(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
     warn_of_doubles(first / "save", "pair")
     assert capsys.readouterr().err == ""
