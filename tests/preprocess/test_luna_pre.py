@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets.layout import STAMPS
 from preprocess.jobs.pairs import is_flat
 from preprocess.luna_pre import main, pair_options, parse
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
@@ -33,8 +34,8 @@ def luna_pre(data: Path, save: Path, *flags: str, status: int = 0, cwd: Path | N
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Name and hash of every file below ``folder``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Name and hash of every file below ``folder``, without what tells where and when the scans were written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STAMPS)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
