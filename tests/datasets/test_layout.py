@@ -49,6 +49,7 @@ def test_all_that_is_written_is_found_again(names: list[str]) -> None:
         assert sorted(read) == sorted((uid, crop_name(uid, index), index) for uid in uids for index in range(2))
 
 
+@settings(deadline=None)
 @given(TEXT | AWKWARD | BYTES)
 def test_names_fit_on_a_disk_and_are_taken_apart_as_they_were_made(name: str) -> None:
     uid = uid_on_disk(name)
