@@ -6,6 +6,7 @@ import os
 
 import utils.requirements  # noqa: F401  # first: it says which package is missing
 from command_line import check_paths, parse_options
+from options import TRAINING
 from utils.console import say, warn
 from utils.errors import run_cli
 
@@ -23,15 +24,17 @@ def main() -> int:
     processes = processes_wanted(options.parallel, options.processes, options.gpus)
     if rank_here is None and processes > 1:
         return launch(processes)
+    devices = Devices(options.gpus, rank_here)
     # later still: whoever launches others needs no phase
     from phases import PHASES
     from phases.preview import preview
     from training.dry_run import out_of_memory_is_said
 
-    devices = Devices(options.gpus, rank_here)
     for message in warnings + devices.warnings:
         warn(message)
     say(devices.note)
+    if devices.advice and options.phase in TRAINING:
+        say(devices.advice)
     with joined(ranks, devices.main):
         work = preview if options.preview else PHASES[options.phase]
 

@@ -24,8 +24,10 @@ from models.layers import BATCH_NORMS
 from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, build_network
 from models.queue import KeyQueue, QueueState
 from models.unet import UNetNetwork, checkpoint_weights, load_published_state, published_state
+from utils.console import warn
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
+FEATURES_MB = {2: 5, 3: 45}  # of a sample of 224 x 224 or 64 x 64 x 32, in float32
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
@@ -108,6 +110,11 @@ class PCRL(Method):
         # Between ranks, features of other ranks' images travel: a waste where no norm looks at other samples.
         sees_batch = any(isinstance(module, BATCH_NORMS) for module in network.modules())
         self._shuffles = config.shuffle_bn and (sees_batch or ranks.size == 1)
+        if self._shuffles and "reconstruction" in self.parts and ranks.on_several_machines:
+            warn(
+                f"--shuffle_bn full: the teacher's features travel between machines, up to {FEATURES_MB[network.dims]} MB "
+                "a sample and view (docs/TROUBLESHOOTING.md, Several GPUs); --shuffle_bn off sends none"
+            )
 
     def _unused_parameters(self) -> Iterator[nn.Parameter]:
         """The student's parameters that no part uses."""
@@ -135,11 +142,13 @@ class PCRL(Method):
     def _encode_keys(self, view: Tensor, shuffle: Tensor, shares: BatchShards) -> tuple[Tensor, list[Tensor]]:
         """The teacher's key and features of a view, encoded in shuffled order (MoCo's ShuffleBN)."""
         teacher = self._wrap(self.teacher)
+        needed = None if "reconstruction" in self.parts else 1  # without it the key alone
         if self._shuffles:
             inverse = torch.argsort(shuffle)
-            key, *features = (shares.permute(output, inverse) for output in teacher(shares.permute(view, shuffle)))
+            outputs = teacher(shares.permute(view, shuffle))[:needed]
+            key, *features = (shares.permute(output, inverse) for output in outputs)
         else:
-            key, *features = teacher(view)
+            key, *features = teacher(view)[:needed]
         return key, features
 
     def forward(self, batch: Batch, draws: PCRLDraws) -> StepOutput:

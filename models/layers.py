@@ -18,37 +18,47 @@ TransposedConvolution = nn.ConvTranspose2d | nn.ConvTranspose3d
 
 @dataclass(frozen=True)
 class Operators:
-    """The layer classes and functions of one dimensionality, and the memory format it is fastest in."""
+    """The layer classes and functions of one dimensionality, and the memory format it is fastest in.
 
+    Functions are looked up when they are called: apex replaces those of torch.nn.functional.
+    """
+
+    dims: int
     conv: type[nn.Conv2d] | type[nn.Conv3d]
     transposed_conv: type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]
     max_pool: type[nn.MaxPool2d] | type[nn.MaxPool3d]
     batch_norm: type[nn.BatchNorm2d] | type[nn.BatchNorm3d]
     instance_norm: type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]
-    convolve: Callable[..., Tensor]
-    convolve_transposed: Callable[..., Tensor]
     channels_last: torch.memory_format
+
+    @property
+    def convolve(self) -> Callable[..., Tensor]:
+        """``F.conv2d`` or ``F.conv3d``."""
+        return getattr(F, f"conv{self.dims}d")
+
+    @property
+    def convolve_transposed(self) -> Callable[..., Tensor]:
+        """``F.conv_transpose2d`` or ``F.conv_transpose3d``."""
+        return getattr(F, f"conv_transpose{self.dims}d")
 
 
 OPERATORS = {
     2: Operators(
+        2,
         nn.Conv2d,
         nn.ConvTranspose2d,
         nn.MaxPool2d,
         nn.BatchNorm2d,
         nn.InstanceNorm2d,
-        F.conv2d,
-        F.conv_transpose2d,
         torch.channels_last,
     ),
     3: Operators(
+        3,
         nn.Conv3d,
         nn.ConvTranspose3d,
         nn.MaxPool3d,
         nn.BatchNorm3d,
         nn.InstanceNorm3d,
-        F.conv3d,
-        F.conv_transpose3d,
         torch.channels_last_3d,
     ),
 }

@@ -85,22 +85,25 @@ def _borders(dims: int) -> Iterator[tuple[Any, Any]]:
 class _AddToBorder(torch.autograd.Function):
     """Adds ``response`` (O, 3, ..) to the borders of a map (B, O, ..), in place: the inner one of the 3 to nothing.
 
+    The map may be in half precision; the response, and so its gradient, is in float32 or more.
+
     A function of its own since autograd would copy the whole gradient for each region that is written to.
     """
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, response: Tensor) -> Tensor:
         for small, large in _borders(response.dim() - 1):
-            image[large].add_(response[small])
+            image[large].add_(response[small].to(image.dtype))
         ctx.mark_dirty(image)
         return image
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         dims = grad.dim() - 2
-        of_response = grad.new_zeros(grad.shape[1], *[3] * dims)
+        dtype = torch.promote_types(grad.dtype, torch.float32)  # sums over a border are soon too large for fp16
+        of_response = grad.new_zeros(grad.shape[1], *[3] * dims, dtype=dtype)
         for small, large in _borders(dims):
-            of_response[small] = grad[large].sum(dim=[0, *range(2, dims + 2)]).view(-1, *[1] * dims)
+            of_response[small] = grad[large].sum(dim=[0, *range(2, dims + 2)], dtype=dtype).view(-1, *[1] * dims)
         return grad, of_response
 
 
@@ -141,7 +144,7 @@ def upsample_convolve(
                 bias = inside if bias is None else bias + inside
         outputs = [operators.convolve_transposed(x, kernel, bias, stride=2, padding=1) for x in passes]
         if border is not None:
-            outputs = [cast(Tensor, _AddToBorder.apply(output, border.to(output.dtype))) for output in outputs]
+            outputs = [cast(Tensor, _AddToBorder.apply(output, border)) for output in outputs]
     if skip is not None:
         parts = skip.map(lambda x: operators.convolve(x, skip_weight, padding=1)).passes()
         outputs = [output.add_(part) for output, part in zip(outputs, parts, strict=True)]

@@ -14,12 +14,11 @@ from datasets.loader import Loader
 from datasets.registry import DATASETS, Views, list_name
 from methods import METHODS, method_spec
 from methods.base import Method
-from models.layers import OPERATORS
 from models.unet import UNetNetwork
 from options import Options
 from training.devices import Devices
 from training.evaluation import ValidationLoss
-from training.network import check_size, start_from_weight
+from training.network import check_size, in_memory_format, start_from_weight
 from training.run import TrainingJob, execute, workers_here
 from utils.console import say, warn
 from utils.errors import UserError
@@ -128,17 +127,9 @@ def build_student(
 
 def build_method(options: Options, network: UNetNetwork, n_data: int, devices: Devices, ranks: ProcessGroup) -> Method:
     """The self-supervised method around the network; ``n_data``: batches of an epoch."""
-    if channels_last(options, devices.main):
-        network = network.to(memory_format=OPERATORS[network.dims].channels_last)
+    network = in_memory_format(network, options, devices.main)
     spec = method_spec(options.model)
     return spec.build(network, options.plain(), n_data, devices.wrap, ranks).to(devices.main)
-
-
-def channels_last(options: Options, device: torch.device) -> bool:
-    """Whether ``--channels_last`` asks for that memory format; auto: where convolutions are faster in it."""
-    if options.channels_last == "auto":
-        return device.type == "cpu" or options.amp != "off"
-    return options.channels_last == "on"
 
 
 def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:

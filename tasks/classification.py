@@ -18,7 +18,7 @@ from tasks.base import Results, Task, plain_loader, training_loader
 from tasks.class_scores import ClassScores, bce_loss, class_scores, undefined
 from training.devices import Devices
 from training.evaluation import EvalResult
-from training.network import new_unet, start_from_weight
+from training.network import in_memory_format, new_unet, start_from_weight
 from training.precision import Precision
 from training.predict import predict
 from utils.console import say, warn
@@ -95,6 +95,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
     loader = training_loader(options, data.augmented, devices, ranks)
     valid_part, test_part = (plain_loader(options, part.samples, devices, ranks) for part in (data.valid, data.test))
     network, start = build_classifier(options, data)
+    network = in_memory_format(network, options, devices.main)
     frozen: list[nn.Module] = [network.unet] if options.phase == "linear" else []
     method = Supervised(network, bce_loss, frozen, ("auroc",), devices.wrap, ranks).to(devices.main)
     data.announce(options.ratio)  # late: what cannot begin is one line

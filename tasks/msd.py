@@ -20,7 +20,7 @@ from tasks.base import Results, Task, training_loader
 from tasks.dice import dice, dice_ce_loss, segment
 from training.devices import Devices
 from training.evaluation import EvalResult
-from training.network import start_from_weight
+from training.network import in_memory_format, start_from_weight
 from training.precision import Precision
 from utils.console import say
 from utils.errors import UserError
@@ -142,6 +142,7 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     loader = training_loader(options, samples, devices, ranks)
     network = build_segmenter(len(data.train[0].image), len(data.classes) + 1, options.norm, options.seed)
     start = start_from_weight(options, network, data.windows)
+    network = in_memory_format(network, options, devices.main)
     frozen = network.encoder() if options.phase == "linear" else []
     method = Supervised(network, dice_ce_loss(), frozen, ("dice",), devices.wrap, ranks).to(devices.main)
 

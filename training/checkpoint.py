@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
@@ -48,6 +49,27 @@ class Position:
         return f"epoch {self.epoch + 1}/{epochs}, step {self.step + 1}/{steps}"
 
 
+def on_cpu(value: Any, moved: dict[int, Any]) -> Any:
+    """Nested containers with all their tensors on the CPU, so that they load on any machine.
+
+    What is there twice stays one. ``moved``: what was met before, by its id; empty at first.
+    """
+    if id(value) in moved:
+        return moved[id(value)]
+    if isinstance(value, torch.Tensor):
+        result: Any = value.cpu()
+    elif isinstance(value, dict):
+        result = copy.copy(value)  # a module's state carries the versions of its layers along
+        for name in value:
+            result[name] = on_cpu(value[name], moved)
+    elif isinstance(value, list):
+        result = [on_cpu(each, moved) for each in value]
+    else:
+        return value
+    moved[id(value)] = result
+    return result
+
+
 @dataclass
 class TrainingState:
     """Everything that changes while a run goes on, but its logs."""
@@ -66,8 +88,8 @@ class TrainingState:
         return 0 < patience <= self.position.epoch - self.best_epoch
 
     def snapshot(self, options: Options, list_sha256: str, report: dict[str, Any]) -> dict[str, Any]:
-        """All that a checkpoint holds, as tensors and plain containers. All ranks must call."""
-        return {
+        """All that a checkpoint holds, as tensors on the CPU and plain containers. All ranks must call."""
+        snapshot = {
             **self.method.export(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.position.epoch,
@@ -83,6 +105,7 @@ class TrainingState:
             "opt": options.plain(),
             "run": self.run,
         }
+        return on_cpu(snapshot, {})
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Put everything back."""

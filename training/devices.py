@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +32,77 @@ def select_gpus(wanted: str | None, available: int) -> tuple[list[int], list[int
     return [n for n in numbers if n < available], [n for n in numbers if n >= available]
 
 
+def nvidia_driver() -> str:
+    """What shows that this machine has NVIDIA's driver: nvidia-smi, the kernel's module or libcuda; "" if nothing does.
+
+    None of it uses a GPU, so that it is known even where torch cannot.
+    """
+    if found := shutil.which("nvidia-smi"):
+        return found
+    if os.path.exists("/proc/driver/nvidia/version"):
+        return "/proc/driver/nvidia"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        return "libcuda.so.1"
+    except OSError:
+        return ""
+
+
+def _explain_missing(missing: Sequence[int], available: int) -> str:
+    """Why GPUs that ``--gpus`` names are not used. UserError if none is, though this machine has a driver for them."""
+    named, there = ", ".join(map(str, missing)), counted(available, "GPU")
+    if available:
+        return f"--gpus: no GPU {named} on this machine ({there} here)"
+    driver = nvidia_driver()
+    if not driver:
+        return f"--gpus: no GPU {named} on this machine ({there} here, and no NVIDIA driver)"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.version.cuda is None:
+        why = f"torch {torch.__version__} is built for the CPU; install one for CUDA (https://pytorch.org)"
+    elif visible is not None:
+        why = f"CUDA_VISIBLE_DEVICES is {visible!r}; change or unset it"
+    else:
+        why = "see what nvidia-smi says; in a container give it the GPUs, under Slurm ask for one"
+    raise UserError(
+        f"--gpus {named}: torch sees no GPU, but this machine has an NVIDIA driver ({driver}): {why}; --gpus '' takes "
+        "the CPU"
+    )
+
+
+def has_code_for(capability: tuple[int, int], built_for: Sequence[str]) -> bool:
+    """Whether a torch built for such architectures (``torch.cuda.get_arch_list()``) runs on a GPU of this capability.
+
+    ``sm_86`` runs on 8.6 and later 8.x, ``compute_90`` on 9.0 and all that is later. True where neither is named.
+    """
+    known = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name) for name in built_for]
+    targets = [(match[1], int(match[2]), int(match[3])) for match in known if match]
+    if not targets:
+        return True
+    major, minor = capability
+    return any(
+        (kind == "sm" and m == major and n <= minor) or (kind == "compute" and (m, n) <= (major, minor))
+        for kind, m, n in targets
+    )
+
+
+def check_gpus(numbers: Sequence[int]) -> None:
+    """UserError if torch cannot compute on one of these GPUs: the driver is too old for it, or the GPU too old or new.
+
+    Without it the first operation fails, with CUDA's words.
+    """
+    made_for = f"torch {torch.__version__} (CUDA {torch.version.cuda})"
+    remedy = "docs/TROUBLESHOOTING.md tells which torch is for which driver and GPU; --gpus '' takes the CPU"
+    for number in numbers:
+        try:
+            capability = torch.cuda.get_device_capability(number)
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).strip().splitlines()[0].split(". ")[0].rstrip(".")
+            raise UserError(f"GPU {number} cannot be used by {made_for}: {why}; {remedy}") from None
+        if not has_code_for(capability, torch.cuda.get_arch_list()):
+            name = f"{torch.cuda.get_device_name(number)}, compute capability {capability[0]}.{capability[1]}"
+            raise UserError(f"GPU {number} ({name}): {made_for} has no code for it; {remedy}")
+
+
 def processes_wanted(parallel: str, processes: int, gpus: str | None) -> int:
     """How many processes ``--parallel`` and ``--processes`` ask for on this machine; UserError if that cannot be."""
     if parallel == "dp":
@@ -39,29 +114,49 @@ def processes_wanted(parallel: str, processes: int, gpus: str | None) -> int:
         raise UserError("--parallel ddp without a GPU: say how many processes share the CPU with --processes N")
     if numbers and processes > len(numbers):
         raise UserError(f"--processes {processes}: one GPU each, and there are {len(numbers)} to use")
+    check_gpus(numbers)  # once, and not by each process
     return processes or len(numbers)
 
 
-class _AutocastReplica(nn.Module):
-    """A module whose replicas compute in the caller's autocast precision.
+MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of a tensor's dimensions
+
+
+def _channels_last(module: nn.Module) -> bool:
+    """Whether kernels of the module lie in memory so."""
+    return any(
+        not parameter.is_contiguous() and parameter.is_contiguous(memory_format=MEMORY_FORMATS[parameter.dim()])
+        for parameter in module.parameters()
+        if parameter.dim() in MEMORY_FORMATS
+    )
+
+
+class _Replica(nn.Module):
+    """A module whose replicas compute in the caller's autocast precision, and in the module's memory format.
 
     DataParallel runs replicas in threads of their own, and tells them whether to autocast, but not to which type:
-    they would take fp16, the default, where bf16 was meant.
+    they would take fp16, the default, where bf16 was meant. And it sends parameters flat, so that replicas have
+    contiguous kernels: their maps then follow the images (https://github.com/pytorch/pytorch/issues/37484).
     """
 
     def __init__(self, module: nn.Module, device_type: str) -> None:
         super().__init__()
         self.module, self.device_type = module, device_type
         self.enabled, self.dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+        self.channels_last = _channels_last(module)
 
     def forward(self, *inputs: Any) -> Any:
+        """``inputs``: the images, and what else the module takes."""
+        if self.channels_last:
+            images, *others = inputs
+            inputs = (images.to(memory_format=MEMORY_FORMATS[images.dim()]), *others)
         with torch.autocast(self.device_type, self.dtype, self.enabled):
             return self.module(*inputs)
 
 
 class Devices:
-    """The devices of a process. ``main`` holds the parameters; ``notes``/``warnings`` say what was chosen.
+    """The devices of a process. ``main`` holds the parameters; it is CUDA's current device from here on.
 
+    ``note``, ``advice`` (or none) and ``warnings`` say what was chosen. UserError if a GPU cannot be used.
     ``local_rank``: this process's number among those that train together on this machine, which have a GPU each.
     """
 
@@ -72,11 +167,16 @@ class Devices:
                 raise UserError(f"process {local_rank + 1} on this machine has no GPU: {len(self.numbers)} to use here")
             self.numbers = [self.numbers[local_rank]]
         self.main = torch.device("cuda", self.numbers[0]) if self.numbers else torch.device("cpu")
-        self.warnings = []
-        if missing:
-            there = f"{torch.cuda.device_count()} GPU(s) here"
-            self.warnings.append(f"--gpus: no GPU {', '.join(map(str, missing))} on this machine ({there})")
+        self.warnings = [_explain_missing(missing, torch.cuda.device_count())] if missing else []
+        self.advice = ""
+        if len(self.numbers) > 1:
+            self.advice = (
+                f"{len(self.numbers)} GPUs share this process (DataParallel), as published; --parallel ddp, a process "
+                "for each, scales better"
+            )
         if self.numbers:
+            check_gpus(self.numbers)
+            torch.cuda.set_device(self.main)
             names = [f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in self.numbers]
             self.note = f"device: {', '.join(names)}"
         else:
@@ -88,4 +188,4 @@ class Devices:
         """DataParallel over the GPUs if there are several, else the module itself. To be applied for each call."""
         if len(self.numbers) < 2:
             return module
-        return nn.DataParallel(_AutocastReplica(module, self.main.type), device_ids=self.numbers)
+        return nn.DataParallel(_Replica(module, self.main.type), device_ids=self.numbers)

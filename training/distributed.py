@@ -7,7 +7,9 @@ or many. How a run ends when one of them does:
   ``--parallel ddp``, and within torchrun's own 30 under torchrun; ranks on other machines notice when a connection
   breaks, at the latest after ``TIMEOUT``. Exit statuses are not zero, and the reason is said.
 * ProcessGroup of a launcher that was killed end with it (Linux).
-* What one rank finds wrong with the data ends all with status 2 and one line (torchrun itself then exits with 1).
+* What ends one rank, or all alike, is said once, by the first that says it: one line, and a traceback if it is a bug.
+  That rank leaves at once, without a word to the others, who may wait for it in any collective call; a launcher ends
+  those soon (torchrun itself then exits with 1).
 * Signals that ask to stop, sent to the launcher or to any rank, stop all ranks after the same step.
 """
 
@@ -22,9 +24,10 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,7 +37,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.console import mute, say
-from utils.errors import UserError, complain, flush
+from utils.cores import available_cores
+from utils.errors import complain, flush, in_words
 from utils.process_group import SINGLE, ProcessGroup
 from utils.signals import HANGUP, Stopped, heeded
 
@@ -43,6 +47,8 @@ if TYPE_CHECKING:  # a launcher starts in half the time without
 
 TIMEOUT = timedelta(minutes=10)  # of a collective call: the longest that one rank may keep the others waiting
 GRACE_S = 5.0  # for the other ranks to end by themselves once one has failed
+FIRST_SPEAKS_S = 1.0  # how long other ranks let the first one say what has ended them all
+CLAIMED, SAID = "pcrl/end claimed", "pcrl/end said"  # keys of the store that the ranks share
 LOST_CONTACT = 3  # exit status of a rank that failed because another one did
 LAUNCHER = "PCRL_LAUNCHER_PID"  # set by launch() for its ranks
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -98,8 +104,6 @@ def joined(ranks: ProcessGroup, device: torch.device) -> Iterator[None]:
         yield
         return
     _end_with_launcher()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     try:
         store = None
         if LAUNCHER in os.environ:
@@ -109,27 +113,68 @@ def joined(ranks: ProcessGroup, device: torch.device) -> Iterator[None]:
         )
         yield
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo/" in str(error)):
+        if not _lost_contact(error):
             raise
-        if ranks.first:
+        if ranks.first and not _said(0):
             reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # no C++ file and line
             complain(f"lost contact with the other ranks ({reason}): one has ended, or waits; --resume auto goes on")
         os._exit(LOST_CONTACT)  # an orderly exit could wait for the lost rank
     dist.destroy_process_group()
 
 
+def _lost_contact(error: BaseException) -> bool:
+    """Whether a rank failed since another one is gone."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
+
+
+def _store() -> dist.Store:
+    """What the launcher keeps for the ranks: to ask it waits for no other rank, as a collective call would."""
+    return dist.distributed_c10d._get_default_store()
+
+
+def _said(patience_s: float) -> bool:
+    """Whether a rank has said why it ends; waits for one that is about to. False if nobody can be asked any more."""
+    try:
+        if patience_s:
+            _store().wait([SAID], timedelta(seconds=patience_s))
+        return _store().check([SAID])
+    except (RuntimeError, ValueError):
+        return False
+
+
+def _end_alone(ranks: ProcessGroup, error: Exception) -> NoReturn:
+    """Say what ended this rank, unless another one has said what ended it, and leave. Calls nothing collective."""
+    status, words = in_words(error)
+    if not ranks.first and _said(FIRST_SPEAKS_S):  # most errors all ranks meet alike
+        end_now(status)
+    try:
+        heard = _store().add(CLAIMED, 1) > 1 and _said(FIRST_SPEAKS_S)
+    except RuntimeError:
+        heard = False
+    if not heard:
+        if status == 1:
+            traceback.print_exception(error)
+        complain(words if ranks.first else f"rank {ranks.rank}: {words}")
+        with suppress(RuntimeError):
+            _store().set(SAID, words)
+    end_now(status)
+
+
 def end_alike(ranks: ProcessGroup, work: Callable[[], None]) -> int:
-    """Do the ``work``; what ends it ends it on all ranks alike, and the first one says it. -> the exit status."""
+    """Do the ``work``; where all ranks end alike, done or stopped, the first one says it. -> the exit status.
+
+    An error need not be known to the others, so that nothing collective can follow it: this process ends here.
+    """
     status = 0
     try:
         work()
     except Stopped as stopped:
         say(str(stopped))
         status = stopped.status
-    except UserError as error:
-        if ranks.first:
-            complain(str(error))
-        status = 2
+    except Exception as error:
+        if ranks.size == 1 or _lost_contact(error):
+            raise
+        _end_alone(ranks, error)
     ranks.gather_objects(None)  # nobody leaves before it is said: launchers end the others once one has failed
     return status
 
@@ -170,7 +215,7 @@ def launch(size: int) -> int:
         "LOCAL_WORLD_SIZE": str(size),
         LAUNCHER: str(os.getpid()),
     }
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // size)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // size)))
     try:
         for rank in range(size):
             own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}

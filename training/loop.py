@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from datasets.loader import Loader
 from methods.base import Batch, Method
@@ -79,17 +81,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, float] = {}
         output = None
-        for part, size in self._micro_batches(batch, batch_size):
+        parts = list(self._micro_batches(batch, batch_size))
+        for number_of_part, (part, size) in enumerate(parts, 1):
             if output:
                 self.method.on_micro_batch_end(output)
             draws, shares, share = self.method.draw(size, rng), self.ranks.shares(size), size / batch_size
-            with self.precision.autocast():
-                output = self._forward(part, draws)
-            for name, value in output.means(shares).items():
-                terms[name] = terms.get(name, 0.0) + share * value
-            if not math.isfinite(terms["loss"]):
-                break
-            self.precision.backward(output.loss * (shares.weight * share), self.optimizer)
+            with self._gradients_stay(number_of_part < len(parts)):
+                with self.precision.autocast():
+                    output = self._forward(part, draws)
+                for name, value in output.means(shares).items():
+                    terms[name] = terms.get(name, 0.0) + share * value
+                if not math.isfinite(terms["loss"]):
+                    break
+                self.precision.backward(output.loss * (shares.weight * share), self.optimizer)
         assert output, "a batch has samples"
         loss = terms.pop("loss")
         good = math.isfinite(loss) and self.precision.update(self.optimizer)
@@ -102,6 +106,12 @@ class Trainer:
                     buffer.copy_(former)
             self._count_bad(terms, number)
         return StepResult(loss, terms, good, output.images, output.statistics)
+
+    def _gradients_stay(self, asked: bool) -> AbstractContextManager[None]:
+        """With several ranks, and if ``asked``: they sum their gradients up, each its own, and exchange them later."""
+        if asked and isinstance(self._forward, DistributedDataParallel):
+            return self._forward.no_sync()
+        return nullcontext()
 
     def _micro_batches(self, batch: Batch, batch_size: int) -> Iterator[tuple[Batch, int]]:
         """This rank's rows of each micro-batch, and its size over all ranks."""

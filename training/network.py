@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from datasets.ct.crop_records import window_in_words
 from models.build import build_unet
+from models.layers import OPERATORS
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
 from options import Options
 from training.reporting.run_record import origin
 from utils.console import say, warn
 from utils.errors import UserError
+
+Network = TypeVar("Network", bound=UNetNetwork)
 
 
 def new_unet(options: Options, shape: Sequence[int]) -> UNet:
@@ -34,6 +37,14 @@ def check_size(unet: UNet, shape: Sequence[int], data: str) -> None:
         raise UserError(
             f"{data}: images of {tuple(shape)} pixels or voxels; the network needs multiples of {multiples}"
         )
+
+
+def in_memory_format(network: Network, options: Options, device: torch.device) -> Network:
+    """The network with its kernels channels-last if ``--channels_last`` says so; auto: where that is faster."""
+    wanted = options.channels_last == "on"
+    if options.channels_last == "auto":
+        wanted = device.type == "cpu" or options.amp != "off"
+    return network.to(memory_format=OPERATORS[network.dims].channels_last) if wanted else network
 
 
 def start_from_weight(

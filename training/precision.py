@@ -98,6 +98,10 @@ class Apex:
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.amp = amp = _apex_amp()
         amp.initialize(module, optimizer, opt_level="O1", verbosity=0)
+        # Its cache of cast parameters fails when one is used twice in a step, with a torch of today (NVIDIA/apex#1227).
+        state = getattr(importlib.import_module("apex.amp._amp_state"), "_amp_state", None)
+        if handle := getattr(state, "handle", None):
+            handle._enable_caching = False
         add_suspender(amp.disable_casts)
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -25,6 +25,16 @@ def complain(message: str) -> None:
     _last_words(f"error: {message}")
 
 
+def in_words(error: Exception) -> tuple[int, str]:
+    """The exit status of a program that ends by this error, and what it says: 2 if the user can mend it, 1 if not."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        name = error.filename or "a file"
+        return 2, f"{name} cannot be written: {error.strerror}; make room and start again"
+    return 1, f"{type(error).__name__}: {error}"
+
+
 def _last_words(line: str) -> None:
     with suppress(OSError):  # nobody can hear them
         print(line, file=sys.stderr, flush=True)
@@ -55,14 +65,11 @@ def run_cli(main: Callable[[], int | None] | Callable[[], None]) -> None:
     _open_closed_streams()
     try:
         status = main() or 0
-    except UserError as error:
-        complain(str(error))
-        status = 2
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except (UserError, OSError) as error:
+        status, words = in_words(error)
+        if status == 1:
             raise
-        complain(f"{error.filename or 'a file'} cannot be written: {error.strerror}; make room and start again")
-        status = 2
+        complain(words)
     except KeyboardInterrupt as stopped:
         _last_words(str(stopped) or "stopped by the keyboard")
         status = getattr(stopped, "status", 130)

@@ -6,6 +6,7 @@ sample more than the last ones where B is no multiple of their number.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class ProcessGroup:
     def first(self) -> bool:
         """Rank 0 writes files and speaks; the others do neither."""
         return self.rank == 0
+
+    @property
+    def on_several_machines(self) -> bool:
+        """Whether a launcher started some of these processes on other machines."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) < self.size
 
     def shares(self, total: int) -> BatchShards:
         """How a batch of ``total`` samples is dealt."""

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers import OPERATORS
-from models.upconv import MAX_COMPOSED_CHANNELS, Mixture, bias_response, nearest_kernel, upsample_convolve
+from models.upconv import (
+    MAX_COMPOSED_CHANNELS,
+    Mixture,
+    _AddToBorder,
+    bias_response,
+    nearest_kernel,
+    upsample_convolve,
+)
 
 ROUNDING = 1e-12  # of float64, relative to the norm
 
@@ -115,3 +122,29 @@ def test_half_precision_rounds_the_kernel_once(transposed: bool) -> None:
         (actual,) = upsample_convolve([x], None, up, conv)
     assert actual.dtype == torch.bfloat16
     assert (actual.double() - expected).norm() < 0.005 * expected.norm()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_sums_over_a_border_do_not_overflow_in_fp16(dims: int) -> None:
+    """Each element of the gradient fits into fp16, whose largest number is 65504; their sum does not."""
+    image = torch.zeros(2, 3, *[8] * dims, dtype=torch.float16, requires_grad=True)
+    response = torch.zeros(3, *[3] * dims, requires_grad=True)
+    output = _AddToBorder.apply(image * 1, response)
+    assert output.dtype == torch.float16
+    gradient = torch.full_like(output, 30000)
+    output.backward(gradient)
+    exact = torch.zeros(2, 3, *[8] * dims, dtype=torch.float64, requires_grad=True)
+    of_exact = torch.zeros(3, *[3] * dims, dtype=torch.float64, requires_grad=True)
+    _AddToBorder.apply(exact * 1, of_exact).backward(gradient.double())
+    assert of_exact.grad.max() > 65504
+    torch.testing.assert_close(response.grad.double(), of_exact.grad)
+
+
+def test_upsampling_in_fp16_has_finite_gradients() -> None:
+    """The whole way: the gradient of the upsampling's bias is a sum over borders."""
+    up, conv = layers(2, 4, 0, transposed=True)
+    up.float(), conv.float()
+    with torch.autocast("cpu", torch.float16):
+        (output,) = upsample_convolve([torch.zeros(2, 4, 8, 8)], None, up, conv)
+    (gradient,) = torch.autograd.grad(output, up.bias, torch.full_like(output, 2000.0))
+    assert torch.isfinite(gradient).all()

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from training.devices import _AutocastReplica, processes_wanted, select_gpus
+from training.devices import _Replica, processes_wanted, select_gpus
 from utils.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_process_counts() -> None:
 def test_replicas_in_threads_keep_the_type_of_autocast() -> None:
     # DataParallel's threads know that there is autocast, but take their own default type for it.
     with torch.autocast("cpu", torch.float16):
-        replica = _AutocastReplica(torch.nn.Linear(2, 2), "cpu")
+        replica = _Replica(torch.nn.Linear(2, 2), "cpu")
     dtypes = []
 
     def work() -> None:
