@@ -112,8 +112,8 @@ class PCRL(Method):
         self._shuffles = config.shuffle_bn and (sees_batch or ranks.size == 1)
         if self._shuffles and "reconstruction" in self.parts and ranks.on_several_machines:
             warn(
-                f"--shuffle_bn full: the teacher's features travel between machines, up to {FEATURES_MB[network.dims]} MB "
-                "a sample and view (docs/TROUBLESHOOTING.md, Several GPUs); --shuffle_bn off sends none"
+                f"--shuffle_bn full: the teacher's features travel between machines, {FEATURES_MB[network.dims]} MB or "
+                "so a sample and teacher call (docs/TROUBLESHOOTING.md, Several GPUs); --shuffle_bn off sends none"
             )
 
     def _unused_parameters(self) -> Iterator[nn.Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -99,7 +100,7 @@ class Apex:
         self.amp = amp = _apex_amp()
         amp.initialize(module, optimizer, opt_level="O1", verbosity=0)
         # Its cache of cast parameters fails when one is used twice in a step, with a torch of today (NVIDIA/apex#1227).
-        state = getattr(importlib.import_module("apex.amp._amp_state"), "_amp_state", None)
+        state = getattr(sys.modules.get("apex.amp._amp_state"), "_amp_state", None)
         if handle := getattr(state, "handle", None):
             handle._enable_caching = False
         add_suspender(amp.disable_casts)
