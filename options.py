@@ -204,7 +204,10 @@ class Options:
     max_bad_steps: int = _flag(10, "optimisation", "steps in a row without a finite loss and gradient before it stops")
     moco_t: float = _flag(0.2, "optimisation", "temperature T of the contrast")
     moco_k: int = _flag(
-        16384, "optimisation", "keys in the queue; fewer only in runs of thousands of steps on few samples", type=_positive
+        16384,
+        "optimisation",
+        "keys in the queue; fewer only in runs of thousands of steps on few samples",
+        type=_positive,
     )
     moco_m: float = _flag(
         0.999, "optimisation", "momentum of the teacher at each step; with less it catches up, and features collapse"
