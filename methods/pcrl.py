@@ -113,7 +113,7 @@ class PCRL(Method):
         if self._shuffles and "reconstruction" in self.parts and ranks.on_several_machines:
             warn(
                 f"--shuffle_bn full: the teacher's features travel between machines, {FEATURES_MB[network.dims]} MB or "
-                "so a sample and teacher call (docs/TROUBLESHOOTING.md, Several GPUs); --shuffle_bn off sends none"
+                "so a sample and teacher call (docs/GPUS.md); --shuffle_bn off sends none"
             )
 
     def _unused_parameters(self) -> Iterator[nn.Parameter]:

@@ -91,7 +91,7 @@ def check_gpus(numbers: Sequence[int]) -> None:
     Without it the first operation fails, with CUDA's words.
     """
     made_for = f"torch {torch.__version__} (CUDA {torch.version.cuda})"
-    remedy = "docs/TROUBLESHOOTING.md tells which torch is for which driver and GPU; --gpus '' takes the CPU"
+    remedy = "docs/GPUS.md tells which torch is for which driver and GPU; --gpus '' takes the CPU"
     for number in numbers:
         try:
             capability = torch.cuda.get_device_capability(number)

@@ -72,7 +72,7 @@ def test_an_old_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_torch_has_no_code_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     Machine(monkeypatch, (8, 0), (7, 0))
-    expected = r"^GPU 1 \(GPU of the 2\. slot, compute capability 7\.0\): torch .* has no code for it; docs/TROUBLE"
+    expected = r"^GPU 1 \(GPU of the 2\. slot, compute capability 7\.0\): torch .* has no code for it; docs/GPUS"
     with pytest.raises(UserError, match=expected):
         Devices(None)
     assert Devices("0").main == torch.device("cuda", 0)
