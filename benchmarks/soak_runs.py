@@ -38,7 +38,7 @@ class Family:
     processes: int = 1
 
 
-IN_2D = "--n chest --train_list none --size 64 --moco_k 64 --lr 0.01"
+IN_2D = "--n chest --size 64 --moco_k 64 --lr 0.01"
 FAMILIES = (
     Family(
         "2D, float32",
@@ -72,7 +72,8 @@ def write_data(folder: Path) -> None:
     (folder / "images").mkdir()
     names = [f"{number + 1:08d}_000.png" for number in range(SAMPLES + 2)]
     for number, name in enumerate(names):
-        np.save(folder / "subset0" / f"1.2.{number}_img_0.npy", rng.random((2, 16, 16, 16), dtype=np.float32))
+        if number < SAMPLES:
+            np.save(folder / "subset0" / f"1.2.{number}_img_0.npy", rng.random((2, 16, 16, 16), dtype=np.float32))
         coarse = (rng.random((6, 6)) * 255).astype(np.uint8)
         Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(folder / "images" / name)
     for part, of_it in (("train", names[:SAMPLES]), ("valid", names[SAMPLES:])):
