@@ -93,7 +93,7 @@ def kill_once(run: Run, kind: str, rng: np.random.Generator) -> str | None:
         if run.begun() != former and it_is_time(run, kind, rows, fraction, whole):
             time.sleep(delay)
             run.kill(saving=kind == LAST)
-            return where_it_fell(run, kind)
+            return where_it_fell(run, kind) if run.process.returncode else None
         time.sleep(0.0005)
     if run.process.returncode == -signal.SIGKILL:
         return where_it_fell(run, kind)
@@ -191,7 +191,10 @@ def soak(family: Family, data: Path, folder: Path, kills: int, seed: int) -> Res
         found = different(run.output, reference.output, family)
         result.compared += 1
         result.wrong += found
-        print(f"{family.name:16} ended: {'the same bits' if not found else 'DIFFERENT: ' + ', '.join(found[:5])}")
+        print(
+            f"{family.name:16} ended: {'the same bits' if not found else 'DIFFERENT: ' + ', '.join(found[:5])}",
+            flush=True,
+        )
         shutil.rmtree(run.output)
     return result
 

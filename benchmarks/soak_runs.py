@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,15 +147,19 @@ class Run:
             targets = [pid, ranks[0]] if saving else [*ranks, pid]
             pid = targets[self.victims % len(targets)]
         self.victims += 1
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a rank that has just ended
+            os.kill(pid, signal.SIGKILL)
         self.process.wait()
         while any(map(alive, ranks)):
             time.sleep(0.01)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, in their order."""
-    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    """The processes that a process has started, in their order; none if it has ended."""
+    try:
+        return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def alive(pid: int) -> bool:
