@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 from exporting.standalone_unet3d import UNet3d
-from models.weights import bare_tensors
+from models.unet2d import BACKBONES, UNet2d
+from models.weight_files import resnet_name
+from models.weights import bare_tensors, checkpoint_options
 from utils.errors import UserError
+from utils.text import counted
 
 # Dimensions, and the library.
 TARGETS = {
@@ -24,7 +25,6 @@ TARGETS = {
     "unet3d": (3, "pytorch"),
 }
 DEFAULT_TARGET = {2: "torchvision", 3: "unet3d"}
-RESNETS = ("resnet18", "resnet34", "resnet50")
 ENCODER_2D = re.compile(r"(conv1|bn1|layer[1-4])\.")
 DECODER_2D = re.compile(r"blocks\.")
 STEM, FIRST_3D, OUTPUT_3D = "conv1.weight", "down_tr64.ops.0.conv1.weight", "out_tr.final_conv.weight"
@@ -58,14 +58,6 @@ class Portable:
         return f"unet_{self.architecture}.pt" if self.target == "smp" else f"{self.architecture}.pt"
 
 
-def checkpoint_options(checkpoint: Any) -> dict[str, Any]:
-    """The options of a run, from ``opt``: a dict in our files, an argparse.Namespace in the published code's."""
-    options = checkpoint.get("opt") if isinstance(checkpoint, Mapping) else None
-    if isinstance(options, Namespace):
-        options = vars(options)
-    return dict(options) if isinstance(options, Mapping) else {}
-
-
 def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = False) -> Portable:
     """The student of a checkpoint, or its teacher, for ``target`` (by default the one of its dimensions).
 
@@ -87,28 +79,26 @@ def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = Fa
 
 def _portable_2d(tensors: dict[str, Tensor], target: str) -> Portable:
     encoder = {name: tensor for name, tensor in tensors.items() if ENCODER_2D.match(name)}
-    architecture, in_channels = _resnet(encoder), encoder[STEM].shape[1]
+    architecture, in_channels = resnet_name(encoder), encoder[STEM].shape[1]
+    if architecture not in BACKBONES:
+        raise UserError(f"its encoder ({counted(len(encoder), 'tensor')}) is none of {', '.join(BACKBONES)}")
     if target != "smp":
         return Portable(target, architecture, encoder, in_channels)
     decoder = {f"decoder.{name}": tensor for name, tensor in tensors.items() if DECODER_2D.match(name)}
     if not decoder:
         raise UserError("holds no decoder; --target torchvision or timm takes the encoder alone")
+    with torch.device("meta"):
+        known = _shapes(UNet2d(in_channels, backbone=architecture).decoder.state_dict())
+    if _shapes(decoder) != {f"decoder.{name}": shape for name, shape in known.items()}:
+        raise UserError(
+            "its decoder is not the U-Net's that segmentation_models_pytorch has; --target torchvision or timm takes "
+            "the encoder alone"
+        )
     state = {f"encoder.{name}": tensor for name, tensor in encoder.items()} | decoder
     return Portable(target, architecture, state, in_channels, decoder=True)
 
 
-def _resnet(encoder: dict[str, Tensor]) -> str:
-    """Which of torchvision's ResNets this is, by names and shapes; the stem may have other input channels."""
-    own = _shapes(encoder) | {STEM: None}
-    for name in RESNETS:
-        with torch.device("meta"):
-            shapes = _shapes(getattr(torchvision.models, name)().state_dict()) | {STEM: None}
-        if own == {n: shape for n, shape in shapes.items() if not n.startswith("fc.")}:
-            return name
-    raise UserError(f"its encoder ({len(encoder)} tensors) is none of {', '.join(RESNETS)}")
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size | None]:
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 

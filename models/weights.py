@@ -4,87 +4,109 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torchvision
-from torch import Tensor
+from torch import Size, Tensor, nn
 
 from models.unet import UNetNetwork, load_published_state, published_state
-from models.unet2d import UNet2d
+from models.unet2d import BACKBONES, UNet2d
+from models.weight_files import (
+    ENCODERS,
+    PART,
+    STATISTICS,
+    Place,
+    contents,
+    encoders,
+    groups,
+    part_of,
+    part_pattern,
+    part_places,
+    resnet_name,
+    some,
+)
 from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
 from utils.text import counted
 
-# What a network's parts sit in, in files: DataParallel, our names, other projects'.
-WRAPPERS = re.compile(r"^((module|model|base_model|encoder|decoder|unet|backbone)\.)+")
-# The parts of a pre-trained network that tasks may do without, by their bare names in 2D and 3D.
-DECODER = re.compile(r"(blocks|segmentation_head|up_tr\d+|out_tr)\.")
-HEADS = re.compile(r"(aug_)?fc[12]\.")
+OURS = re.compile(r"^(model\.)?(encoder\.|decoder\.)?")  # what stands before the bare names in the published ones
 IMAGENET = "imagenet"  # --weight imagenet: torchvision's ResNet
-ENCODER_LAYER = "model.encoder.layer"  # of a 2D network: all that backbones differ in
-ENCODER = ("model.encoder.", "down_tr")  # of a network in 2D and 3D
 ENOUGH = 0.5  # of the encoder's convolutions: a file with fewer of them is another encoder's
+PRETRAINED = ("decoder", "output layer", "contrast head", "gate")  # parts that tasks may do without
+PLAIN_KEYS = {(), ("model",), ("state_dict",)}  # where weights lie as a rule: nothing that has to be said
+PLAIN_PREFIXES = {"", "module.", "model.encoder.", "module.model.encoder."}
 
 
-@dataclass(frozen=True)
+@dataclass
 class WeightReport:
     """Names (published) that were ``used``, those of the network that were ``missing``, and what was ``unexpected``.
 
-    ``reshaped``: those of the network that have another shape in the file. ``unneeded``: those of the unexpected ones
-    that belong to parts of pre-training which this network does without. ``made``: what the file tells of the run that
-    made it, ``opt``, ``run``, ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for a file of others.
+    ``reshaped``: those of the network that have another shape in the file. ``left``: those that would fit, of parts
+    that do not fit as a whole. ``unexpected``: names in the file, of what lies beside the tensors that were used.
+    ``unneeded``: those of them that belong to parts of pre-training which this network does without. ``notes``: where
+    in the file the weights lay, if not where they do as a rule. ``made``: what the file tells of the run that made it,
+    ``opt``, ``run``, ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for a file of others.
     """
 
-    used: list[str]
-    missing: list[str]
-    reshaped: list[str]
-    unexpected: list[str]
-    unneeded: list[str]
-    made: dict[str, Any]
+    used: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    unneeded: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    made: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        def some(names: list[str], what: str) -> str:
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            return f"{len(names)} {what}" + (f" ({shown})" if names else "")
+        def listed(names: list[str], what: str) -> str:
+            return f"{len(names)} {what}" + (f" ({some(names, 3)})" if names else "")
 
-        parts = [counted(len(self.used), "tensor") + " used"]
-        if self.missing or not self.reshaped:
-            parts.append(some(self.missing, "missing"))
+        parts = [counted(len(self.used), "tensor") + " used", *self.notes]
+        if self.missing or not (self.reshaped or self.left):
+            parts.append(listed(self.missing, "missing"))
         if self.reshaped:
-            parts.append(some(self.reshaped, "of another shape, so new"))
+            parts.append(listed(self.reshaped, "of another shape, so new"))
+        if self.left:
+            whose = " and ".join(sorted({part_of(bare_name(name)) for name in self.left}))
+            parts.append(
+                f"{whose} of another network, so new ({counted(len(self.left), 'tensor')} would fit, but a part is "
+                "taken wholly or not at all)"
+            )
         if self.unneeded:
-            decoder = "decoder" if any(DECODER.match(name) for name in self.unneeded) else ""
-            heads = "heads" if any(HEADS.match(name) for name in self.unneeded) else ""
-            whose = " and ".join(filter(None, (decoder, heads)))
+            decoder = {"decoder", "output layer"} & {part_of(name) for name in self.unneeded}
+            heads = {"contrast head", "gate"} & {part_of(name) for name in self.unneeded}
+            whose = " and ".join(["decoder"] * bool(decoder) + ["heads"] * bool(heads))
             parts.append(f"pre-training's {whose} ({counted(len(self.unneeded), 'tensor')}) not needed here")
         strange = [name for name in self.unexpected if name not in self.unneeded]
-        if strange or not (self.unneeded or self.reshaped):
-            parts.append(some(strange, "unexpected"))
+        if strange or not (self.unneeded or self.reshaped or self.left):
+            parts.append(listed(strange, "unexpected"))
         return "; ".join(parts)
 
 
 def bare_name(name: str) -> str:
-    """``module.model.encoder.conv1.weight`` -> ``conv1.weight``: the same, whoever wrote the file."""
-    return WRAPPERS.sub("", name)
-
-
-def _named_tensors(part: Any) -> dict[str, Tensor]:
-    entries = part.items() if isinstance(part, Mapping) else ()
-    return {str(name): value for name, value in entries if isinstance(value, Tensor)}
+    """A published name without its prefix: ``model.encoder.conv1.weight`` -> ``conv1.weight``."""
+    return OURS.sub("", name)
 
 
 def bare_tensors(checkpoint: Any) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's network by their bare names: of ``model``, the whole, if there is one."""
-    entries = checkpoint if isinstance(checkpoint, Mapping) else {}
-    whole, state, decoder = (_named_tensors(entries.get(key)) for key in ("model", "state_dict", "decoder_state_dict"))
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in (whole or state | decoder or _named_tensors(entries)).items():
-        bare = bare_name(name)
-        tensors[name if bare in tensors else bare] = tensor
+    """The tensors of a checkpoint's network by their bare names: its encoder, and the parts that go with it.
+
+    Empty if there is no encoder. Nothing is taken from a moving average for a network that is none.
+    """
+    found = {dims: encoders(checkpoint, dims) for dims in ENCODERS}
+    dims = max(found, key=lambda dims: len(found[dims][0].names) if found[dims] else 0)
+    if not found[dims]:
+        return {}
+    encoder = found[dims][0]
+    tensors = encoder.tensors
+    for part in PART:
+        for place in part_places(checkpoint, encoder, part_pattern(part))[:1]:
+            tensors |= place.tensors if place.averaged == encoder.averaged else {}
     return tensors
 
 
@@ -103,6 +125,14 @@ def _imagenet(network: UNetNetwork) -> dict[str, Tensor]:
         ) from None
 
 
+def checkpoint_options(checkpoint: Any) -> dict[str, Any]:
+    """The options of a run, from ``opt``: a dict in our files, an argparse.Namespace in the published code's."""
+    options = checkpoint.get("opt") if isinstance(checkpoint, Mapping) else None
+    if isinstance(options, Namespace):
+        options = vars(options)
+    return dict(options) if isinstance(options, Mapping) else {}
+
+
 def _made(checkpoint: Any) -> dict[str, Any]:
     """What a checkpoint of this project tells of its run."""
     entries = checkpoint if isinstance(checkpoint, Mapping) else {}
@@ -113,37 +143,137 @@ def _made(checkpoint: Any) -> dict[str, Any]:
 def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     """Copy into ``network`` what fits by name and shape. ``path``: a file, or IMAGENET.
 
+    Of the encoder each tensor that fits is taken; another part (decoder, output layer, heads) wholly or not at all.
     UserError if nothing fits, or the file is of a network of other dimensions or with another encoder.
     """
     checkpoint = _imagenet(network) if path == IMAGENET else torch_file.load(path)
-    tensors, made = bare_tensors(checkpoint), _made(checkpoint)
     own = published_state(network)
-    full_names = {bare_name(name): name for name in own}
-    used: dict[str, Tensor] = {}
-    reshaped, unexpected = [], []
-    for name, tensor in tensors.items():
-        target = full_names.get(name)
-        if target is None:
-            unexpected.append(name)
-        elif own[target].shape != tensor.shape:
-            reshaped.append(target)
+    names = {bare_name(name): name for name in own}
+    shapes = {bare: own[name].shape for bare, name in names.items()}
+    found = encoders(checkpoint, network.dims, {b: s for b, s in shapes.items() if part_of(b) == "encoder"})
+    _check_dims(network, path, checkpoint)
+    if not found:
+        raise _nothing_fits(network, path, checkpoint, shapes)
+    encoder = found[0]
+    _check_encoder(network, path, encoder, checkpoint, shapes)
+    report = WeightReport(made=_made(checkpoint), notes=_source(found, shapes))
+    taken = _take_encoder(encoder, shapes, report) | _take_parts(checkpoint, encoder, shapes, report)
+    load_published_state(network, own | {names[bare]: tensor for bare, tensor in taken.items()})
+    report.used = [names[bare] for bare in taken]
+    report.reshaped, report.left = ([names[bare] for bare in some_of] for some_of in (report.reshaped, report.left))
+    here = {*report.used, *report.reshaped, *report.left}
+    report.missing = [name for name in own if name not in here]
+    report.unneeded = [name for name in report.unexpected if _is_unneeded(name, shapes)]
+    _check_norm(network, path, encoder, checkpoint)
+    return report
+
+
+def _take_encoder(encoder: Place, shapes: Mapping[str, Size], report: WeightReport) -> dict[str, Tensor]:
+    """Each tensor of the encoder that fits, by its bare name."""
+    taken = {}
+    for bare, tensor in encoder.tensors.items():
+        if bare in shapes and shapes[bare] == tensor.shape:
+            taken[bare] = tensor
+        elif bare in shapes:
+            report.reshaped.append(bare)
+    return taken
+
+
+def _take_parts(checkpoint: Any, encoder: Place, shapes: Mapping[str, Size], report: WeightReport) -> dict[str, Tensor]:
+    """The other parts of the network, each from the nearest place that has the whole of it; by their bare names.
+
+    An output layer belongs to its decoder. What lies beside the used tensors is unexpected.
+    """
+    taken: dict[str, Tensor] = {}
+    looked_at = {encoder.group.keys: encoder.group}
+    known = {(encoder.group.keys, name) for bare, name in encoder.names.items() if bare in shapes}
+    averages: dict[str, list[str]] = {}
+    for part in dict.fromkeys((*PART, *map(part_of, shapes))):
+        wanted = {bare: shape for bare, shape in shapes.items() if part_of(bare) == part}
+        candidates = part_places(checkpoint, encoder, part_pattern(part)) if wanted and part != "encoder" else []
+        place = next((place for place in candidates if _is_whole(place, wanted)), None)
+        if part == "output layer" and not any(part_of(bare) == "decoder" for bare in taken):
+            place = None
+        nearest = place or (candidates[0] if candidates else None)
+        if nearest is None:
+            continue
+        known |= {(nearest.group.keys, name) for bare, name in nearest.names.items() if bare in wanted}
+        if nearest.averaged == encoder.averaged:
+            looked_at[nearest.group.keys] = nearest.group
+        if place:
+            taken |= {bare: tensor for bare, tensor in place.tensors.items() if bare in wanted}
+            if place.averaged and not encoder.averaged:
+                averages.setdefault(str(place.group.keys[-1] if place.group.keys else place.prefix), []).append(part)
         else:
-            used[target] = tensor
-    _check_dims(network, path, tensors)
-    if not used:
-        raise UserError(
-            f"{path}: none of its {len(tensors)} tensors fits this {network.dims}D network by name and shape; give a "
-            "checkpoint of pre-training, or the weights of such an encoder"
-        )
-    _check_encoder(network, path, used, made)
-    load_published_state(network, own | used)
-    missing = [name for name in own if name not in used and name not in reshaped]
-    return WeightReport(list(used), missing, reshaped, unexpected, _unneeded(unexpected, full_names), made)
+            there = {bare: tensor.shape for bare, tensor in nearest.tensors.items() if bare in wanted}
+            report.reshaped += [bare for bare, shape in there.items() if shape != wanted[bare]]
+            report.left += [bare for bare, shape in there.items() if shape == wanted[bare]]
+    report.notes += [
+        f"{' and '.join(parts)} taken from `{key}`, the moving average: the file has them nowhere else"
+        for key, parts in averages.items()
+    ]
+    report.unexpected = [
+        name.removeprefix("module.")
+        for group in looked_at.values()
+        for name in group.tensors
+        if (group.keys, name) not in known
+    ]
+    return taken
 
 
-def _check_dims(network: UNetNetwork, path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+def _is_whole(place: Place, wanted: Mapping[str, Size]) -> bool:
+    """Whether this is the part that is wanted: all its tensors, and no others, but for the statistics of norms."""
+
+    def telling(tensors: Mapping[str, Any]) -> set[str]:
+        return {bare for bare in tensors if not bare.endswith(STATISTICS)}
+
+    tensors = place.tensors
+    return telling(tensors) == telling(wanted) and all(
+        tensor.shape == wanted[bare] for bare, tensor in tensors.items() if bare in wanted
+    )
+
+
+def _is_unneeded(name: str, shapes: Mapping[str, Size]) -> bool:
+    """Whether it is of a part of pre-training that the network of these bare names does not have."""
+    part = part_of(name)
+    return part in PRETRAINED and not any(part_of(bare) == part for bare in shapes)
+
+
+def _source(found: list[Place], shapes: Mapping[str, Size]) -> list[str]:
+    """Where the encoder lay in the file, and which other one there was: unless it is where it lies as a rule."""
+    encoder, *others = found
+    notes = []
+    if encoder.group.keys not in PLAIN_KEYS or encoder.prefix not in PLAIN_PREFIXES or encoder.numbered:
+        numbers = " by the numbers of a Sequential" if encoder.numbered else ""
+        notes.append(f"taken from {encoder}{numbers}".rstrip())
+    if encoder.group.keys == ("model",):  # a checkpoint of ours: its keys are documented
+        return notes
+    whole = set(encoder.names)
+    rest = [place for place in others if set(place.names) == whole and not _same(place, encoder)]
+    if rest:
+        notes.append(f"not from {' or '.join(map(str, rest))}, which {'is' if len(rest) == 1 else 'are'} there as well")
+    return notes
+
+
+def _same(place: Place, other: Place) -> bool:
+    return all(tensor.equal(other.tensors[bare]) for bare, tensor in place.tensors.items())
+
+
+def _nothing_fits(
+    network: UNetNetwork, path: str | Path, checkpoint: Any, shapes: Mapping[str, Size], convolutions: str = ""
+) -> UserError:
+    first = [f"{bare} {tuple(shape)}" for bare, shape in shapes.items()]
+    count = sum(len(group.tensors) for group in groups(checkpoint))
+    return UserError(
+        f"{path}: {convolutions or f'none of its {count} tensors fits the encoder of this {network.dims}D network'}; "
+        f"{contents(checkpoint)}; wanted, with any prefix: {some(first, 2)}; give a checkpoint of pre-training, or the "
+        "weights of such an encoder"
+    )
+
+
+def _check_dims(network: UNetNetwork, path: str | Path, checkpoint: Any) -> None:
     """UserError if all convolutions of the file have other dimensions: some of the heads' tensors would fit."""
-    found = {tensor.ndim - 2 for tensor in tensors.values()} & {2, 3}
+    found = {tensor.ndim - 2 for group in groups(checkpoint) for tensor in group.tensors.values()} & {2, 3}
     if found and network.dims not in found:
         raise UserError(
             f"{path}: holds a {min(found)}D network, and this one is {network.dims}D; give a --weight of a "
@@ -151,27 +281,37 @@ def _check_dims(network: UNetNetwork, path: str | Path, tensors: Mapping[str, Te
         )
 
 
-def _check_encoder(network: UNetNetwork, path: str | Path, used: Collection[str], made: Mapping[str, Any]) -> None:
+def _check_encoder(
+    network: UNetNetwork, path: str | Path, encoder: Place, checkpoint: Any, shapes: Mapping[str, Size]
+) -> None:
     """UserError if the file has another encoder; a warning if it may."""
-    own = published_state(network)
-    backbone = network.unet.encoder.backbone if isinstance(network.unet, UNet2d) else ""
-    there = made.get("opt", {}).get("backbone")
-    if there and backbone and there != backbone:
-        raise UserError(f"{path}: its encoder is a {there}, not a {backbone}; give --backbone {there}")
-    convolutions = [name for name, value in own.items() if name.startswith(ENCODER) and value.ndim > 2]
-    fitting = sum(name in used for name in convolutions)
-    if fitting < ENOUGH * len(convolutions):
-        remedy = "give the --backbone of the file" if backbone else "give a file of this U-Net"
-        raise UserError(
-            f"{path}: only {fitting} of the {len(convolutions)} convolutions of this encoder are in it; {remedy}"
+    if isinstance(network.unet, UNet2d):
+        own, there = network.unet.encoder.backbone, resnet_name(encoder.tensors)
+        if there not in (None, own):
+            remedy = f"give --backbone {there}" if there in BACKBONES else f"--backbone has {', '.join(BACKBONES)}"
+            raise UserError(f"{path}: its encoder is a {there}, not a {own}; {remedy}")
+    fitting = {bare for bare, tensor in encoder.tensors.items() if shapes.get(bare) == tensor.shape}
+    wanted = [bare for bare in shapes if part_of(bare) == "encoder"]
+    convolutions = [bare for bare in wanted if len(shapes[bare]) > 2]
+    count = len(fitting & set(convolutions))
+    if not fitting or count < ENOUGH * len(convolutions):
+        few = f"only {count} of the {len(convolutions)} convolutions of this encoder are in it"
+        raise _nothing_fits(network, path, checkpoint, shapes, few * bool(fitting))
+    lost = [bare for bare in convolutions if bare not in fitting]
+    if lost:
+        warn(
+            f"{path}: {len(lost)} of the {len(convolutions)} convolutions of the encoder are not in it or have another "
+            f"shape ({some(lost, 3)}): they begin with random values"
         )
-    layers = [name for name in own if name.startswith(ENCODER_LAYER)]
-    fitting = sum(name in used for name in layers)
-    if fitting < len(layers):
-        warn(f"{path}: only {fitting} of {len(layers)} tensors of the encoder's layers fit: another --backbone's?")
 
 
-def _unneeded(unexpected: Iterable[str], bare_names: Collection[str]) -> list[str]:
-    """Those of the decoder and of the heads, if the network of ``bare_names`` has no such part."""
-    absent = [part for part in (DECODER, HEADS) if not any(map(part.match, bare_names))]
-    return [name for name in unexpected if any(part.match(name) for part in absent)]
+def _check_norm(network: UNetNetwork, path: str | Path, encoder: Place, checkpoint: Any) -> None:
+    """A warning if the file's layers were normalised otherwise: the tensors of norms fit all the same."""
+    kinds = {nn.GroupNorm: "gn", nn.InstanceNorm3d: "in", nn.BatchNorm3d: "bn", nn.BatchNorm2d: "bn"}
+    here = next(kind for module in network.modules() for norm, kind in kinds.items() if isinstance(module, norm))
+    if any(name.endswith("running_mean") for name in encoder.names):
+        there = "bn"
+    else:
+        there = checkpoint_options(checkpoint).get("norm", "gn or in")
+    if here not in there:
+        warn(f"{path}: its encoder was trained with --norm {there}, not {here}: it gives other features here")

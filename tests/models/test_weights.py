@@ -58,14 +58,17 @@ def test_published_2d_file_with_its_decoder(tmp_path: Path) -> None:
     assert all(name.startswith(("model.segmentation_head", "fc", "aug_fc")) for name in report.missing)
 
 
-def test_shapes_that_differ_are_not_used(tmp_path: Path) -> None:
+def test_an_output_layer_of_another_shape_is_not_used(tmp_path: Path) -> None:
     state = published_state(network(3))
     state["out_tr.final_conv.weight"] = torch.zeros(5, 64, 1, 1, 1)
     target = network(3)
     report = load_weights(target, save(tmp_path, {"state_dict": state}))
     assert (report.missing, report.unexpected) == ([], [])
-    assert report.reshaped == ["out_tr.final_conv.weight"]
-    assert str(report) == "113 tensors used; 1 of another shape, so new (out_tr.final_conv.weight)"
+    assert (report.reshaped, report.left) == (["out_tr.final_conv.weight"], ["out_tr.final_conv.bias"])
+    assert str(report) == (
+        "112 tensors used; 1 of another shape, so new (out_tr.final_conv.weight); output layer of another network, so "
+        "new (1 tensor would fit, but a part is taken wholly or not at all)"
+    )
 
 
 @pytest.mark.parametrize("payload", [{}, {"state_dict": {"a": torch.zeros(3)}}, [1, 2], {"epoch": 3}])
@@ -122,11 +125,11 @@ def test_network_inside_another_one(tmp_path: Path) -> None:
     state = published_state(source)
     encoder = {name: tensor for name, tensor in state.items() if name.startswith("down_")}
     wrapped = {f"module.encoder.{name}": tensor for name, tensor in encoder.items()}
-    # two tensors of one bare name: the first is used, the other is not lost from the report
+    # two tensors of one bare name: that with the others is used, the other is not lost from the report
     wrapped["module.backbone.down_tr64.ops.0.conv1.bias"] = torch.zeros(32)
     report = load_weights(target, save(tmp_path, {"state_dict": wrapped | {"module.classifier.weight": torch.ones(2)}}))
     assert set(report.used) == set(encoder)
-    assert report.unexpected == ["module.backbone.down_tr64.ops.0.conv1.bias", "classifier.weight"]
+    assert report.unexpected == ["backbone.down_tr64.ops.0.conv1.bias", "classifier.weight"]
     assert torch.equal(target.unet.down_tr64.ops[0].conv1.bias, state["down_tr64.ops.0.conv1.bias"])
 
 
@@ -140,7 +143,7 @@ def test_a_network_of_other_dimensions_is_named(tmp_path: Path, there: int, here
 
 def test_heads_without_an_encoder_are_refused(tmp_path: Path) -> None:
     state = {name: value for name, value in published_state(network(3)).items() if name.startswith("fc")}
-    with pytest.raises(UserError, match="only 0 of the 8 convolutions of this encoder are in it; give a file of this"):
+    with pytest.raises(UserError, match="none of its 4 tensors fits the encoder of this 3D"):
         load_weights(network(3), save(tmp_path, state))
 
 
