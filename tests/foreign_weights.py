@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
+import struct
+from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor
 
-from models.pcrl import build_network, published_state
+from models.pcrl import build_network
+from models.unet import published_state
 
 Tensors = dict[str, Tensor]
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -93,3 +97,15 @@ def pcrlv2(dims: int) -> Tensors:
         state[f"{prefix}{scale}.predictor_head.0.weight"] = torch.rand(2 * outputs, outputs)
         state[f"{prefix}{scale}.predictor_head.3.weight"] = torch.rand(outputs, 2 * outputs)
     return state
+
+
+def write_safetensors(path: Path, tensors: Tensors) -> None:
+    """By the format's description: a length, a header, the bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    contents, size = [tensor.numpy().tobytes() for tensor in tensors.values()], 0
+    for (name, tensor), content in zip(tensors.items(), contents, strict=True):
+        dtype = {torch.float32: "F32", torch.int64: "I64", torch.float16: "F16", torch.bool: "BOOL"}[tensor.dtype]
+        place = [size, size := size + len(content)]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": place}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(contents))
