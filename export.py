@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import utils.requirements  # noqa: F401  # first: it says which package is missing
+from exporting.snippets import CODE, code_for
 from utils.cli import Parser
 from utils.console import say
 from utils.errors import UserError, reason, run_cli
@@ -24,32 +25,6 @@ EXAMPLES = """example:
 """
 DEFINITION, CARD = "unet3d.py", "README.md"
 CHUNK = 1 << 20
-CODE = {
-    "torchvision": """import torch, torchvision
-
-network = torchvision.models.{architecture}()
-network.fc = torch.nn.Identity()
-{stem}network.load_state_dict(torch.load("{file}", weights_only=True))
-features = network.eval()(torch.zeros(2, {channels}, 224, 224))""",
-    "timm": """import timm, torch
-
-network = timm.create_model("{architecture}", num_classes=0, in_chans={channels})
-network.load_state_dict(torch.load("{file}", weights_only=True))
-features = network.eval()(torch.zeros(2, {channels}, 224, 224))""",
-    "smp": """import segmentation_models_pytorch as smp, torch
-
-network = smp.Unet("{architecture}", encoder_weights=None, in_channels={channels}, classes=1)
-weights = torch.load("{file}", weights_only=True)
-print(network.load_state_dict(weights, strict=False))  # missing: the segmentation head, which is new
-masks = network.eval()(torch.zeros(2, {channels}, 224, 224))""",
-    "unet3d": """import torch
-from unet3d import UNet3d
-
-network = UNet3d(in_channels={channels}, out_channels={out_channels}, norm="{norm}", final_act="{final_act}")
-network.load_state_dict(torch.load("{file}", weights_only=True){strict})
-features = network.eval().encode(torch.zeros(1, {channels}, 64, 64, 32))""",
-}
-STEM = "network.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)\n"
 
 
 def _parser() -> Parser:
@@ -77,21 +52,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def loading_code(portable: Portable) -> str:
-    """Lines of Python that load the file, run in its folder."""
-    channels = portable.in_channels
-    return CODE[portable.target].format(
-        architecture=portable.architecture,
-        file=portable.file,
-        channels=channels,
-        out_channels=portable.out_channels,
-        norm=portable.norm,
-        final_act=portable.final_act,
-        stem="" if channels == 3 else STEM.format(channels=channels),
-        strict="" if portable.decoder else ", strict=False",
-    )
-
-
 def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> None:
     """Write ``save``: whole or not at all."""
     from exporting import standalone_unet3d
@@ -111,17 +71,20 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
             write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
     except OSError as error:
         raise UserError(f"--save {save}: cannot be written in {save.absolute().parent}: {reason(error)}") from None
-    say(
-        f"{save}: {portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]}), {CARD}"
-    )
+    definition = [DEFINITION] if portable.dims == 3 else []
+    what = f"{portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]})"
+    say(f"{save}: {', '.join((what, *definition, CARD))}")
 
 
 def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:
-    from exporting.card import CardFacts, model_card
+    from exporting.card import CardFacts, model_card, run_facts
+    from exporting.inputs import segmentation_of
     from exporting.portable import TARGETS, checkpoint_options
     from training.reporting.run_record import read_run_record
 
     whose = "teacher (the moving average)" if teacher else "student"
+    known = content if isinstance(content, Mapping) else {}
+    options, record = checkpoint_options(content), read_run_record(checkpoint.parent, known.get("list_sha256"))
     part = "encoder and decoder" if portable.decoder else "encoder"
     facts = CardFacts(
         architecture=portable.architecture,
@@ -130,13 +93,11 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
         in_channels=portable.in_channels,
         content=f"The {part} of the {whose}: {len(portable.state)} tensors.",
         decoder=portable.decoder,
-        code=loading_code(portable),
+        code=code_for(portable, segmentation_of(options, run_facts(known, record))),
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
         source=(checkpoint.name, sha256(checkpoint)),
     )
-    known = content if isinstance(content, Mapping) else {}
-    record = read_run_record(checkpoint.parent, known.get("list_sha256"))
-    return model_card(facts, known, checkpoint_options(content), record)
+    return model_card(facts, known, options, record)
 
 
 def main() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from datasets.ct.crop_records import UNKNOWN, with_scans
+from exporting.inputs import input_in_words, segmentation_of
 from options import SEGMENTATION, telling
 from utils.text import counted
 
@@ -17,18 +18,6 @@ PHASES = {"pretask": "pre-training", "finetune": "fine-tuning", "linear": "train
 DATA = {  # what they are, and what is said where the list is not known
     "chest": ("chest X-rays", "ChestX-ray14 or images in its place"),
     "luna": ("CT or MR crops", "LUNA16 or scans in its place"),
-}
-INPUT = {
-    2: "X-rays, {channels}, sizes multiples of 32 (pre-training: {size} x {size}), values 0..1, then {normal}",
-    3: "CT or MR volumes, {channels}, axes x, y, z, sizes multiples of 8 ({phase}: {size}), {prepared}",
-}
-WINDOW_UNKNOWN = (
-    "resampled and scaled to 0..1 as the crops were; how that was is not recorded "
-    "(`preprocess/luna_pre.py`'s default: to 1 mm, clipped to -1000..1000 HU)"
-)
-NORMAL = {
-    1: "less 0.449, divided by 0.226 (the averages of ImageNet's means and standard deviations)",
-    3: "ImageNet's normalisation: less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
 }
 TEMPLATE = """---
 library_name: {library}
@@ -45,7 +34,7 @@ tags: [medical-imaging, {dims}d, {method}, {phase}]
 {code}
 ```
 
-Input: {input}.
+Input: {input}
 
 ## What made them
 
@@ -109,9 +98,8 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
     ``training.reporting.run_record.read_run_record``, for what a checkpoint of an earlier version does not have itself.
     """
     method, phase = options.get("model", "pcrl"), options.get("phase", "pretask")
-    run = _run(checkpoint, record)
+    run = run_facts(checkpoint, record)
     source, source_hash = facts.source
-    channels = counted(facts.in_channels, "channel")
     made = {
         "method": f"{method}, phase {phase}",
         "data": _data(checkpoint, options, run),
@@ -133,18 +121,25 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         title=f"{method.upper()} {PHASES.get(phase, phase)}",
         content=facts.content,
         code=facts.code,
-        input=_input(facts, channels, options, run),
+        input=input_in_words(facts.dims, facts.in_channels, options, run, PHASES.get(phase, phase)),
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
-        flags=_flags(options) or UNKNOWN,
+        flags=_flags(options, run) or UNKNOWN,
         left_out=_left_out(facts, options),
         files="\n".join(f"| `{name}` | {size} | `{digest}` |" for name, size, digest in facts.files),
     )
 
 
-def _flags(options: dict[str, Any]) -> str:
-    """As on a command line; of paths the last part alone, since a card is for others to read."""
+def _flags(options: dict[str, Any], run: Mapping[str, Any]) -> str:
+    """As on a command line; of paths the last part alone, since a card is for others to read.
+
+    Hounsfield units are left out where no channel is CT.
+    """
     words = []
+    segmentation = segmentation_of(options, run)
+    no_ct = options.get("modality") == "mr" or (segmentation and not any(segmentation["windows"]))
     for name, value in telling(options).items():
+        if no_ct and name in ("hu_min", "hu_max"):
+            continue
         text = str(value).rstrip("/").rpartition("/")[2]
         if isinstance(value, bool):
             words += [f"--{name}"] * value
@@ -153,8 +148,8 @@ def _flags(options: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def _run(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Times and data of the run, as its checkpoint has them, else as ``run.json`` does."""
+def run_facts(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Times, data and preparation of the run, as its checkpoint has them, else as ``run.json`` does."""
     run = checkpoint.get("run")
     return run if isinstance(run, Mapping) and run else {**record, **record.get("data", {})}
 
@@ -186,31 +181,6 @@ def _left_out(facts: CardFacts, options: Mapping[str, Any]) -> str:
 def _started(run: Mapping[str, Any]) -> str:
     resumed = run.get("resumed", [])
     return (run.get("started") or UNKNOWN) + (f"; resumed {', '.join(resumed)}" if resumed else "")
-
-
-def _input(facts: CardFacts, channels: str, options: dict[str, Any], run: Mapping[str, Any]) -> str:
-    """What the network wants to be given."""
-    phase = options.get("phase", "pretask")
-    normal = NORMAL.get(facts.in_channels, UNKNOWN)
-    size = options.get("size", 224) if facts.dims == 2 else " x ".join(map(str, run.get("shape", ()))) or UNKNOWN
-    prepared = _prepared(run.get("recipes", [])) if phase == "pretask" else "prepared as the flags below say"
-    words = PHASES.get(phase, phase)
-    return INPUT[facts.dims].format(channels=channels, size=size, normal=normal, phase=words, prepared=prepared)
-
-
-def _prepared(recipes: Sequence[Mapping[str, Any]]) -> str:
-    """How pre-training's crops were resampled and scaled."""
-    windows = []
-    for recipe in recipes:
-        if recipe.get("percentiles"):
-            windows.append("the percentiles {:g}..{:g} of each scan".format(*recipe["percentiles"]))
-        elif recipe.get("hu"):
-            windows.append("{}..{} HU".format(*recipe["hu"]))
-    if not windows:
-        return WINDOW_UNKNOWN
-    spacing = next(recipe["spacing_mm"] for recipe in recipes if "spacing_mm" in recipe)
-    mixed = "; the crops were not all made alike, see below" if len(recipes) > 1 else ""
-    return f"resampled to {spacing:g} mm, clipped to {' or '.join(dict.fromkeys(windows))} and scaled to 0..1{mixed}"
 
 
 def _data(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping[str, Any]) -> str:

@@ -34,8 +34,8 @@ STEM, FIRST_3D, OUTPUT_3D = "conv1.weight", "down_tr64.ops.0.conv1.weight", "out
 class Portable:
     """``state``: tensors by the names of ``target``. ``architecture``: resnet18 .. or unet3d.
 
-    ``out_channels``: of the 3D reconstruction. ``decoder``: whether ``state`` has one. ``norm`` and ``final_act``: as
-    the options of the same names.
+    ``out_channels``: of the 3D reconstruction or of the classes. ``decoder``: whether ``state`` has one. ``norm`` and
+    ``final_act``: as the options of the same names. ``segments``: whether the outputs are logits of classes.
     """
 
     target: str
@@ -46,6 +46,7 @@ class Portable:
     decoder: bool = False
     norm: str = "bn"
     final_act: str = "none"
+    segments: bool = False
 
     @property
     def dims(self) -> int:
@@ -116,7 +117,8 @@ def _portable_3d(tensors: dict[str, Tensor], options: dict[str, Any]) -> Portabl
         state = {name: tensor for name, tensor in state.items() if name.startswith("down_")}
     reconstructs = options.get("phase", "pretask") == "pretask"  # else its outputs are logits
     final_act = "sigmoid" if reconstructs and options.get("final_act") != "none" else "none"
-    return Portable("unet3d", "unet3d", state, in_channels, out_channels, not missing, norm, final_act)
+    segments = not reconstructs and not missing
+    return Portable("unet3d", "unet3d", state, in_channels, out_channels, not missing, norm, final_act, segments)
 
 
 def _norm(tensors: dict[str, Tensor], options: dict[str, Any]) -> str:

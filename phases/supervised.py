@@ -50,7 +50,7 @@ def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         evaluation = PeriodicEval(task.validate, options.val_every, options.epochs)
         finish, shape = partial(_finish, task, options), task.loader.first_sample["image"].shape[1:]
         listed = list_name(options.n, Path(options.data), options.train_list or None)
-        facts = {"shape": list(shape), "list": listed, **task.start}
+        facts = {"shape": list(shape), "list": listed, **task.facts, **task.start}
         return TrainingJob(task.method, task.loader, task.files, (0.0, 1.0), evaluation, finish, facts, task.note)
 
     execute(options, devices, ranks, build)

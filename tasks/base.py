@@ -32,9 +32,9 @@ class Task:
     """A supervised task, ready to be trained.
 
     ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once. ``start``: what is
-    known of the weights that it starts from, for a TrainingJob's ``facts``. ``validate``: the method on the valid
-    part, which chooses the epoch. ``test``: the method on the test part. Both are called with the method in evaluation
-    mode, on all ranks.
+    known of the weights that it starts from. ``facts``: how images are prepared. Both: for a TrainingJob's ``facts``.
+    ``validate``: the method on the valid part, which chooses the epoch. ``test``: the method on the test part. These
+    two are called with the method in evaluation mode, on all ranks.
     """
 
     method: Supervised
@@ -44,6 +44,7 @@ class Task:
     test: Callable[[Precision], Results]
     note: str = ""
     start: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BuildTask(Protocol):

@@ -115,7 +115,8 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
         found, loss = scores(test_part, precision)
         return classification_results(found, len(data.test.files), data.never_seen(), {"loss": loss})
 
-    return Task(method, loader, data.train.files, validate, test, data.note, start)
+    facts = {"classes": list(data.classes), "windows": list(data.windows)}
+    return Task(method, loader, data.train.files, validate, test, data.note, start, facts)
 
 
 def _named(scores: ClassScores) -> dict[str, float]:

@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.segmentation.files import Case, Description, find_cases, read_case, read_description, read_spacing
-from datasets.segmentation.msd import Patches, Recipe, Volume, load_volume
+from datasets.segmentation.files import (
+    ORIENTATION,
+    Case,
+    Description,
+    find_cases,
+    read_case,
+    read_description,
+    read_spacing,
+)
+from datasets.segmentation.msd import PERCENTILES, Patches, Recipe, Volume, load_volume
 from datasets.segmentation.splits import Split, cross_validation, read_split
 from methods.supervised import Supervised
 from models.segmenter import build_segmenter
 from options import Options
 from tasks.base import Results, Task, training_loader
-from tasks.dice import dice, dice_ce_loss, segment
+from tasks.dice import OVERLAP, dice, dice_ce_loss, segment
 from training.devices import Devices
 from training.evaluation import EvalResult
 from training.network import in_memory_format, start_from_weight
@@ -32,13 +40,33 @@ SIDED = ("left", "right")  # in the name of a class: then left and right are not
 
 @dataclass(frozen=True)
 class Data:
-    """The volumes of each part, the names of the classes from 1 on, and the windows of channels that are CT."""
+    """The volumes of each part, the names of the classes from 1 on, and how the volumes were prepared."""
 
     train: list[Volume]
     valid: list[Volume]
     test: list[Volume]
     classes: list[str]
-    windows: list[dict[str, Any]]
+    recipe: Recipe
+
+    @property
+    def windows(self) -> list[dict[str, Any]]:
+        """Of the channels that are CT."""
+        return [{"hu": window} for window in self.recipe.windows if window]
+
+    def facts(self, patch: Sequence[int]) -> dict[str, Any]:
+        """All that turns a file into what the network sees, and its outputs into a mask, plain: for the model card."""
+        windows = [list(window) if window else None for window in self.recipe.windows]
+        return {
+            "segmentation": {
+                "classes": self.classes,
+                "orientation": ORIENTATION,
+                "spacing_mm": list(self.recipe.spacing_mm),
+                "windows": windows,
+                "percentiles": list(PERCENTILES),
+                "patch": list(patch),
+                "overlap": OVERLAP,
+            }
+        }
 
 
 def choose_cases(options: Options, cases: Sequence[Case]) -> Split:
@@ -86,8 +114,7 @@ def read_data(options: Options) -> Data:
         f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
         f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm"
     )
-    windows = [{"hu": window} for window in recipe.windows if window]
-    return Data(train, valid, test, classes, windows)
+    return Data(train, valid, test, classes, recipe)
 
 
 def class_names(description: Description, volumes: Sequence[Volume]) -> list[str]:
@@ -165,4 +192,5 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     def test(precision: Precision) -> Results:
         return scores(data.test, precision).results()
 
-    return Task(method, loader, [volume.name for volume in data.train], validate, test, start=start)
+    files = [volume.name for volume in data.train]
+    return Task(method, loader, files, validate, test, start=start, facts=data.facts(patch))
