@@ -82,9 +82,10 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
     from exporting.portable import TARGETS, checkpoint_options
     from training.reporting.run_record import read_run_record
 
-    whose = "teacher (the moving average)" if teacher else "student"
     known = content if isinstance(content, Mapping) else {}
     options, record = checkpoint_options(content), read_run_record(checkpoint.parent, known.get("list_sha256"))
+    whose = "student" if options.get("phase", "pretask") == "pretask" else "trained network"
+    whose = "teacher (the moving average)" if teacher else whose
     part = "encoder and decoder" if portable.decoder else "encoder"
     facts = CardFacts(
         architecture=portable.architecture,

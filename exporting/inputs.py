@@ -79,7 +79,7 @@ def _segmentation(channels: int, options: Mapping[str, Any], run: Mapping[str, A
         "patch": " x ".join(map(str, known["patch"])) + " voxels; sizes are multiples of 8",
         "classes": ", ".join(f"{number} {name}" for number, name in enumerate(names)),
         "prediction": PREDICTED.format(patch=" x ".join(map(str, known["patch"])), overlap=known["overlap"]),
-        "Dice": "of each class on the grid of the file: 2 |P and T| / (|P| + |T|), 1 where both are empty",
+        "Dice": "of each class, on the file's grid: twice the common voxels by the sum of both; 1 if both are empty",
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"volumes as the code above prepares them, {counted(channels, 'channel')}.\n\n| | |\n|---|---|\n{lines}"
