@@ -110,3 +110,29 @@ def test_card_has_the_flags_that_meant_something(tmp_path: Path) -> None:
     parsed, warnings = parse_options(f"--{flags}".split())
     others = [warning for warning in warnings if not warning.startswith("--workers")]  # more than this machine's cores
     assert (parsed.b, parsed.epochs, others) == (4, 240, [])
+
+
+def test_card_of_a_classifier_tells_what_its_inputs_are(tmp_path: Path) -> None:
+    nodules = {"shape": [32, 32, 16], "classes": ["nodule"], "windows": [{"hu": [-1000, 400]}]}
+    card = carded(tmp_path / "a", nodules, n="nodules", phase="finetune")
+    for fact in (
+        "fine-tuning: 32 x 32 x 16), resampled to 1 mm, clipped to -1000 to 400 HU and scaled to 0..1; crops of that",
+        "It was trained to tell: nodule.",
+    ):
+        assert fact in card, fact
+    (tmp_path / "b").mkdir()
+    save_checkpoint(tmp_path / "b/checkpoint.pt", "chest", size=96)
+    content = torch.load(tmp_path / "b/checkpoint.pt", weights_only=True)
+    tuned = {"run": {"classes": ["Mass", "Hernia"]}, "opt": content["opt"] | {"phase": "finetune"}}
+    torch.save(content | tuned, tmp_path / "b/checkpoint.pt")
+    export(tmp_path / "b/checkpoint.pt", tmp_path / "b/weights", None, teacher=False)
+    card = (tmp_path / "b/weights/README.md").read_text()
+    for fact in ("96 x 96)", "resized to that size, whatever its proportions", "trained to tell: Mass, Hernia."):
+        assert fact in card, fact
+
+
+def test_card_of_an_earlier_segmenter_says_what_it_does_not_know(tmp_path: Path) -> None:
+    card = carded(tmp_path, {"shape": [16, 16, 16]}, n="msd", phase="finetune", modality="mr")
+    for fact in ("in the orientation LPS", "Spacing, intensity windows and classes are not recorded", "logits = "):
+        assert fact in card, fact
+    assert "--hu_min" not in card, "it is MR"

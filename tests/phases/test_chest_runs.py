@@ -72,7 +72,7 @@ def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
     assert results["best_epoch"] == best["epoch"] == 1 + int(np.argmax(scores))
     assert best["best"] == -max(scores)
     run_facts = torch.load(tmp_path / "out" / "pcrl_chest_finetune_1.0_2.pt", weights_only=True)["run"]
-    assert run_facts["list"] == "chest_train.txt"
+    assert (run_facts["list"], run_facts["classes"]) == ("chest_train.txt", ["class_1", "class_2"])
     assert (run_facts["weight"]["file"], run_facts["weight"]["run"]) == ("pretrained.pt", {"samples": 300})
     # a finished run that is resumed only reports again, and its checkpoint is a start for others
     assert run(tmp_path, *argv, "--epochs", 2, "--resume", "auto")[0] == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from options import Options
 from phases import PHASES
@@ -52,6 +53,8 @@ def test_balls_are_told_from_noise(crops: Path, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (results["images"], results["positives"]) == (8, {"nodule": 4})
     assert results["auroc"]["nodule"] == results["mean_auroc"] > 0.9
+    facts = torch.load(tmp_path / "out" / "best.pt", weights_only=True)["run"]
+    assert (facts["classes"], facts["windows"], facts["shape"]) == (["nodule"], [], [16, 16, 16])
 
 
 def test_the_parts_are_those_of_luna16(crops: Path) -> None:
