@@ -23,10 +23,10 @@ def test_run_record_of_another_run_is_not_believed(tmp_path: Path) -> None:
     assert "0123abcd" not in (tmp_path / "weights/README.md").read_text()
 
 
-def carded(tmp_path: Path, run: dict[str, Any], **flags: Any) -> str:
-    """The card of a 3D checkpoint that tells this of its run."""
+def carded(tmp_path: Path, run: dict[str, Any], n: str = "luna", **flags: Any) -> str:
+    """The card of a checkpoint, of a 3D network unless ``n`` is another, that tells this of its run."""
     tmp_path.mkdir(exist_ok=True)
-    save_checkpoint(tmp_path / "checkpoint.pt", "luna", **flags)
+    save_checkpoint(tmp_path / "checkpoint.pt", n, **flags)
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     torch.save(content | {"run": run}, tmp_path / "checkpoint.pt")
     export(tmp_path / "checkpoint.pt", tmp_path / "weights", None, teacher=False)
@@ -120,13 +120,7 @@ def test_card_of_a_classifier_tells_what_its_inputs_are(tmp_path: Path) -> None:
         "It was trained to tell: nodule.",
     ):
         assert fact in card, fact
-    (tmp_path / "b").mkdir()
-    save_checkpoint(tmp_path / "b/checkpoint.pt", "chest", size=96)
-    content = torch.load(tmp_path / "b/checkpoint.pt", weights_only=True)
-    tuned = {"run": {"classes": ["Mass", "Hernia"]}, "opt": content["opt"] | {"phase": "finetune"}}
-    torch.save(content | tuned, tmp_path / "b/checkpoint.pt")
-    export(tmp_path / "b/checkpoint.pt", tmp_path / "b/weights", None, teacher=False)
-    card = (tmp_path / "b/weights/README.md").read_text()
+    card = carded(tmp_path / "b", {"classes": ["Mass", "Hernia"]}, n="chest", size=96, phase="finetune")
     for fact in ("96 x 96)", "resized to that size, whatever its proportions", "trained to tell: Mass, Hernia."):
         assert fact in card, fact
 
