@@ -51,9 +51,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags |= {
         "optimizer": "adamw",
         "lr": 2e-3,
-        "epochs": 4,
+        "epochs": 6,
         "patches": 4,
-        "val_every": 4,
+        "val_every": 6,
         "hu_min": -1000,
         "hu_max": 300,
     }
