@@ -9,11 +9,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Container
+from pathlib import PurePath
 
 PAIR = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy", re.DOTALL)
 CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy", re.DOTALL)
 SUBSET = re.compile(r"subset(?P<number>\d)")  # LUNA16's folders, and ours
 SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
+LABEL_FOLDER = re.compile(  # the Decathlon and nnU-Net, TotalSegmentator, LUNA16, and what many call theirs
+    r"labels?(tr|ts|va|val)?|(gt_?|inferred_?)?segmentations?|seg-lungs-luna16|\w*masks?", re.IGNORECASE
+)
+LABEL_WORDS = {"label", "labels", "labelmap", "mask", "masks", "seg", "segmentation", "segmentations"}
 
 TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
 TRAINING_LIST = "luna_train.txt"  # the scans to train on, a uid a line
@@ -79,3 +84,18 @@ def uid_of_line(line: str, known: Container[str]) -> str:
     bare = line.strip()
     without = bare.removesuffix(HEADER)
     return next((uid for uid in (line, bare) if uid in known), without)
+
+
+def scan_suffix(name: str) -> str:
+    """The suffix of a scan's file name; "" if it has none of SCANS."""
+    return next((suffix for suffix in SCANS if name.lower().endswith(suffix)), "")
+
+
+def is_label_map(path: PurePath) -> bool:
+    """Whether a scan's file, by its path below the data, holds labels or a mask: by its folders, or a word in its name.
+
+    As in labelsTr/liver_0.nii.gz, s0001/segmentations/liver.nii.gz, case_1/segmentation.nii.gz, ManualMask.nrrd.
+    """
+    stem = path.name[: len(path.name) - len(scan_suffix(path.name))]
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", stem)}
+    return bool(words & LABEL_WORDS) or any(map(LABEL_FOLDER.fullmatch, path.parts[:-1]))

@@ -1,8 +1,7 @@
-"""Volumes from files, read by SimpleITK, whose readers let some damaged ones pass. Free of torch."""
+"""Volumes from files: by SimpleITK, whose readers let some damaged ones pass, or by our own. Free of torch."""
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from pathlib import Path
@@ -11,17 +10,51 @@ from textwrap import shorten
 import numpy as np
 import SimpleITK as sitk
 
+from datasets.ct.errors import ScanError
+from datasets.ct.grid import upright, upright_spacing
+from datasets.ct.nifti import read_nifti, read_nifti_header
 from utils.native import native_output
 
 LONGEST = 200  # characters of what a reader says
 
 
-class ScanError(Exception):
-    """A scan that cannot be used. The message is one line and says why."""
+def read_file(file: Path, nearest: bool = False) -> sitk.Image:
+    """Read the image in one file; ScanError if it cannot be read, or is cut short or corrupt.
+
+    A 3D image has axes at right angles: a sheared one is resampled (``nearest``: to the nearest voxel, for labels).
+    """
+    image = read_nifti(file) if _is_nifti(file) else _by_itk(file)
+    if image.GetDimension() == 4:
+        direction = np.reshape(image.GetDirection(), (4, 4))[:3, :3]
+        if (upright_spacing(direction, np.array(image.GetSpacing()[:3])) != image.GetSpacing()[:3]).any():
+            raise ScanError("its axes are not at right angles, and it holds several volumes: give one file each")
+    return upright(image, nearest) if image.GetDimension() == 3 else image
 
 
-def read_file(file: Path) -> sitk.Image:
-    """Read the image in one file; ScanError if it cannot be read, or is cut short or corrupt."""
+def read_spacing(file: Path) -> tuple[tuple[float, ...], np.ndarray]:
+    """Spacing (mm) of x, y, z and direction (3, 3) as :func:`read_file` gives them, from the header; ScanError."""
+    if _is_nifti(file):
+        header = read_nifti_header(file)
+        direction, spacing = header.direction, header.spacing
+    else:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        with native_output() as printed:
+            try:
+                reader.ReadImageInformation()
+            except RuntimeError as error:
+                raise ScanError(reason(file, printed(), str(error))) from None
+        dims = reader.GetDimension()
+        direction = np.reshape(reader.GetDirection(), (dims, dims))[:3, :3]
+        spacing = np.array(reader.GetSpacing()[:3])
+    return tuple(upright_spacing(direction, spacing).tolist()), direction
+
+
+def _is_nifti(file: Path) -> bool:
+    return file.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _by_itk(file: Path) -> sitk.Image:
     with native_output() as printed:
         try:
             image = sitk.ReadImage(str(file))
@@ -32,8 +65,6 @@ def read_file(file: Path) -> sitk.Image:
         if file.suffix.lower() in (".mhd", ".mha"):
             _check_spacing(file)
             _check_zlib(file, image)
-        if file.name.lower().endswith((".nii", ".nii.gz")):
-            _check_nifti(file)
     return image
 
 
@@ -73,35 +104,6 @@ def _check_zlib(file: Path, image: sitk.Image) -> None:
         checksum = int.from_bytes(stream.read(4), "big")  # the last four bytes of a zlib stream
     if checksum != zlib.adler32(sitk.GetArrayViewFromImage(image).data):
         raise ScanError(f"the compressed data of {file.name} are corrupt")
-
-
-def _check_nifti(file: Path) -> None:
-    """Raise a ScanError if a NIfTI file is shorter than its header says; ITK reads such a file without a word."""
-    info = sitk.ImageFileReader()
-    info.SetFileName(str(file))
-    info.ReadImageInformation()
-    bits = int(info.GetMetaData("bitpix"))
-    wanted = int(float(info.GetMetaData("vox_offset"))) + int(np.prod(info.GetSize())) * bits // 8
-    zipped = file.suffix.lower() == ".gz"
-    there = _unzipped_bytes(file, wanted) if zipped else file.stat().st_size
-    if there < wanted:
-        raise ScanError(f"{file.name} is cut short: it has {there} of {wanted} bytes")
-
-
-def _unzipped_bytes(file: Path, wanted: int) -> int:
-    """Length of a gzip file's content; unzips it only where its last four bytes do not confirm ``wanted``."""
-    with file.open("rb") as stream:
-        stream.seek(-4, 2)
-        if int.from_bytes(stream.read(4), "little") == wanted % 2**32:
-            return wanted
-    length = 0
-    try:
-        with gzip.open(file) as stream:
-            while chunk := stream.read1(2**20):  # read() would lose what comes before the file's end
-                length += len(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        pass  # what has come so far is what there is
-    return length
 
 
 def reason(file: Path, printed: str, error: str) -> str:

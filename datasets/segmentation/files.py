@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from datasets.ct.itk import ScanError, read_file
+from datasets.ct.errors import ScanError
+from datasets.ct.itk import read_file
+from datasets.ct.itk import read_spacing as read_file_spacing
+from datasets.layout import SCANS
 from utils.errors import UserError, reason
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 ORIENTATION = "LPS"
 DESCRIPTION = "dataset.json"
@@ -82,14 +84,14 @@ def _volumes(data: Path, folder: str) -> dict[str, Path]:
         ) from None
     found: dict[str, Path] = {}
     for name in names:
-        suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+        suffix = next((suffix for suffix in SCANS if name.lower().endswith(suffix)), None)
         if suffix:
             stem = name[: -len(suffix)]
             if stem in found:
                 raise UserError(f"--data {data}: {folder} has {stem} twice, {found[stem].name} and {name}")
             found[stem] = data / folder / name
     if not found:
-        raise UserError(f"--data {data}: {folder} holds no volumes ({', '.join(SUFFIXES)})")
+        raise UserError(f"--data {data}: {folder} holds no volumes ({', '.join(SCANS)})")
     return found
 
 
@@ -102,23 +104,45 @@ def read_description(data: Path) -> Description:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         labels, channels = content.get("labels"), content.get("channel_names", content.get("modality"))
         if labels is not None:  # {"1": name} in the Decathlon, {name: 1} in nnU-Net
+            _check_labels(labels)
             pairs = [(int(a), str(b)) if str(a).isdigit() else (int(b), str(a)) for a, b in labels.items()]
             numbers, names = zip(*sorted(pairs), strict=True)
             if numbers != tuple(range(len(numbers))) or len(numbers) < 2:
                 raise ValueError(f"the labels are {', '.join(map(str, numbers))}, not 0 (background), 1, ...")
             labels = list(names[1:])
         if channels is not None:
-            channels = [str(name).strip().upper() == "CT" for _, name in sorted(channels.items())]
+            channels = [str(name).strip().upper() == "CT" for _, name in sorted(channels.items(), key=_number)]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     return Description(labels, channels)
+
+
+def _check_labels(labels: dict[str, Any]) -> None:
+    """Raise a ValueError at what nnU-Net has beyond classes: regions, and voxels that nobody has labelled."""
+    regions = [name for name, number in labels.items() if isinstance(number, list)]
+    if regions:
+        raise ValueError(
+            f"regions of several classes ({', '.join(regions)}) are not supported; give each class a name and a number "
+            f"of its own"
+        )
+    names = {str(a if not str(a).isdigit() else b).strip().lower() for a, b in labels.items()}
+    if "ignore" in names:
+        raise ValueError(
+            "the label ignore is not supported: its voxels would be learnt as a class; give them a class, or leave "
+            "these cases out"
+        )
+
+
+def _number(channel: tuple[str, Any]) -> int:
+    """By number, not as text: 10 comes after 2."""
+    return int(channel[0])
 
 
 def read_case(case: Case) -> RawCase:
     """Read a case's files; UserError if they are damaged or do not fit together."""
     try:
         channels = [channel for path in case.images for channel in _channels(read_file(path))]
-        label, *more = _channels(read_file(case.label))
+        label, *more = _channels(read_file(case.label, nearest=True))
         if more:
             raise ValueError("its label has more than one channel")
         for image in channels:
@@ -126,20 +150,20 @@ def read_case(case: Case) -> RawCase:
         _check_same_grid(label, channels[0], "image and label")
         return RawCase(np.stack([_array(image) for image in channels]), _classes(label), channels[0].GetSpacing())
     except (ScanError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{case.label.parent.parent}: the case {case.name}: {' '.join(str(error).split())}") from None
+        raise _unreadable(case, error) from None
 
 
 def read_spacing(case: Case) -> tuple[float, ...]:
     """The spacing in mm of a case's image, of x, y and z, from the header alone."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(case.images[0]))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise UserError(f"{case.images[0]} cannot be read: it is damaged or of another kind") from None
-    dims = reader.GetDimension()
-    direction = np.reshape(reader.GetDirection(), (dims, dims))[:3, :3]
-    return tuple(float(reader.GetSpacing()[axis]) for axis in np.abs(direction).argmax(axis=1))
+        spacing, direction = read_file_spacing(case.images[0])
+    except ScanError as error:
+        raise _unreadable(case, error) from None
+    return tuple(spacing[axis] for axis in np.abs(direction).argmax(axis=1))
+
+
+def _unreadable(case: Case, error: Exception) -> UserError:
+    return UserError(f"{case.label.parent.parent}: the case {case.name}: {' '.join(str(error).split())}")
 
 
 def _channels(image: sitk.Image) -> list[sitk.Image]:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import SimpleITK as sitk
+from datasets.layout import SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
+from utils.console import say, warn
+from utils.errors import UserError, reason
+from utils.text import counted
 
-from datasets.layout import SUBSET, subset_folder, uid_on_disk
-from utils.errors import UserError
-from utils.native import native_output
-
-SUFFIXES = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")
+NOT_DICOM = (".npy", ".json", ".txt", ".csv", ".png", ".jpg", ".raw", ".zraw", ".gz", ".zip", ".pt", ".md")  # unopened
+NAMED = 3  # files that a line names of many
 
 
 @dataclass(frozen=True)
 class Scan:
     """One scan: where its pairs go (``subset``, ``uid``) and where it comes from.
 
-    ``files`` is one file, or the slices of a DICOM series in order. ``problem`` says why it cannot be
+    ``files`` is one file, or the slices of a DICOM series in any order. ``problem`` says why it cannot be
     used, where finding it has shown that already.
     """
 
@@ -36,23 +36,50 @@ class Scan:
         return f"{subset_folder(self.subset)}/{self.uid}"
 
 
+@dataclass
+class _Found:
+    """Scans, and what was met beside them."""
+
+    scans: list[Scan] = field(default_factory=list)
+    labels: list[Path] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder below the data: the subset it belongs to (None: none), the names of its files."""
+
+    path: Path
+    subset: int | None
+    names: tuple[str, ...]
+
+
 def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
     """All scans below ``data``, or those of the subset ``fold``; sorted, with uids that differ.
 
-    Where ``data`` holds folders named subset0..9 with scans in them, as LUNA16 does, only these count.
-    Otherwise all scans below ``data`` belong to subset 0. The uid is the file's name or the DICOM
-    SeriesInstanceUID; where two scans share it, it is the path below ``data``.
+    Where folders named subset0..9 with scans in them lie below ``data``, as LUNA16 has them, only these count.
+    Otherwise all scans belong to subset 0. The uid is the file's name or the DICOM SeriesInstanceUID; where two scans
+    share it, it is the path below ``data``. Links to folders are followed, hidden folders and files are not. Label maps
+    and DICOM objects without an image of the body are passed over; one line counts them.
 
     Raises:
         UserError: no such folder, no scan in it, or none of that fold.
     """
     if not data.is_dir():
         raise UserError(f"--data {data}: no such folder")
-    folders = sorted(path for path in data.iterdir() if SUBSET.fullmatch(path.name) and path.is_dir())
-    scans = [scan for folder in folders for scan in _scans_below(folder, int(folder.name[-1]))]
-    scans = _with_different_uids(scans or list(_scans_below(data, 0)), data)
+    folders = list(_folders(data, data, None, set()))
+    found = _search([folder for folder in folders if folder.subset is not None], data)
+    if found.scans:
+        _tell_outside([folder for folder in folders if folder.subset is None], data)
+    else:
+        found = _search([replace(folder, subset=0) for folder in folders], data)
+    scans = _with_different_uids(found.scans, data)
+    passed = _passed_over(found, data)
     if not scans:
-        raise UserError(f"--data {data}: no scan found; it should hold {', '.join(SUFFIXES)} files or DICOM series")
+        what = f"no scan found; it should hold {', '.join(SCANS)} files or DICOM series"
+        raise UserError(f"--data {data}: {what}" + (f" ({passed})" if passed else ""))
+    if passed:
+        say(passed)
     chosen = [scan for scan in scans if fold in (None, scan.subset)]
     if not chosen:
         there = ", ".join(str(subset) for subset in sorted({scan.subset for scan in scans}))
@@ -60,46 +87,93 @@ def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
     return sorted(chosen, key=lambda scan: (scan.subset, scan.uid))
 
 
-def _scans_below(top: Path, subset: int) -> Iterator[Scan]:
-    for folder, _, names in os.walk(top):
-        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-        for file in files:
-            if suffix := _suffix(file):
-                yield Scan(subset, file.name[: -len(suffix)], (file,))
-        slices = [file for file in files if not _suffix(file) and _is_dicom(file)]
-        if slices:
-            yield from _series(Path(folder), slices, subset)
-
-
-def _suffix(file: Path) -> str:
-    return next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), "")
-
-
-def _is_dicom(file: Path) -> bool:
-    if file.name == "DICOMDIR":  # an index of other files
-        return False
+def _folders(folder: Path, data: Path, subset: int | None, seen: set[str]) -> Iterator[_Folder]:
+    """The folder and all below it, each once, whatever links lead to it; what is a folder's own comes before links."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
     try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+        with os.scandir(folder) as listed:
+            entries = sorted(
+                (entry for entry in listed if not entry.name.startswith(".")), key=lambda entry: entry.name
+            )
+    except OSError as error:
+        raise UserError(f"--data {data}: {folder} cannot be read: {reason(error)}") from None
+    below = [entry for entry in entries if not scan_suffix(entry.name) and entry.is_dir()]
+    names = {entry.name for entry in entries} - {entry.name for entry in below}
+    yield _Folder(folder, subset, tuple(sorted(names)))
+    for entry in sorted(below, key=lambda entry: (entry.is_symlink(), entry.name)):
+        match = SUBSET.fullmatch(entry.name)
+        yield from _folders(Path(entry.path), data, int(match["number"]) if match else subset, seen)
 
 
-def _series(folder: Path, slices: list[Path], subset: int) -> Iterator[Scan]:
-    """The DICOM series of one folder, then a broken one if some of its files belong to none."""
-    reader = sitk.ImageSeriesReader
-    with native_output():
-        series = {
-            uid: [Path(file) for file in reader.GetGDCMSeriesFileNames(str(folder), uid)]
-            for uid in reader.GetGDCMSeriesIDs(str(folder))
-        }
-    for uid, files in series.items():
-        yield Scan(subset, uid.strip() or folder.name, tuple(files))  # anonymised files may lack the uid
-    readable = {file.name for files in series.values() for file in files}
-    unreadable = tuple(file for file in slices if file.name not in readable)
-    if unreadable:
-        problem = f"{len(unreadable)} DICOM files cannot be read, the first is {unreadable[0].name}"
-        yield Scan(subset, f"{folder.name}_unreadable", unreadable, problem)
+def _search(folders: Sequence[_Folder], data: Path) -> _Found:
+    found = _Found()
+    seen = {os.path.realpath(folder.path) for folder in folders}  # folders, then files that links lead to
+    for folder in folders:
+        others = []
+        for name in folder.names:
+            file = folder.path / name
+            suffix = scan_suffix(name)
+            if file.is_symlink():
+                real = os.path.realpath(file)
+                if real in seen or os.path.dirname(real) in seen:  # it counts where it lies
+                    continue
+                seen.add(real)
+            if not suffix:
+                others.append(file)
+            elif is_label_map(file.relative_to(data)):
+                found.labels.append(file)
+            else:
+                found.scans.append(Scan(folder.subset or 0, name[: -len(suffix)], (file,)))
+        _search_dicom(folder, [file for file in others if file.suffix.lower() not in NOT_DICOM], found)
+    return found
+
+
+def _search_dicom(folder: _Folder, files: list[Path], found: _Found) -> None:
+    """The DICOM series of one folder, then a broken one if some of its files cannot be read."""
+    if not files:
+        return
+    from preprocess.volumes.series import find_series  # here: pydicom takes a third of a second to load
+
+    there = find_series(files)
+    subset = folder.subset or 0
+    for uid, slices in there.series:
+        found.scans.append(Scan(subset, uid or folder.path.name, slices))  # anonymised files may lack the uid
+    found.passed_over += there.passed_over
+    if there.left_out:
+        warn(
+            f"{folder.path}: left out of their series, being localizers or of another size or orientation: "
+            f"{_listed(there.left_out)}"
+        )
+    if there.unreadable:
+        files = [file for file, _ in there.unreadable]
+        why = there.unreadable[0][1]
+        problem = f"{len(files)} DICOM files cannot be read, the first is {files[0].name} ({why})"
+        found.scans.append(Scan(subset, f"{folder.path.name}_unreadable", tuple(files), problem))
+
+
+def _passed_over(found: _Found, data: Path) -> str:
+    """One line on what holds no image of the body; "" if nothing does."""
+    kinds = [f"{count} {kind}" for kind, count in sorted(found.passed_over.items())]
+    if found.labels:
+        maps = counted(len(found.labels), "label map")
+        kinds.append(f"{maps} (by name: {found.labels[0].relative_to(data)}{', ...' * (len(found.labels) > 1)})")
+    return f"passed over, since they hold no volume of the body: {', '.join(kinds)}" if kinds else ""
+
+
+def _tell_outside(folders: Sequence[_Folder], data: Path) -> None:
+    """Warn of scans that are not in a subset while others are; DICOM is not looked for."""
+    files = [folder.path / name for folder in folders for name in folder.names if scan_suffix(name)]
+    files = [file for file in files if not is_label_map(file.relative_to(data))]
+    if files:
+        warn(f"{counted(len(files), 'scan')} outside of the subset folders are left out: {_listed(files)}")
+
+
+def _listed(files: Sequence[Path]) -> str:
+    names = [file.name for file in files]
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _with_different_uids(scans: list[Scan], data: Path) -> list[Scan]:

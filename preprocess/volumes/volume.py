@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from datasets.ct.itk import ScanError, read_file, reason
+from datasets.ct.errors import ScanError
+from datasets.ct.grid import upright
+from datasets.ct.itk import read_file
+from datasets.layout import SCANS
 from preprocess.volumes.files import Scan
-from utils.native import native_output
 
 OUTSIDE_HU = -1000  # the value beyond the scan's edge: air
 MAX_EXTENT_MM = 3000  # a scan of more than that has a wrong spacing
-UNEVEN = 0.1  # slices of a series may differ this much in distance, as a part of the usual distance
 
 
 def read_image(scan: Scan) -> sitk.Image:
@@ -121,37 +122,12 @@ def _between(low: np.ndarray, high: np.ndarray, fraction: np.ndarray) -> np.ndar
 
 
 def _read_files(files: tuple[Path, ...]) -> sitk.Image:
-    if len(files) == 1:
+    """A file of its own kind, or DICOM: the slices of a series, or one file of several frames."""
+    if len(files) == 1 and files[0].name.lower().endswith(SCANS):
         return read_file(files[0])
-    with native_output() as printed:
-        try:
-            return _read_series(files)
-        except RuntimeError as error:
-            raise ScanError(reason(files[0], printed(), str(error))) from None
+    from datasets.ct.dicom_series import read_series  # here: pydicom takes a third of a second to load
 
-
-def _read_series(files: tuple[Path, ...]) -> sitk.Image:
-    """Read the slices of a DICOM series, and see that none is missing between them."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in files])
-    reader.MetaDataDictionaryArrayUpdateOn()
-    image = reader.Execute()
-    tag = "0020|0032"  # image position (patient), mm
-    if all(reader.HasMetaDataKey(k, tag) for k in range(len(files))):
-        corners = np.array([reader.GetMetaData(k, tag).split("\\") for k in range(len(files))], float)
-        check_slice_distances(np.linalg.norm(np.diff(corners, axis=0), axis=1))
-    return image
-
-
-def check_slice_distances(distances: np.ndarray) -> None:
-    """Raise a ScanError if the distances (mm) between neighbouring slices differ: slices are missing or doubled."""
-    usual = float(np.median(distances))
-    odd = distances[np.abs(distances - usual) > UNEVEN * usual]
-    if usual == 0 or len(odd):
-        raise ScanError(
-            f"slices are missing or doubled: {len(odd)} of {len(distances)} distances between slices are not "
-            f"the usual {usual:g} mm, e.g. {odd[0] if len(odd) else usual:g} mm"
-        )
+    return upright(read_series(files))
 
 
 def _by(sizes: Iterable[float]) -> str:

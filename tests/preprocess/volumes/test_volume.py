@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from datasets.ct.dicom_series import check_slice_distances
+from datasets.ct.errors import ScanError
 from preprocess.volumes.files import Scan, find_scans
-from preprocess.volumes.volume import ScanError, check_slice_distances, read_image, resample, shape_at_1mm
+from preprocess.volumes.volume import read_image, resample, shape_at_1mm
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError
 
