@@ -37,7 +37,7 @@ def plane(
 
 
 def dataset(values: np.ndarray, sop: str = CT, series: str = "1.2.3", **tags: Any) -> Dataset:
-    """A DICOM object of 16-bit values (rows, columns) or (frames, rows, columns); ``tags`` that are None are left out."""
+    """A DICOM object of 16-bit values (rows, columns) or (frames, rows, columns); ``tags`` of None are left out."""
     new = Dataset()
     new.file_meta = FileMetaDataset()
     new.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -50,12 +50,12 @@ def dataset(values: np.ndarray, sop: str = CT, series: str = "1.2.3", **tags: An
         new.NumberOfFrames = len(values)
     new.SamplesPerPixel, new.PhotometricInterpretation = 1, "MONOCHROME2"
     new.BitsAllocated, new.BitsStored, new.HighBit, new.PixelRepresentation = 16, 16, 15, 0
-    new.PixelSpacing = SPACING[::-1]
+    new.PixelSpacing = list(SPACING[::-1])
     new.RescaleSlope, new.RescaleIntercept = 1, -1024
     new.PixelData = (values.astype("<i4") + 1024).astype("<u2").tobytes()
     for name, value in tags.items():
         if value is None:
-            delattr(new, name)
+            new.pop(name, None)
         else:
             setattr(new, name, value)
     return new
@@ -89,7 +89,7 @@ def write_series(
             "InstanceNumber": number + 1,
         }
         new = dataset(plane(corner, orientation=orientation), **(own | tags))
-        files.append(save(folder / f"{(number * 5) % len(places):03}.dcm", new, preamble))
+        files.append(save(folder / f"{(number * 11) % len(places):03}.dcm", new, preamble))
     return files
 
 
@@ -99,7 +99,7 @@ def enhanced(places: np.ndarray, rescale: Sequence[tuple[float, float]] | None =
     stored = np.stack([(plane(corner) - b) / a for corner, (a, b) in zip(places, rescale, strict=True)])
     new = dataset(np.rint(stored) - 1024, ENHANCED_CT, PixelSpacing=None, RescaleSlope=None, RescaleIntercept=None)
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, orientation.ImageOrientationPatient = SPACING[::-1], AXIAL
+    measures.PixelSpacing, orientation.ImageOrientationPatient = list(SPACING[::-1]), list(AXIAL)
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
     new.SharedFunctionalGroupsSequence = [shared]
     new.PerFrameFunctionalGroupsSequence = []
