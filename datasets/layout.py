@@ -18,7 +18,7 @@ SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre
 LABEL_FOLDER = re.compile(  # the Decathlon and nnU-Net, TotalSegmentator, LUNA16, and what many call theirs
     r"labels?(tr|ts|va|val)?|(gt_?|inferred_?)?segmentations?|seg-lungs-luna16|\w*masks?", re.IGNORECASE
 )
-LABEL_WORDS = {"label", "labels", "labelmap", "mask", "masks", "seg", "segmentation", "segmentations"}
+LABEL_WORDS = {"label", "labels", "labelmap", "mask", "masks", "seg", "segmentation", "segmentations", "gt"}
 
 TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
 TRAINING_LIST = "luna_train.txt"  # the scans to train on, a uid a line

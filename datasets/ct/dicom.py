@@ -6,10 +6,12 @@ A slice is a file of a classic series or a frame of a multi-frame file; both are
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pydicom
@@ -79,6 +81,23 @@ class DicomFile:
     slices: tuple[Slice, ...] = ()
 
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _quietly(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Without pydicom's warnings, of which values that break the standard's rules have one each."""
+
+    @wraps(function)
+    def call(*given: Given.args, **named: Given.kwargs) -> Result:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return function(*given, **named)
+
+    return call
+
+
+@_quietly
 def is_dicom(file: Path) -> bool:
     """Whether a file looks like DICOM: by its preamble, or by its first elements where it has none."""
     try:
@@ -102,6 +121,7 @@ def is_dicom(file: Path) -> bool:
         return False
 
 
+@_quietly
 def read_dicom_file(path: Path) -> DicomFile:
     """What a DICOM file says of itself, pixels left aside; ScanError if it cannot be read or is cut short."""
     with path.open("rb") as stream:
@@ -120,6 +140,7 @@ def read_dicom_file(path: Path) -> DicomFile:
     return DicomFile(path, str(dataset.get("SeriesInstanceUID") or ""), "", slices)
 
 
+@_quietly
 def read_stored(path: Path) -> np.ndarray:
     """The numbers in a file as they are stored, (frames, rows, columns), without slope and intercept."""
     dataset = _parsed(path, path)

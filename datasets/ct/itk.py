@@ -24,10 +24,6 @@ def read_file(file: Path, nearest: bool = False) -> sitk.Image:
     A 3D image has axes at right angles: a sheared one is resampled (``nearest``: to the nearest voxel, for labels).
     """
     image = read_nifti(file) if _is_nifti(file) else _by_itk(file)
-    if image.GetDimension() == 4:
-        direction = np.reshape(image.GetDirection(), (4, 4))[:3, :3]
-        if (upright_spacing(direction, np.array(image.GetSpacing()[:3])) != image.GetSpacing()[:3]).any():
-            raise ScanError("its axes are not at right angles, and it holds several volumes: give one file each")
     return upright(image, nearest) if image.GetDimension() == 3 else image
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from datasets.ct.errors import ScanError
+from datasets.ct.grid import upright
 from datasets.ct.itk import read_file
 from datasets.ct.itk import read_spacing as read_file_spacing
 from datasets.layout import SCANS
@@ -141,8 +142,8 @@ def _number(channel: tuple[str, Any]) -> int:
 def read_case(case: Case) -> RawCase:
     """Read a case's files; UserError if they are damaged or do not fit together."""
     try:
-        channels = [channel for path in case.images for channel in _channels(read_file(path))]
-        label, *more = _channels(read_file(case.label, nearest=True))
+        channels = [channel for path in case.images for channel in _channels(path)]
+        label, *more = _channels(case.label, nearest=True)
         if more:
             raise ValueError("its label has more than one channel")
         for image in channels:
@@ -166,10 +167,11 @@ def _unreadable(case: Case, error: Exception) -> UserError:
     return UserError(f"{case.label.parent.parent}: the case {case.name}: {' '.join(str(error).split())}")
 
 
-def _channels(image: sitk.Image) -> list[sitk.Image]:
-    """The 3D images of one number a voxel that an image holds, all in ORIENTATION."""
+def _channels(path: Path, nearest: bool = False) -> list[sitk.Image]:
+    """The 3D images of one number a voxel that a file holds, all in ORIENTATION; ``nearest``: of labels."""
+    image = read_file(path, nearest)
     if image.GetDimension() == 4:
-        images = [image[:, :, :, index] for index in range(image.GetSize()[3])]
+        images = [upright(image[:, :, :, index], nearest) for index in range(image.GetSize()[3])]
     elif image.GetDimension() == 3:
         count = image.GetNumberOfComponentsPerPixel()
         images = [image] if count == 1 else [sitk.VectorIndexSelectionCast(image, index) for index in range(count)]

@@ -65,4 +65,4 @@ def _add_series(found: Folder, uid: str, headers: Sequence[DicomFile]) -> None:
 
 
 def _uid(header: DicomFile) -> str:
-    return re.sub(r"[^\w.-]", "", header.series)
+    return re.sub(r"[^A-Za-z0-9.]", "", header.series)  # as GDCM names series

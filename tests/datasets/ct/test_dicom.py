@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import RLELossless
 
 from preprocess.volumes.files import find_scans
 from preprocess.volumes.volume import read_image
@@ -142,6 +143,18 @@ def test_frames_are_put_in_order_each_with_its_own_slope(tmp_path: Path) -> None
     stored = values.pixel_array.astype(float)
     by_hand = [stored[k] * rescale[k][0] + rescale[k][1] for k in np.argsort(order)]
     np.testing.assert_array_equal(voxels, np.stack(by_hand))
+
+
+def test_compressed_frames_are_rescaled_alike(tmp_path: Path) -> None:
+    rescale = [(1.0 + number % 3, -1024.0 - 8 * number) for number in range(14)]
+    new = enhanced(corners(14), rescale)
+    save(tmp_path / "plain" / "a.dcm", new)
+    new.compress(RLELossless)
+    new.save_as((tmp_path / "a.dcm"), enforce_file_format=True)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "a.dcm").rename(tmp_path / "packed" / "a.dcm")
+    plain, packed = (sitk.GetArrayFromImage(read(tmp_path / name)) for name in ("plain", "packed"))
+    np.testing.assert_array_equal(packed, plain)
 
 
 def test_frames_that_do_not_all_say_where_they_lie_are_refused(tmp_path: Path) -> None:

@@ -146,6 +146,48 @@ def test_zipped_or_not_counts_by_content(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sitk.GetArrayFromImage(read(tmp_path / name)).T, noise())
 
 
+# -- the other formats, written and read by hand --------------------------------------------------------------------
+
+META = """ObjectType = Image
+NDims = 3
+BinaryData = True
+BinaryDataByteOrderMSB = False
+CompressedData = False
+TransformMatrix = 0 1 0 -1 0 0 0 0 1
+Offset = -10.5 20 30
+ElementSpacing = 1.5 2 3
+DimSize = 9 8 7
+ElementType = MET_SHORT
+ElementDataFile = {data}
+"""
+NRRD = """NRRD0005
+type: int16
+dimension: 3
+space: right-anterior-superior
+sizes: 9 8 7
+space directions: (0,-1.5,0) (2,0,0) (0,0,3)
+endian: little
+encoding: raw
+space origin: (10.5,-20,30)
+
+"""
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.mha", "a.nrrd"])
+def test_values_and_places_of_the_other_formats(tmp_path: Path, name: str) -> None:
+    voxels = (noise().astype(np.int32) * 50 - 3000).astype("<i2")
+    data = voxels.tobytes(order="F")  # x runs fastest
+    header = NRRD if name == "a.nrrd" else META.format(data="a.raw" if name == "a.mhd" else "LOCAL")
+    if name == "a.mhd":
+        (tmp_path / "a.raw").write_bytes(data)
+    (tmp_path / name).write_bytes(header.encode() + (b"" if name == "a.mhd" else data))
+    image = read(tmp_path / name)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, voxels)
+    assert image.GetSpacing() == pytest.approx((1.5, 2, 3))
+    # x steps go to the back, y steps to the right, in ITK's LPS
+    assert image.TransformIndexToPhysicalPoint((2, 3, 4)) == pytest.approx((-10.5 - 6, 20 + 3, 30 + 12))
+
+
 # -- axes that are not at right angles -----------------------------------------------------------------------------
 
 
