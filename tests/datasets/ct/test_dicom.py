@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -285,8 +284,10 @@ def test_a_real_series_equals_its_files_one_by_one() -> None:
         pytest.skip("needs the real CT in ../shared/data, which is no part of the project")
     files = [pydicom.dcmread(file) for file in folder.iterdir()]
     files.sort(key=lambda one: one.ImagePositionPatient[2])
-    expected = np.stack([one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept) for one in files])
     image = read(folder)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
+    for place in (0, 7, 19):
+        one = files[place]
+        expected = one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept)
+        np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image)[place], expected)
     assert image.GetOrigin() == pytest.approx([float(value) for value in files[0].ImagePositionPatient])
-    assert re.fullmatch(r"\(1\.0, 0\.0, 0\.0, 0\.0, 1\.0, 0\.0, 0\.0, 0\.0, 1\.0\)", str(image.GetDirection()))
+    assert image.GetDirection() == pytest.approx(np.eye(3).ravel())

@@ -84,7 +84,7 @@ def test_channels_of_a_sheared_4d_file_are_upright_too(tmp_path: Path) -> None:
     one = read_case(case).image
     voxels = np.asarray(nibabel.load(case.images[0]).dataobj)
     nibabel.Nifti1Image(np.stack([voxels, voxels * 2], axis=-1), affine).to_filename(case.images[0])
-    np.testing.assert_array_equal(read_case(case).image, np.concatenate([one, one * 2]))
+    np.testing.assert_allclose(read_case(case).image, np.concatenate([one, one * 2]), atol=1)
 
 
 def test_a_header_that_is_no_use_is_told_with_the_case(tmp_path: Path) -> None:
