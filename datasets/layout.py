@@ -18,6 +18,8 @@ SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre
 LABEL_FOLDER = re.compile(  # the Decathlon and nnU-Net, TotalSegmentator, LUNA16, and what many call theirs
     r"labels?(tr|ts|va|val)?|(gt_?|inferred_?)?segmentations?|seg-lungs-luna16|\w*masks?", re.IGNORECASE
 )
+IMAGE_FOLDER = re.compile(r"(image|img|scan|volume)s?(tr|ts|va|val)?|ct|mri?", re.IGNORECASE)
+LABELS_ALONE = re.compile(r"labels(tr|ts|va|val)|seg-lungs-luna16", re.IGNORECASE)  # whatever lies in them
 LABEL_WORDS = {"label", "labels", "labelmap", "mask", "masks", "seg", "segmentation", "segmentations", "gt"}
 
 TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
@@ -92,10 +94,17 @@ def scan_suffix(name: str) -> str:
 
 
 def is_label_map(path: PurePath) -> bool:
-    """Whether a scan's file, by its path below the data, holds labels or a mask: by its folders, or a word in its name.
+    """Whether a scan's file, by its path below the data, holds labels or a mask: by a word in its name, or its folders.
 
-    As in labelsTr/liver_0.nii.gz, s0001/segmentations/liver.nii.gz, case_1/segmentation.nii.gz, ManualMask.nrrd.
+    As in labelsTr/liver_0.nii.gz, s0001/segmentations/liver.nii.gz, case_1/segmentation.nii.gz, ManualMask.nrrd. Of
+    folders the innermost counts that is known: segmentation/imagesTr/liver_0.nii.gz is none.
     """
     stem = path.name[: len(path.name) - len(scan_suffix(path.name))]
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", stem)}
-    return bool(words & LABEL_WORDS) or any(map(LABEL_FOLDER.fullmatch, path.parts[:-1]))
+    if LABEL_WORDS & {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", stem)}:
+        return True
+    for folder in reversed(path.parts[:-1]):
+        if IMAGE_FOLDER.fullmatch(folder):
+            return False
+        if LABEL_FOLDER.fullmatch(folder):
+            return True
+    return False

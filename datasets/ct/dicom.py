@@ -40,6 +40,7 @@ NO_IMAGE = {  # objects that hold no image of the body, by their SOP class or it
 }
 MODALITIES = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG"}  # the same where the SOP class is missing
 FIRST_ELEMENTS = (b"\x02\x00", b"\x08\x00")  # the groups that a file without preamble begins with, little endian
+LONGEST = 200  # characters of what a reader says
 SPACE = 0.01  # of the pixels' size and the cosines of directions: what differs less is the same
 CORNERS = ("ImagePositionPatient", "ImageOrientationPatient")
 SINGLE, MULTIPLE = f"{STORAGE}.7", f"{STORAGE}.7.3"  # secondary capture: no reader rescales its values
@@ -124,20 +125,23 @@ def is_dicom(file: Path) -> bool:
 @_quietly
 def read_dicom_file(path: Path) -> DicomFile:
     """What a DICOM file says of itself, pixels left aside; ScanError if it cannot be read or is cut short."""
-    with path.open("rb") as stream:
-        dataset = _parsed(path, stream, stop_before_pixels=True)
-        other = _other(dataset)
-        if other or not dataset.get("Rows"):
-            name = UID(str(dataset.get("SOPClassUID") or "")).name
-            if not other and (not name or name.endswith("Image Storage")):
-                raise ScanError(f"{path.name} cannot be read: it has no size of an image (Rows)")
-            return DicomFile(path, "", other or "object without pixels")
-        _check_length(path, dataset, stream.tell())
     try:
-        slices = tuple(_slices(path, dataset))
-    except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise ScanError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from None
-    return DicomFile(path, str(dataset.get("SeriesInstanceUID") or ""), "", slices)
+        with path.open("rb") as stream:
+            dataset = _parsed(path, stream, stop_before_pixels=True)
+            return _described(path, dataset, stream.tell())
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _described(path: Path, dataset: Dataset, pixels_at: int) -> DicomFile:
+    other = _other(dataset)
+    if other or not dataset.get("Rows"):
+        name = UID(str(dataset.get("SOPClassUID") or "")).name
+        if not other and (not name or name.endswith("Image Storage")):
+            raise ScanError(f"{path.name} cannot be read: it has no size of an image (Rows)")
+        return DicomFile(path, "", other or "object without pixels")
+    _check_length(path, dataset, pixels_at)
+    return DicomFile(path, str(dataset.get("SeriesInstanceUID") or ""), "", tuple(_slices(path, dataset)))
 
 
 @_quietly
@@ -151,12 +155,14 @@ def read_stored(path: Path) -> np.ndarray:
     try:
         syntax = dataset.file_meta.TransferSyntaxUID
         values = _by_gdcm(dataset) if syntax.is_encapsulated else dataset.pixel_array
-    except RuntimeError as error:
-        text = " ".join(str(error).split()).rpartition("ERROR: ")[2]
-        raise ScanError(f"the pixels of {path.name} cannot be read: {text[:200]}") from None
-    except (ValueError, AttributeError, TypeError, NotImplementedError, KeyError) as error:
-        raise ScanError(f"the pixels of {path.name} cannot be read: {' '.join(str(error).split())[:200]}") from None
-    return values.reshape(-1, *values.shape[-2:])
+        return values.reshape(-1, *values.shape[-2:])
+    except Exception as error:  # pydicom and GDCM meet damaged pixels with exceptions of all kinds
+        raise _unreadable(path, error, "the pixels of ") from None
+
+
+def _unreadable(path: Path, error: Exception, what: str = "") -> ScanError:
+    text = " ".join(str(error).split()).rpartition("ERROR: ")[2]
+    return ScanError(f"{what}{path.name} cannot be read: {text[:LONGEST] or type(error).__name__}")
 
 
 def _parsed(path: Path, source: Any, **more: Any) -> Dataset:
@@ -165,7 +171,7 @@ def _parsed(path: Path, source: Any, **more: Any) -> Dataset:
         dataset = pydicom.dcmread(source, force=True, **more)
         dataset.get("SOPClassUID"), dataset.get("Rows")
     except Exception as error:  # pydicom meets damaged files with exceptions of all kinds
-        raise ScanError(f"{path.name} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise _unreadable(path, error) from None
     if "TransferSyntaxUID" not in dataset.file_meta:  # no meta header: implicit VR little endian is the default
         implicit = dataset.original_encoding[0] is not False
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from datasets.layout import SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
+from datasets.layout import LABELS_ALONE, SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
 from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted
@@ -123,12 +123,17 @@ def _search(folders: Sequence[_Folder], data: Path) -> _Found:
                 seen.add(real)
             if not suffix:
                 others.append(file)
-            elif is_label_map(file.relative_to(data)):
+            elif _is_label_map(file, data):
                 found.labels.append(file)
             else:
                 found.scans.append(Scan(folder.subset or 0, name[: -len(suffix)], (file,)))
         _search_dicom(folder, [file for file in others if file.suffix.lower() not in NOT_DICOM], found)
     return found
+
+
+def _is_label_map(file: Path, data: Path) -> bool:
+    """Below ``data``, or in a folder of labels that is given itself."""
+    return is_label_map(file.relative_to(data)) or bool(LABELS_ALONE.fullmatch(data.resolve().name))
 
 
 def _search_dicom(folder: _Folder, files: list[Path], found: _Found) -> None:
@@ -166,7 +171,7 @@ def _passed_over(found: _Found, data: Path) -> str:
 def _tell_outside(folders: Sequence[_Folder], data: Path) -> None:
     """Warn of scans that are not in a subset while others are; DICOM is not looked for."""
     files = [folder.path / name for folder in folders for name in folder.names if scan_suffix(name)]
-    files = [file for file in files if not is_label_map(file.relative_to(data))]
+    files = [file for file in files if not _is_label_map(file, data)]
     if files:
         warn(f"{counted(len(files), 'scan')} outside of the subset folders are left out: {_listed(files)}")
 

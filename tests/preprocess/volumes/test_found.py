@@ -69,6 +69,8 @@ def test_label_maps_are_known_by_their_names(path: str) -> None:
         "img/img0001.nii.gz",
         "brain_masked.nii.gz",
         "sega/segovia.nii",
+        "segmentation/imagesTr/lung_001.nii.gz",
+        "masks/ct/a.nii",
     ],
 )
 def test_scans_are_no_label_maps(path: str) -> None:
@@ -89,6 +91,8 @@ def test_nothing_but_label_maps_is_one_line(tmp_path: Path) -> None:
     write(tmp_path / "labelsTr" / "a.nii.gz", TINY)
     with pytest.raises(UserError, match=r"no scan found.*1 label map \(by name: labelsTr/a.nii.gz\)"):
         find_scans(tmp_path)
+    with pytest.raises(UserError, match=r"no scan found.*1 label map \(by name: a.nii.gz\)"):
+        find_scans(tmp_path / "labelsTr")
 
 
 def test_dicom_objects_without_an_image_are_passed_over(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
