@@ -100,7 +100,7 @@ def _folders(folder: Path, data: Path, subset: int | None, seen: set[str]) -> It
             )
     except OSError as error:
         raise UserError(f"--data {data}: {folder} cannot be read: {reason(error)}") from None
-    below = [entry for entry in entries if not scan_suffix(entry.name) and entry.is_dir()]
+    below = [entry for entry in entries if not scan_suffix(entry.name) and os.path.isdir(entry.path)]
     names = {entry.name for entry in entries} - {entry.name for entry in below}
     yield _Folder(folder, subset, tuple(sorted(names)))
     for entry in sorted(below, key=lambda entry: (entry.is_symlink(), entry.name)):

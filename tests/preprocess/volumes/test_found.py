@@ -137,6 +137,8 @@ def test_links_are_followed_and_nothing_counts_twice(tmp_path: Path) -> None:
     (data / "linked_again").symlink_to(tmp_path / "elsewhere")
     (data / "own" / "circle").symlink_to(data)
     (data / "again.nii.gz").symlink_to(data / "own" / "b.nii.gz")
+    (data / "nowhere").symlink_to(tmp_path / "not there")
+    (data / "itself").symlink_to(data / "itself")
     for name in ("c.nrrd", "d.nrrd"):
         (data / name).symlink_to(tmp_path / "store" / "c.nrrd")
     assert names(data) == ["subset0/a", "subset0/b", "subset0/c"]
