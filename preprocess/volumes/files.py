@@ -116,7 +116,7 @@ def _search(folders: Sequence[_Folder], data: Path) -> _Found:
         for name in folder.names:
             file = folder.path / name
             suffix = scan_suffix(name)
-            if file.is_symlink():
+            if file.is_symlink() and os.path.exists(file):  # a link to nowhere is a scan that is missing
                 real = os.path.realpath(file)
                 if real in seen or os.path.dirname(real) in seen:  # it counts where it lies
                     continue

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets.ct.errors import ScanError
 from datasets.layout import is_label_map
 from preprocess.volumes.files import find_scans
 from preprocess.volumes.volume import read_image
@@ -142,6 +143,15 @@ def test_links_are_followed_and_nothing_counts_twice(tmp_path: Path) -> None:
     for name in ("c.nrrd", "d.nrrd"):
         (data / name).symlink_to(tmp_path / "store" / "c.nrrd")
     assert names(data) == ["subset0/a", "subset0/b", "subset0/c"]
+
+
+def test_a_link_to_nowhere_is_a_scan_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.mhd").symlink_to(tmp_path / "gone.mhd")
+    (tmp_path / "b.mhd").symlink_to(tmp_path / "b.mhd")
+    for scan in find_scans(tmp_path):
+        with pytest.raises(ScanError, match=r"[ab].mhd is missing"):
+            read_image(scan)
+    assert names(tmp_path) == ["subset0/a", "subset0/b"]
 
 
 def test_a_subset_may_be_a_link(tmp_path: Path) -> None:
