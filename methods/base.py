@@ -71,6 +71,13 @@ class Method(nn.Module, ABC):
     panels: Sequence[Panel] = ()
     headings: Mapping[str, str] = MappingProxyType({})
 
+    def begin(self, epoch: int, epochs: int) -> None:
+        """Called before an epoch (the first is 0), also where a run goes on within it: set what follows a schedule."""
+
+    def score(self, losses: Mapping[str, float]) -> float:
+        """What held-out data are judged by, the lower the better; ``losses``: means of the loss and of the terms."""
+        return losses["loss"]
+
     @abstractmethod
     def draw(self, batch_size: int, rng: np.random.Generator) -> Any:
         """Draw all random numbers of one step; ``batch_size``: the samples of all ranks."""

@@ -16,11 +16,17 @@ UNET_PREFIX = "unet."
 
 
 class UNet(nn.Module, ABC):
-    """``dims``, ``feature_channels`` (shallow to deep), ``size_multiple`` (of the image, per axis) are its data."""
+    """Its data: ``dims``, ``size_multiple`` (of the image, per axis), and the channels of its maps.
+
+    ``feature_channels``: of the encoder's features, shallow to deep. ``map_channels``: of the decoder's blocks, deep to
+    shallow. ``skips``: whether the decoder reads the encoder's features; if not, the deepest one alone.
+    """
 
     dims: int
     feature_channels: tuple[int, ...]
+    map_channels: tuple[int, ...]
     size_multiple: tuple[int, ...]
+    skips: bool
 
     @abstractmethod
     def encode(self, image: Tensor) -> list[Tensor]:
@@ -56,12 +62,20 @@ class UNet(nn.Module, ABC):
     def drop_decoder(self) -> None:
         """Keep what ``encode`` needs; decoding is then no longer possible."""
 
-    def _decode(self, features: Sequence[Mixture]) -> list[Tensor]:
-        *skips, deepest = features
-        passes = deepest.passes()
+    def decode_maps(self, passes: list[Tensor], skips: Sequence[Mixture] = ()) -> Iterator[list[Tensor]]:
+        """The maps of each block, deep to shallow: (B, C, ...) of every pass.
+
+        ``passes``: deepest features, which may differ in batch and size where there are no skips. ``skips``: what the
+        blocks read beside, shallow to deep; none in a U-Net without skips. Passes share what a kernel costs to prepare.
+        """
         for block, skip in zip_longest(self.up_blocks(), reversed(skips)):
             passes = block(passes, skip)
-        return [self.output_layer()(x) for x in passes]
+            yield passes
+
+    def _decode(self, features: Sequence[Mixture]) -> list[Tensor]:
+        *skips, deepest = features
+        *_, maps = self.decode_maps(deepest.passes(), skips if self.skips else ())
+        return [self.output_layer()(x) for x in maps]
 
 
 class UNetNetwork(nn.Module):
@@ -72,14 +86,15 @@ class UNetNetwork(nn.Module):
         self.unet = unet
         self.dims = unet.dims
 
+    def published_name(self, name: str) -> str:
+        """What an entry of the state dict is called in files: `model.encoder...` in 2D, `down_tr64...` in 3D."""
+        prefix = PUBLISHED_PREFIX[self.dims]
+        return prefix + name.removeprefix(UNET_PREFIX) if name.startswith(UNET_PREFIX) else name
+
 
 def published_state(network: UNetNetwork) -> dict[str, Tensor]:
-    """The network's state dict under the published names (`model.encoder...` in 2D, `down_tr64...` in 3D)."""
-    prefix = PUBLISHED_PREFIX[network.dims]
-    return {
-        prefix + name.removeprefix(UNET_PREFIX) if name.startswith(UNET_PREFIX) else name: tensor
-        for name, tensor in network.state_dict().items()
-    }
+    """The network's state dict under the published names."""
+    return {network.published_name(name): tensor for name, tensor in network.state_dict().items()}
 
 
 def checkpoint_weights(network: UNetNetwork) -> dict[str, dict[str, Tensor]]:

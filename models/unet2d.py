@@ -74,15 +74,15 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The blocks, deep to shallow; the last one has no skip."""
+    """The blocks, deep to shallow; the last one has no skip, and none has if not ``skips``."""
 
-    def __init__(self, encoder_channels: Sequence[int]) -> None:
+    def __init__(self, encoder_channels: Sequence[int], skips: bool = True) -> None:
         super().__init__()
         deep_to_shallow = list(reversed(encoder_channels))
         inputs = [deep_to_shallow[0], *DECODER_CHANNELS[:-1]]
-        skips = [*deep_to_shallow[1:], 0]
+        skip_channels = [*deep_to_shallow[1:], 0] if skips else [0] * len(inputs)
         self.blocks = nn.ModuleList(
-            DecoderBlock(*channels) for channels in zip(inputs, skips, DECODER_CHANNELS, strict=True)
+            DecoderBlock(*channels) for channels in zip(inputs, skip_channels, DECODER_CHANNELS, strict=True)
         )
 
 
@@ -90,15 +90,22 @@ class UNet2d(UNet):
     """ResNet U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the image's size."""
 
     dims = 2
+    map_channels = DECODER_CHANNELS
     size_multiple = (32, 32)
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, final_act: str = "none", backbone: str = "resnet18"
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        final_act: str = "none",
+        backbone: str = "resnet18",
+        skips: bool = True,
     ) -> None:
         super().__init__()
+        self.skips = skips
         self.encoder = ResNetEncoder(in_channels, backbone)
         self.feature_channels = self.encoder.channels
-        self.decoder = Decoder(self.feature_channels)
+        self.decoder = Decoder(self.feature_channels, skips)
         output = nn.Conv2d(DECODER_CHANNELS[-1], out_channels, 3, padding=1)
         nn.init.xavier_uniform_(output.weight)
         nn.init.zeros_(output.bias)  # type: ignore[arg-type]  # there is one

@@ -18,9 +18,9 @@ DIMS = 3
 BROKEN_IN_BF16 = 2
 
 
-def bf16_is_broken(x: Tensor) -> bool:
-    """Whether convolutions of (B, C, x, y, z) must be computed in float32."""
-    return x.device.type == "cpu" and x.shape[2] == BROKEN_IN_BF16 and torch.is_autocast_enabled("cpu")
+def bf16_is_broken(x: Tensor, upsampled: int = 1) -> bool:
+    """Whether convolutions of (B, C, x, y, z), ``upsampled`` so many times, must be computed in float32."""
+    return x.device.type == "cpu" and x.shape[2] * upsampled == BROKEN_IN_BF16 and torch.is_autocast_enabled("cpu")
 
 
 class ConvNormReLU(nn.Module):
@@ -66,18 +66,18 @@ class DownTransition(nn.Module):
 
 
 class UpTransition(nn.Module):
-    """Transposed conv 2x2x2/2 that keeps its channels, joined with the skip, two convolutions."""
+    """Transposed conv 2x2x2/2 that keeps its channels, joined with the skip (if any), two convolutions."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: str) -> None:
         super().__init__()
         self.up_conv = OPERATORS[DIMS].transposed_conv(in_channels, in_channels, kernel_size=2, stride=2)
         self.ops = ConvPair(in_channels + skip_channels, out_channels, out_channels, norm)
 
-    def forward(self, passes: list[Tensor], skip: Mixture) -> list[Tensor]:
+    def forward(self, passes: list[Tensor], skip: Mixture | None) -> list[Tensor]:
         """The passes' maps (B, C, x, y, z) and the mixture of their skips -> (B, out_channels, 2x, 2y, 2z) each."""
-        if bf16_is_broken(skip.own):
+        if any(bf16_is_broken(x, upsampled=2) for x in passes):
             with torch.autocast("cpu", enabled=False):
-                return self([x.float() for x in passes], skip.map(Tensor.float))
+                return self([x.float() for x in passes], skip and skip.map(Tensor.float))
         first, _ = self.ops.layers()
         return [self.ops.after_first(x) for x in upsample_convolve(passes, skip, self.up_conv, first.conv1)]
 
@@ -99,20 +99,27 @@ class UNet3d(UNet):
 
     dims = 3
     feature_channels = (64, 128, 256, 512)
+    map_channels = (256, 128, 64)
     size_multiple = (8, 8, 8)
 
     def __init__(
-        self, in_channels: int = 1, out_channels: int = 1, norm: str = "bn", final_act: str = "sigmoid"
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        norm: str = "bn",
+        final_act: str = "sigmoid",
+        skips: bool = True,
     ) -> None:
         super().__init__()
+        self.skips = skips
         self.pool = OPERATORS[DIMS].max_pool(2)
         self.down_tr64 = DownTransition(in_channels, 32, 64, norm)
         self.down_tr128 = DownTransition(64, 64, 128, norm)
         self.down_tr256 = DownTransition(128, 128, 256, norm)
         self.down_tr512 = DownTransition(256, 256, 512, norm)
-        self.up_tr256 = UpTransition(512, 256, 256, norm)
-        self.up_tr128 = UpTransition(256, 128, 128, norm)
-        self.up_tr64 = UpTransition(128, 64, 64, norm)
+        self.up_tr256 = UpTransition(512, 256 * skips, 256, norm)
+        self.up_tr128 = UpTransition(256, 128 * skips, 128, norm)
+        self.up_tr64 = UpTransition(128, 64 * skips, 64, norm)
         self.out_tr = OutputTransition(64, out_channels, final_act)
 
     def encode(self, volume: Tensor) -> list[Tensor]:

@@ -36,7 +36,7 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """By the losses on data that is not trained on, every so many epochs."""
+    """By the method's score of its losses on data that is not trained on, every so many epochs."""
 
     loader: Loader
     every: int
@@ -47,7 +47,7 @@ class ValidationLoss:
 
     def __call__(self, method: Method, precision: Precision) -> EvalResult:
         losses = validate(method, self.loader, precision, self.seed)
-        return EvalResult(losses["loss"], losses)
+        return EvalResult(method.score(losses), losses)
 
 
 @torch.no_grad()

@@ -151,6 +151,7 @@ def train(
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
         set_lr(trainer.optimizer, epoch_lr)
+        trainer.method.begin(epoch, epochs)
         started = time.perf_counter()
         for batch in loader.epoch(epoch, position.step):
             fetched = time.perf_counter()

@@ -1,0 +1,187 @@
+"""One PCRLv2 training step: restoration and siamese comparison at the scales of a U-Net without skips.
+
+Zhou et al., "A Unified Visual Information Preservation Framework for Self-supervised Pre-training in Medical Image
+Analysis", TPAMI 2023 (arXiv 2301.00772). One network, no teacher, no queue, no mixup.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.base import Batch, Method, StepOutput
+from models.pcrl import load_published_state, published_state
+from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, enlarge
+from models.unet2d import UNet2d
+from utils.errors import UserError
+from utils.full_precision import full_precision
+from utils.process_group import SINGLE, ProcessGroup
+
+MAX_LOCALS = 32  # local views of an image: as many scales are drawn, whether there are so many or not
+SHOWN = 4  # samples whose restorations are kept as pictures
+
+
+@dataclass(frozen=True)
+class PCRLv2Draws:
+    """The random numbers of one step, equal on all ranks.
+
+    ``scales``: of the comparison of the views, then for each local view that with view 1 and that with view 2.
+    """
+
+    scales: tuple[int, ...]
+
+    @classmethod
+    def sample(cls, scales: int, rng: np.random.Generator) -> PCRLv2Draws:
+        """Draw uniformly from so many scales, for as many local views as there may be."""
+        return cls(tuple(rng.integers(0, scales, 1 + 2 * MAX_LOCALS).tolist()))
+
+
+def compare(a: Vectors, b: Vectors) -> Tensor:
+    """SimSiam's loss of two views' vectors (B, C): minus the mean cosine of each prediction with the other's projection.
+
+    Projections are targets: they have no gradient here. The cosine's norms are at least 1e-8.
+    """
+    towards_b = F.cosine_similarity(a.prediction, b.projection.detach(), dim=1, eps=1e-8).mean()
+    towards_a = F.cosine_similarity(b.prediction, a.projection.detach(), dim=1, eps=1e-8).mean()
+    return -(towards_b + towards_a) / 2
+
+
+class PCRLv2(Method):
+    """The network and its losses. ``forward`` is one training step.
+
+    ``wrap`` makes the network parallel (DataParallel); it is applied for calls only, so names stay clean. ``ranks``: the
+    processes that train together, each with its part of the batch.
+    """
+
+    headline = ("restoration", "comparison", "local")
+    min_samples = 2  # of a device: the vectors are normalised over the batch
+
+    def __init__(
+        self,
+        network: PCRLv2Network,
+        wrap: Callable[[nn.Module], Callable[..., Any]] = lambda module: module,
+        ranks: ProcessGroup = SINGLE,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.ranks = ranks
+        self._wrap = wrap
+        self.beta = 1.0
+
+    def begin(self, epoch: int, epochs: int) -> None:
+        """The deep restoration fades out: its weight falls from 1 to 0 along a half cosine."""
+        self.beta = (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+    def draw(self, batch_size: int, rng: np.random.Generator) -> PCRLv2Draws:
+        return PCRLv2Draws.sample(len(self.network.heads), rng)
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        return self.network.parameters()
+
+    def forward(self, batch: Batch, draws: PCRLv2Draws) -> StepOutput:
+        """One step on this rank's ``input1 input2 gt1`` (B, C, ...) and ``locals`` (B, L, C, ...).
+
+        The loss is restoration + comparison + local + beta * deep. View 1 alone is restored.
+        """
+        target, local_views = batch["gt1"], batch["locals"]
+        _check_sizes(*local_views.shape[:2])
+        scale, *local_scales = draws.scales
+
+        # 1. The network sees view 1, view 2 and all local views, in this order.
+        out: Outputs = self._wrap(self.network)(batch["input1"], batch["input2"], local_views, scale)
+        with full_precision(target.device):
+            view1, view2, locals_ = (_exact(each, target.dtype) for each in (out.view1, out.view2, out.locals))
+
+            # 2. and 3. The views are compared at one scale.
+            comparison = compare(view1[scale], view2[scale])
+
+            # 4. Each local view is compared with both views, each time at a scale of its own.
+            pairs = [(view, number) for number in range(local_views.shape[1]) for view in (view1, view2)]
+            calls = [
+                compare(view[at], Vectors(locals_[at].projection[:, number], locals_[at].prediction[:, number]))
+                for (view, number), at in zip(pairs, local_scales, strict=False)
+            ]
+            local = torch.stack(calls).mean()
+
+            # 5. View 1 is restored by the whole network, and from the map of the scale of step 3.
+            restored, from_scale = out.restored.to(target.dtype), out.restorations[scale].to(target.dtype)
+            restoration = F.mse_loss(restored, target)
+            deep = F.mse_loss(enlarge(from_scale, target.shape[2:]), target)
+
+            # 6. The loss. Heads of scales that were not drawn have a gradient of zero: they decay, and no rank waits.
+            idle = torch.stack([parameter.sum() for parameter in self.network.heads.parameters()]).sum()
+            loss = restoration + comparison + local + self.beta * deep + 0 * idle
+        terms = {"restoration": restoration, "comparison": comparison, "local": local, "deep": deep}
+        return StepOutput(
+            loss=loss,
+            terms={name: value.detach() for name, value in terms.items()},
+            images=_pictures(batch, out),
+            statistics={"feature_spread": _spread(view1[0].projection)},
+        )
+
+    def score(self, losses: Mapping[str, float]) -> float:
+        """The loss with the deep restoration at its full weight, else every later epoch would be a better one."""
+        return losses["loss"] + (1 - self.beta) * losses["deep"]
+
+    def commit(self, output: StepOutput) -> None:
+        """Nothing follows the optimizer's step."""
+
+    def export(self) -> dict[str, Any]:
+        """``model``: the network under the published names. ``state_dict``, ``decoder_state_dict``: as PCRL's.
+
+        ``rank_buffers``: where there are several ranks, the running statistics of each, in rank order.
+        """
+        model, unet = published_state(self.network), self.network.unet
+        weights: dict[str, Any] = {"state_dict": model}
+        if isinstance(unet, UNet2d):
+            weights = {"state_dict": unet.encoder.state_dict(), "decoder_state_dict": unet.decoder.state_dict()}
+        if self.ranks.size > 1:
+            own = {name: buffer.cpu() for name, buffer in self.named_buffers()}
+            weights["rank_buffers"] = self.ranks.gather_objects(own)
+        return weights | {"model": model}
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        load_published_state(self.network, checkpoint["model"])
+        if self.ranks.size > 1:
+            own = checkpoint["rank_buffers"][self.ranks.rank]
+            for name, buffer in self.named_buffers():
+                buffer.copy_(own[name])
+
+
+def _check_sizes(samples: int, locals_: int) -> None:
+    if samples < PCRLv2.min_samples:
+        raise UserError(
+            "pcrlv2 normalises over the batch: a device got 1 sample of a step, and needs 2; give a larger --b, or "
+            "fewer devices or --accumulate parts"
+        )
+    if not 1 <= locals_ <= MAX_LOCALS:
+        raise UserError(f"pcrlv2 needs 1 to {MAX_LOCALS} local views an image, not {locals_}")
+
+
+def _exact(scales: list[Vectors], dtype: torch.dtype) -> list[Vectors]:
+    """The vectors in full precision, whatever the network computed in."""
+    return [Vectors(*(vector.to(dtype) for vector in vectors)) for vectors in scales]
+
+
+@torch.no_grad()
+def _spread(features: Tensor) -> Tensor:
+    """Of features (B, D), normalised: the standard deviation over B, times sqrt(D); 0 where they have collapsed."""
+    unit = F.normalize(features.float(), dim=1)
+    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
+
+
+@torch.no_grad()
+def _pictures(batch: Batch, out: Outputs) -> dict[str, Tensor]:
+    """Of the first samples: view 1, its target, its restoration and those at each scale."""
+    target = batch["gt1"][:SHOWN]
+    images = {"view 1": batch["input1"][:SHOWN], "target": target, "restored": out.restored[:SHOWN].detach()}
+    for number, restoration in enumerate(out.restorations):
+        images[f"scale {number}"] = enlarge(restoration[:SHOWN].detach().to(target.dtype), target.shape[2:])
+    return images
