@@ -12,6 +12,7 @@ from collections.abc import Container
 from pathlib import PurePath
 
 PAIR = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy", re.DOTALL)
+GLOBAL = re.compile(r"(?P<uid>[^.].*)_global_(?P<number>\d+)\.npy", re.DOTALL)  # of the recipe pcrlv2
 CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy", re.DOTALL)
 SUBSET = re.compile(r"subset(?P<number>\d)")  # LUNA16's folders, and ours
 SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM

@@ -44,7 +44,7 @@ class PCRLv2Draws:
 
 
 def compare(a: Vectors, b: Vectors) -> Tensor:
-    """SimSiam's loss of two views' vectors (B, C): minus the mean cosine of each prediction with the other's projection.
+    """SimSiam's loss of vectors (B, C): minus the mean cosine of each view's prediction with the other's projection.
 
     Projections are targets: they have no gradient here. The cosine's norms are at least 1e-8.
     """
@@ -56,8 +56,8 @@ def compare(a: Vectors, b: Vectors) -> Tensor:
 class PCRLv2(Method):
     """The network and its losses. ``forward`` is one training step.
 
-    ``wrap`` makes the network parallel (DataParallel); it is applied for calls only, so names stay clean. ``ranks``: the
-    processes that train together, each with its part of the batch.
+    ``wrap`` makes the network parallel (DataParallel); it is applied for calls only, so names stay clean.
+    ``ranks``: the processes that train together, each with its part of the batch.
     """
 
     headline = ("restoration", "comparison", "local")

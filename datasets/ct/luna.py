@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from datasets.layout import (
     CROP,
+    GLOBAL,
     HELD_OUT_SUBSETS,
     PAIR,
     SCANS,
@@ -42,6 +43,8 @@ LOOKED_AT = 20  # files, in search of a first one that is whole: the loader may 
 LISTED = 10_000  # files, in search of what a folder without pairs may be
 ROUNDING = 1e-3  # how far beyond [0, 1] a voxel may lie
 REMEDY = "write it anew with preprocess/luna_pre.py"
+RECIPES = {PAIR: "", GLOBAL: " --recipe pcrlv2"}  # of preprocess/luna_pre.py: what makes the files of these names
+FORMS = {PAIR: "<uid>_img_<k>.npy", GLOBAL: "<uid>_global_<k>.npy"}
 
 
 class LunaPairs(Dataset[dict[str, torch.Tensor]]):
@@ -144,8 +147,16 @@ def _first_shape(files: Sequence[str]) -> tuple[int, ...]:
 def read_pair(path: str | Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """The pair of crops in this file: contiguous float32 (2, X, Y, Z), whatever float type is on disk.
 
-    Raises UserError, with the path, if the file cannot be read, is no array of floats of that form (with
-    crops of ``shape``, if given), or has values that are not in [0, 1].
+    Raises UserError as :func:`read_crops` does.
+    """
+    return read_crops(path, "2", None if shape is None else (2, *shape))
+
+
+def read_crops(path: str | Path, count: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The crops in this file: contiguous float32 (crops, X, Y, Z). ``count``: how many there are to be, in words.
+
+    Raises UserError, with the path, if the file cannot be read, is no array of floats of that form (of the whole
+    ``shape``, if given), or has values that are not in [0, 1].
     """
     try:
         array = read_array(path)
@@ -153,10 +164,11 @@ def read_pair(path: str | Path, shape: tuple[int, ...] | None = None) -> np.ndar
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged or no .npy file of numbers; {REMEDY}") from error
-    expected = "(2, X, Y, Z)" if shape is None else str((2, *shape))
+    expected = f"({count}, X, Y, Z)" if shape is None else str(shape)
     if array.dtype.kind != "f":
         raise UserError(f"{path} holds no floating-point array; {REMEDY}")
-    if array.ndim != 4 or array.shape[0] != 2 or 0 in array.shape or shape not in (None, array.shape[1:]):
+    wrong_count = array.ndim == 4 and count.isdigit() and array.shape[0] != int(count)
+    if array.ndim != 4 or wrong_count or 0 in array.shape or shape not in (None, array.shape):
         raise UserError(f"{path} has the shape {array.shape}, not {expected}; {REMEDY}")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
         pair = np.ascontiguousarray(array, np.float32)
@@ -167,15 +179,20 @@ def read_pair(path: str | Path, shape: tuple[int, ...] | None = None) -> np.ndar
 
 
 def find_luna(
-    data: Path, train_list: str | None, ratio: float, subsets: Iterable[int] = TRAINING_SUBSETS
+    data: Path,
+    train_list: str | None,
+    ratio: float,
+    subsets: Iterable[int] = TRAINING_SUBSETS,
+    pattern: re.Pattern[str] = PAIR,
 ) -> list[Path]:
     """The files to train on, scan by scan in the order of the list, each scan's pairs by number.
 
     ``train_list``: a file of series uids, "none" for all scans there are, or None for ``luna_train.txt`` in
     ``data`` if it is there, else all scans (by uid). Of the list's lines the first ``int(ratio * N)`` count;
-    warns of those of them that are not on disk. Raises UserError if nothing is left.
+    warns of those of them that are not on disk. ``pattern``: of the files' names, one of datasets/layout.py.
+    Raises UserError if nothing is left.
     """
-    files, missing, kept = _chosen(data, train_list, ratio, subsets)
+    files, missing, kept = _chosen(data, train_list, ratio, subsets, pattern)
     if missing:
         warn(
             f"{len(missing)} of the {counted(kept, 'scan')} to take of {training_list(data, train_list)} "
@@ -184,16 +201,16 @@ def find_luna(
     return files
 
 
-def count_luna(data: Path, train_list: str | None) -> int:
+def count_luna(data: Path, train_list: str | None, pattern: re.Pattern[str] = PAIR) -> int:
     """How many files :func:`find_luna` would find without a ratio."""
-    return len(_chosen(data, train_list, 1.0, TRAINING_SUBSETS)[0])
+    return len(_chosen(data, train_list, 1.0, TRAINING_SUBSETS, pattern)[0])
 
 
 def _chosen(
-    data: Path, train_list: str | None, ratio: float, subsets: Iterable[int]
+    data: Path, train_list: str | None, ratio: float, subsets: Iterable[int], pattern: re.Pattern[str]
 ) -> tuple[list[Path], list[str], int]:
     """The files, the uids that have none, and how many uids the ratio leaves."""
-    there = _scan(data, subsets)
+    there = _scan(data, subsets, pattern)
     source = training_list(data, train_list)
     uids = sorted(there) if source is None else [uid_of_line(line, there) for line in read_lines(source)]
     name = f"the scans in {data}" if source is None else f"the list {source}"
@@ -233,7 +250,7 @@ def training_list(data: Path, train_list: str | None) -> Path | None:
     return default if os.path.lexists(default) else None  # a link to nowhere is an error, not a list that is not there
 
 
-def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
+def _scan(data: Path, subsets: Iterable[int], pattern: re.Pattern[str]) -> dict[str, list[Path]]:
     """Files by uid, each uid's by number. Folders are listed once: no look at each of 10,000s of files."""
     wanted = [subset_folder(number) for number in subsets]
     folders = set(_names(data, "--data"))
@@ -241,16 +258,22 @@ def _scan(data: Path, subsets: Iterable[int]) -> dict[str, list[Path]]:
     present = [name for name in wanted if name in folders]
     for folder in present:
         for name in _names(data / folder, "the folder"):
-            if match := PAIR.fullmatch(name):
+            if match := pattern.fullmatch(name):
                 entry = (int(match["number"]), data / folder / name)
                 found.setdefault(match["uid"], []).append(entry)
     if not found:
-        if others := [name for name in sorted(folders - set(wanted)) if _has(PAIR, data / name)]:
+        if others := [name for name in sorted(folders - set(wanted)) if _has(pattern, data / name)]:
             raise UserError(f"--data {data} holds {_elsewhere(subsets, wanted)}; its pairs are in {', '.join(others)}")
         if any(_has(CROP, data / name) for name in sorted(folders)):
             raise UserError(f"--data {data} holds single crops (<uid>_crop_<k>.npy), not pairs: they need --n nodules")
+        other = GLOBAL if pattern is PAIR else PAIR
+        if any(_has(other, data / name) for name in present):
+            raise UserError(
+                f"--data {data} holds the crops of another method ({FORMS[other]}, not {FORMS[pattern]}); make these: "
+                f"python preprocess/luna_pre.py{RECIPES[pattern]} --data my_scans --save my_pairs"
+            )
         where = f"in its {', '.join(present)}" if present else f"and no folder {wanted[0]} .. {wanted[-1]}"
-        raise UserError(f"--data {data} holds no LUNA16 pairs (<uid>_img_<k>.npy) {where}; {_remedy(data)}")
+        raise UserError(f"--data {data} holds no LUNA16 pairs ({FORMS[pattern]}) {where}; {_remedy(data, pattern)}")
     return {uid: [file for _, file in sorted(entries)] for uid, entries in found.items()}
 
 
@@ -268,12 +291,14 @@ def _elsewhere(subsets: Iterable[int], wanted: Sequence[str]) -> str:
     return f"no {what}: these are looked for in {wanted[0]} .. {wanted[-1]}, so move some there{other_way}"
 
 
-def _remedy(data: Path) -> str:
+def _remedy(data: Path, pattern: re.Pattern[str]) -> str:
     """What to do about a folder without pairs, by what else lies in it."""
     there = (name for _, _, names in os.walk(data) for name in names)
     names = [name for name in itertools.islice(there, LISTED) if name not in PICTURES]
     image = next((name for name in names if name.lower().endswith(SUFFIXES)), "")
-    scans = f"make them of CT or MR scans: python preprocess/luna_pre.py --data {data} --save my_pairs"
+    scans = (
+        f"make them of CT or MR scans: python preprocess/luna_pre.py{RECIPES[pattern]} --data {data} --save my_pairs"
+    )
     if not image or any(name.lower().endswith(SCANS) for name in names):
         return scans
     x_rays = f"it holds images ({image}): for X-rays add --n chest"

@@ -36,7 +36,7 @@ class LocalShuffling:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> LocalShuffling:
-        return cls(_sample_seed(rng))
+        return cls(random_seed(rng))
 
     def blocks(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Sides and starts, each (3, 10,000) int32, in voxels of an image of this shape.
@@ -77,11 +77,11 @@ class Painting:
         low, high = (sizes // 6, sizes // 3) if inside else (sizes - 4 * sizes // 7, sizes - 3 * sizes // 7)
         sides = rng.integers(low, high, size=(3, boxes), endpoint=True)
         starts = rng.integers(BOX_MARGIN, sizes - sides - BOX_MARGIN, endpoint=True)
-        return cls(inside, sides, starts, _sample_seed(rng))
+        return cls(inside, sides, starts, random_seed(rng))
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
         """float32 of this shape, uniform in [0, 1)."""
-        return _noise(np.uint64(self.seed), int(np.prod(shape))).reshape(shape)
+        return uniform_words(self.seed, int(np.prod(shape))).reshape(shape)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Paint ``image``, float32 (X, Y, Z)."""
@@ -93,8 +93,14 @@ class Painting:
         return painted
 
 
-def _sample_seed(rng: np.random.Generator) -> int:
+def random_seed(rng: np.random.Generator) -> int:
+    """Of a stream of words, below 2^63."""
     return int(rng.integers(0, 2**63))
+
+
+def uniform_words(seed: int, count: int) -> np.ndarray:
+    """The first ``count`` words of the stream, float32 uniform in [0, 1)."""
+    return _noise(np.uint64(seed), count)
 
 
 @compiled

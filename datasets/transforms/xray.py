@@ -60,10 +60,12 @@ class XRayParams:
     spatial: SpatialTransform
 
     @classmethod
-    def sample(cls, height: int, width: int, size: int, rng: np.random.Generator) -> XRayParams:
-        """Draw a view of ``size`` x ``size`` pixels of an image of this height and width."""
+    def sample(
+        cls, height: int, width: int, size: int, rng: np.random.Generator, area: tuple[float, float] = AREA
+    ) -> XRayParams:
+        """Draw a view of ``size`` x ``size`` pixels of an image of this height and width; ``area``: part of it."""
         return cls(
-            box=sample_box(height, width, rng),
+            box=sample_box(height, width, rng, area),
             angle=rng.uniform(-DEGREES, DEGREES),
             flip=bool(rng.random() < FLIP_P),
             gray=bool(rng.random() < GRAY_P),
@@ -130,10 +132,18 @@ def crop(image: np.ndarray, box: tuple[int, int, int, int], size: int, channels:
 
 def distort(image: Image.Image, params: XRayParams) -> Image.Image:
     """Rotation, flip, grayscale, blur and colour jitter of an image of mode L or RGB; the mode stays."""
-    grey = image.mode == "L"
+    return recolour(turn(image, params), params)
+
+
+def turn(image: Image.Image, params: XRayParams) -> Image.Image:
+    """Rotation and flip of an image of mode L or RGB."""
     image = F.rotate(image, params.angle, InterpolationMode.NEAREST, fill=0)
-    if params.flip:
-        image = F.hflip(image)
+    return F.hflip(image) if params.flip else image
+
+
+def recolour(image: Image.Image, params: XRayParams) -> Image.Image:
+    """Grayscale, blur and colour jitter of an image of mode L or RGB; the mode stays."""
+    grey = image.mode == "L"
     if params.gray and not grey:
         image = F.rgb_to_grayscale(image, num_output_channels=3)
     if params.blur is not None:

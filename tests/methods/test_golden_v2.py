@@ -97,7 +97,7 @@ def test_three_steps_give_the_published_numbers(name: str) -> None:
         for key, expected in record["student"].items():
             assert_sums(rules.sums(state[key]), expected, f"{key}, step {record['step']}")
         of_all = {
-            "all_parameters": [p for p in method.network.parameters()],
+            "all_parameters": list(method.network.parameters()),
             "all_buffers": [b for b in method.network.buffers() if b.is_floating_point()],
         }
         for key, tensors in of_all.items():
