@@ -41,9 +41,9 @@ def local_file(path: str) -> str:
 class LunaViews(Dataset[dict[str, torch.Tensor]]):
     """Augmented crops, by (epoch, index of the file).
 
-    A sample holds float32 tensors: ``input1 input2`` (the views, of mean 0 and deviation 1), ``gt1`` (what view 1 is to
-    be restored to, in [0, 1]), each (1, X, Y, Z), and ``locals`` (L, 1, x, y, z). It depends on the seed and on its key,
-    not on who makes it.
+    A sample holds float32 tensors: ``input1 input2`` (the views, of mean 0 and deviation 1), ``gt1`` (what view 1 is
+    to be restored to, in [0, 1]), each (1, X, Y, Z), and ``locals`` (L, 1, x, y, z). It depends on the seed and on its
+    key, not on who makes it.
     """
 
     def __init__(self, files: Sequence[str], seed: int) -> None:
