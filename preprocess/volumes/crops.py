@@ -6,7 +6,7 @@ voxel) and its size, three integers each; a pair of boxes is an array of starts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -66,8 +66,12 @@ class Pair(NamedTuple):
     sizes: np.ndarray
 
 
-def feasible_boxes(shape: tuple[int, ...], nominal: tuple[int, ...] = PUBLISHED_CROP) -> Boxes:
-    """The boxes that fit into a scan of this ``shape``, perhaps none.
+def feasible_boxes(
+    shape: tuple[int, ...],
+    nominal: tuple[int, ...] = PUBLISHED_CROP,
+    published_boxes: Sequence[tuple[int, ...]] = PUBLISHED_BOXES,
+) -> Boxes:
+    """The ``published_boxes`` that fit into a scan of this ``shape``, perhaps none.
 
     ``nominal`` is the size that takes the place of the published (64, 64, 32); all sizes scale with it.
     A box keeps the published borders where they leave it a start. Where x or y does not, 32 voxels (in
@@ -79,7 +83,7 @@ def feasible_boxes(shape: tuple[int, ...], nominal: tuple[int, ...] = PUBLISHED_
     reduction = np.rint(scale * (REDUCTION, REDUCTION, 0)).astype(int)
     borders = LOWER_BORDER + UPPER_BORDER
     sizes, first, last = [], [], []
-    for published in PUBLISHED_BOXES:
+    for published in published_boxes:
         size = np.rint(scale * published).astype(int)
         free = np.array(shape) - size - (0, 0, CONTEXT)
         if (free < borders)[:2].any() and (size > reduction).all():
@@ -101,8 +105,10 @@ def iou(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return overlap / (volumes[..., 0] + volumes[..., 1] - overlap)
 
 
-def overlapping_pairs(boxes: Boxes, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Draw sizes and starts uniformly; yield the pairs (starts, sizes) whose IoU exceeds 0.25.
+def overlapping_pairs(
+    boxes: Boxes, rng: np.random.Generator, min_iou: float = MIN_IOU
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw sizes and starts uniformly; yield the pairs (starts, sizes) whose IoU exceeds ``min_iou``.
 
     Ends after ``MAX_DRAWS`` draws. Many are drawn at once, since in a chest only one in a hundred overlaps
     so much.
@@ -112,7 +118,7 @@ def overlapping_pairs(boxes: Boxes, rng: np.random.Generator) -> Iterator[tuple[
         which = rng.integers(len(boxes.sizes), size=(DRAWS_AT_ONCE, 2))
         starts = boxes.first[which] + (rng.random((DRAWS_AT_ONCE, 2, 3)) * room[which]).astype(int)
         sizes = boxes.sizes[which]
-        for hit in np.flatnonzero(iou(starts, sizes) > MIN_IOU):
+        for hit in np.flatnonzero(iou(starts, sizes) > min_iou):
             yield starts[hit], sizes[hit]
 
 
@@ -276,6 +282,7 @@ def draw_pairs(
     wanted: int,
     rng: np.random.Generator,
     refused: Callable[[np.ndarray], bool] = lambda crops: False,
+    min_iou: float = MIN_IOU,
 ) -> Iterator[Pair]:
     """Yield up to ``wanted`` pairs of crops of this ``shape``.
 
@@ -284,7 +291,7 @@ def draw_pairs(
     asked of the crops of a pair whether others shall take its place.
     """
     made = 0
-    for starts, sizes in islice(overlapping_pairs(boxes, rng), MAX_TRIES * wanted):
+    for starts, sizes in islice(overlapping_pairs(boxes, rng, min_iou), MAX_TRIES * wanted):
         crops = cut_pair(volume, starts - origin, sizes, shape, window)
         if crops is not None and not refused(crops):
             yield Pair(crops, starts, sizes)
