@@ -1,4 +1,4 @@
-"""The crops of PCRLv2: pairs of overlapping boxes as in ``crops.py``, of other sizes, and small local boxes around them.
+"""The crops of PCRLv2: pairs of overlapping boxes of other sizes than in ``crops.py``, and small local boxes.
 
 Arrays are (x, y, z) at 1 mm. A pair's union is the smallest box around its two boxes.
 """
