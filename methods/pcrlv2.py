@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, Method, StepOutput
-from models.pcrl import load_published_state, published_state
-from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, enlarge
-from models.unet2d import UNet2d
+from methods.base import Batch, Method, Panel, StepOutput
+from methods.spec import MethodSpec, Settings, Wrap
+from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, build_network, enlarge
+from models.unet import UNetNetwork, checkpoint_weights, load_published_state
 from utils.errors import UserError
 from utils.full_precision import full_precision
 from utils.process_group import SINGLE, ProcessGroup
 
 MAX_LOCALS = 32  # local views of an image: as many scales are drawn, whether there are so many or not
+MIN_SAMPLES = 2  # of a device: the vectors are normalised over the batch
 SHOWN = 4  # samples whose restorations are kept as pictures
 
 
@@ -61,7 +63,12 @@ class PCRLv2(Method):
     """
 
     headline = ("restoration", "comparison", "local")
-    min_samples = 2  # of a device: the vectors are normalised over the batch
+    panels = (
+        Panel("Restoration", "mean squared error", ("restoration", "deep"), log=True),
+        Panel("Comparison", "minus the cosine", ("comparison", "local")),
+        Panel("Features", "spread", ("feature_spread",), from_zero=True),
+    )
+    headings = MappingProxyType({"target": "target: view 1,\nas it was"})
 
     def __init__(
         self,
@@ -134,18 +141,14 @@ class PCRLv2(Method):
         """Nothing follows the optimizer's step."""
 
     def export(self) -> dict[str, Any]:
-        """``model``: the network under the published names. ``state_dict``, ``decoder_state_dict``: as PCRL's.
-
-        ``rank_buffers``: where there are several ranks, the running statistics of each, in rank order.
+        """The network's weights, as PCRL's; where there are several ranks, ``rank_buffers``: the running statistics
+        of each, in rank order.
         """
-        model, unet = published_state(self.network), self.network.unet
-        weights: dict[str, Any] = {"state_dict": model}
-        if isinstance(unet, UNet2d):
-            weights = {"state_dict": unet.encoder.state_dict(), "decoder_state_dict": unet.decoder.state_dict()}
+        weights: dict[str, Any] = {**checkpoint_weights(self.network)}
         if self.ranks.size > 1:
             own = {name: buffer.cpu() for name, buffer in self.named_buffers()}
             weights["rank_buffers"] = self.ranks.gather_objects(own)
-        return weights | {"model": model}
+        return weights
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.network, checkpoint["model"])
@@ -156,7 +159,7 @@ class PCRLv2(Method):
 
 
 def _check_sizes(samples: int, locals_: int) -> None:
-    if samples < PCRLv2.min_samples:
+    if samples < MIN_SAMPLES:
         raise UserError(
             "pcrlv2 normalises over the batch: a device got 1 sample of a step, and needs 2; give a larger --b, or "
             "fewer devices or --accumulate parts"
@@ -185,3 +188,27 @@ def _pictures(batch: Batch, out: Outputs) -> dict[str, Tensor]:
     for number, restoration in enumerate(out.restorations):
         images[f"scale {number}"] = enlarge(restoration[:SHOWN].detach().to(target.dtype), target.shape[2:])
     return images
+
+
+def _network(settings: Settings) -> PCRLv2Network:
+    return build_network(*(settings[name] for name in ("d", "inchannel", "outchannel", "final_act", "backbone")))
+
+
+def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> PCRLv2:
+    assert isinstance(network, PCRLv2Network)
+    return PCRLv2(network, wrap, ranks)
+
+
+SPEC = MethodSpec(
+    name="pcrlv2",
+    title="PCRLv2",
+    network=_network,
+    build=_build,
+    views="pcrlv2",
+    citation='Zhou et al., "A Unified Visual Information Preservation Framework for Self-supervised Pre-training in '
+    'Medical Image Analysis", TPAMI 2023, arXiv 2301.00772',
+    training_only="heads of the decoder's blocks, optimizer",
+    fixed={"norm": "bn", "loss": "mse"},
+    min_samples=MIN_SAMPLES,
+    inputs="less its mean, divided by its standard deviation (3D)",
+)

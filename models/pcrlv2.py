@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.build import build_unet
 from models.unet import UNet, UNetNetwork
-from models.unet2d import UNet2d
-from models.unet3d import UNet3d, bf16_is_broken
+from models.unet3d import bf16_is_broken
 
 HEADS_PREFIX = "heads."
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
@@ -160,6 +160,5 @@ def build_network(
 
     ``backbone`` counts in 2D alone.
     """
-    if dims == 2:
-        return PCRLv2Network(UNet2d(in_channels, out_channels, final_act, backbone, skips=False), out_channels)
-    return PCRLv2Network(UNet3d(in_channels, out_channels, "bn", final_act, skips=False), out_channels)
+    unet = build_unet(dims, in_channels, out_channels, "bn", final_act, backbone, skips=False)
+    return PCRLv2Network(unet, out_channels)

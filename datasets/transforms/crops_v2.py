@@ -24,8 +24,13 @@ class CropAugmentationV2:
     @classmethod
     def sample(cls, shape: tuple[int, ...], is_local: bool, rng: np.random.Generator) -> CropAugmentationV2:
         """Draw for a crop of this (X, Y, Z)."""
-        affine, blur, noise, gamma = (kind.sample(rng) for kind in (Affine, GaussianBlur, Noise, Gamma))
-        return cls(affine, blur, noise, gamma, None if is_local else Swaps.sample(shape, rng))
+        return cls(
+            affine=Affine.sample(rng),
+            blur=GaussianBlur.sample(rng),
+            noise=Noise.sample(rng),
+            gamma=Gamma.sample(rng),
+            swaps=None if is_local else Swaps.sample(shape, rng),
+        )
 
     def apply(self, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``crop``, a contiguous float32 (X, Y, Z) in [0, 1] -> (the network's input, what it is to restore).

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from methods.pcrlv2 import PCRLv2, PCRLv2Draws
-from models.pcrl import load_published_state, published_state
 from models.pcrlv2 import Outputs, Vectors, build_network, enlarge
+from models.unet import load_published_state, published_state
 from tests.golden import rules
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pcrlv2_steps.json"

@@ -13,8 +13,8 @@ from torch.nn.parallel import scatter_gather
 
 from benchmarks.literal.step_v2 import LiteralStepV2, total_v2
 from methods.pcrlv2 import MAX_LOCALS, PCRLv2, PCRLv2Draws, compare
-from models.pcrl import published_state
 from models.pcrlv2 import Vectors, build_network
+from models.unet import published_state
 from tests.methods.test_data_parallel import Chunks, Joined, Replicas
 from tests.spawn import run_ranks
 from training.loop import Trainer
