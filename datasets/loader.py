@@ -76,20 +76,22 @@ def _collate(fetched: list[_Fetched]) -> _Fetched:
     return _Fetched(None if None in samples else default_collate(samples), faults)
 
 
-def batch_sizes(samples: int, batch_size: int, ranks: int) -> list[int]:
+def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1) -> list[int]:
     """The sizes of an epoch's batches, over all ranks; the last short one is kept.
 
-    If that has fewer samples than there are ranks, it takes what it lacks from the batch before it, so that no rank
-    is ever without a sample. UserError if there are too few samples for that.
+    If that has fewer than ``min_samples`` for each rank, it takes what it lacks from the batch before it. UserError if
+    there are too few samples for that.
     """
+    needed = min_samples * ranks
     sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
-    lacking = ranks - sizes[-1]
+    lacking = needed - sizes[-1]
     if lacking > 0 and len(sizes) > 1:
-        sizes[-2:] = [sizes[-2] - lacking, ranks]
-    if min(sizes) < ranks:
+        sizes[-2:] = [sizes[-2] - lacking, needed]
+    if min(sizes) < needed:
+        whose = f" that need {min_samples} each" if min_samples > 1 else ""
         raise UserError(
-            f"--b {batch_size}: of {samples} samples, a batch has {min(sizes)} for {ranks} processes; "
-            f"give a --b of {2 * ranks} or more, or use fewer processes"
+            f"--b {batch_size}: of {samples} samples, a batch has {min(sizes)} for {ranks} processes{whose}; "
+            f"give a --b of {2 * needed} or more, or use fewer processes"
         )
     return sizes
 
@@ -123,6 +125,7 @@ class Loader:
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
     of an epoch, but always one. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part
     of them. ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the next.
+    ``min_samples``: of each batch, for each rank.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class Loader:
         prefetch: int = 2,
         shuffled: bool = True,
         keep_workers: bool = True,
+        min_samples: int = 1,
     ) -> None:
         self._device, self._finish = device, finish
         self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
@@ -150,7 +154,7 @@ class Loader:
         self._faults: list[str] = []
         self._replaced = 0
         self.ranks = ranks
-        self.batch_sizes = batch_sizes(len(dataset), batch_size, ranks.size)
+        self.batch_sizes = batch_sizes(len(dataset), batch_size, ranks.size, min_samples)
         self._batches = _EpochBatches(self.batch_sizes, seed, ranks, shuffled)
         self._loader = DataLoader(
             self._fetcher,

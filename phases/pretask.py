@@ -73,6 +73,7 @@ def make_loader(
         ranks,
         options.prefetch,
         keep_workers=keep_workers,
+        min_samples=method_spec(options.model).min_samples,
     )
 
 

@@ -37,6 +37,13 @@ def test_a_rank_without_a_sample_is_refused(samples: int, batch_size: int, ranks
         batch_sizes(samples, batch_size, ranks)
 
 
+def test_each_rank_gets_the_samples_that_it_needs() -> None:
+    assert batch_sizes(9, 4, 1, min_samples=2) == [4, 3, 2]
+    assert batch_sizes(17, 8, 2, min_samples=2) == [8, 5, 4]
+    with pytest.raises(UserError, match="a batch has 3 for 2 processes that need 2 each; give a --b of 8"):
+        batch_sizes(3, 8, 2, min_samples=2)
+
+
 class Numbers:
     """Samples that say which they are."""
 

@@ -93,7 +93,7 @@ def test_initial_values_of_the_2d_heads() -> None:
             variance = 2 / fan_in if isinstance(module, nn.Conv2d) else 2 / (fan_in + len(module.weight))
             bound = math.sqrt(3 * variance)
             assert 0.9 * bound < module.weight.abs().max() <= bound
-            assert module.weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+            assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             assert (module.weight == 1).all()
             assert not module.bias.any()
