@@ -79,7 +79,7 @@ def draw_crops(
     ``volume`` is the part of the scan from voxel ``origin`` on that :func:`region` says. Each crop of a pair has the
     tissue limit of its own box, as in ``crops.py``.
     """
-    for pair in draw_pairs(volume, origin, boxes, shape, window, wanted, rng, MIN_IOU):
+    for pair in draw_pairs(volume, origin, boxes, shape, window, wanted, rng, min_iou=MIN_IOU):
         starts, sizes = draw_locals(pair.starts, pair.sizes, scan_shape, rng)
         crops = [cut_local(volume, start - origin, size, window) for start, size in zip(starts, sizes, strict=True)]
         yield CropsV2(pair, np.stack(crops), starts, sizes)
