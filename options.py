@@ -264,7 +264,7 @@ class Options:
     save_every: int = _flag(60, "output", "epochs between numbered checkpoints; the last is always kept")
     save_minutes: float = _flag(30.0, "output", "minutes between writes of last.pt, from which --resume goes on")
     dry_run: bool = _flag(
-        False, "output", "build everything, take two steps in memory, say what a run would do, and write nothing"
+        False, "output", "build everything, take a few steps in memory, say what a run would do, and write nothing"
     )
     preview: int = _flag(
         0,

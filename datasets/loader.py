@@ -112,9 +112,10 @@ class _EpochBatches(Sampler[list[Key]]):
         order = list(range(samples))
         if self.shuffled:
             order = generator(self.seed, "order", self.epoch).permutation(samples).tolist()
-        for number in range(self.first, len(self.sizes)):
-            start, size = sum(self.sizes[:number]), self.sizes[number]
+        start = sum(self.sizes[: self.first])
+        for size in self.sizes[self.first :]:
             batch = order[start : start + size]
+            start += size
             yield [(self.epoch, index) for index in batch[self.ranks.shares(size).own]]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from utils.process_group import BatchShards
 
 Batch = dict[str, Tensor]
+PICTURED = 3  # samples of a batch, the first ones, that a step gives pictures of
 
 
 class Panel(NamedTuple):
@@ -38,7 +39,8 @@ class StepOutput:
     """What one forward of a method gives.
 
     ``loss``: the scalar to minimise. ``terms``: its named parts (scalars, detached), for the logs. Both are means
-    over the samples of this rank. ``images``: named pictures of the batch (B, C, ...), detached. ``state``: what
+    over the samples of this rank. ``images``: named pictures of the first samples of the batch (PICTURED, C, ...),
+    detached and copied: a slice would keep the whole batch's map alive until the next step. ``state``: what
     :meth:`Method.commit` writes once the step was good, the same on all ranks; until then the method's own state is
     untouched. ``statistics``: named scalars, detached, that tell how the method is doing, of this rank's batch; for
     the logs alone.
@@ -74,10 +76,6 @@ class Method(nn.Module, ABC):
     def begin(self, epoch: int, epochs: int) -> None:
         """Called before an epoch (the first is 0), also where a run goes on within it: set what follows a schedule."""
 
-    def score(self, losses: Mapping[str, float]) -> float:
-        """What held-out data are judged by, the lower the better; ``losses``: means of the loss and of the terms."""
-        return losses["loss"]
-
     @abstractmethod
     def draw(self, batch_size: int, rng: np.random.Generator) -> Any:
         """Draw all random numbers of one step; ``batch_size``: the samples of all ranks."""
@@ -89,6 +87,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def commit(self, output: StepOutput) -> None:
         """Called after the optimizer's step: write ``output.state``, update moving averages."""
+
+    def warming(self) -> str:
+        """Why results on held-out data do not count yet, in words; empty: they do. The same on all ranks."""
+        return ""
+
+    def held_out_score(self, losses: Mapping[str, float]) -> float:
+        """The score on held-out data, the lower the better, from the means of the loss and of its terms."""
+        return losses["loss"]
 
     def on_micro_batch_end(self, output: StepOutput) -> None:
         """Called between the micro-batches of a step (--accumulate): write what the next one must see of this one."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from methods.base import Batch, Method, StepOutput
 from methods.nce import contrast
-from methods.pcrl_report import HEADINGS, Targets, curve_panels, feature_statistics, gate_statistics, pictures
+from methods.pcrl_report import HEADINGS, Targets, curve_panels, feature_statistics, filled, gate_statistics, pictures
 from methods.spec import MethodSpec, Settings, Wrap
 from models.ema import make_teacher, teacher_mode, update_teacher
 from models.layers import BATCH_NORMS
@@ -28,6 +28,7 @@ from utils.console import warn
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
 FEATURES_MB = {2: 5, 3: 45}  # of a sample of 224 x 224 or 64 x 64 x 32, in float32
+FULL_QUEUE = 0.99  # keys whose norm is a little off are keys, too
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
@@ -236,6 +237,13 @@ class PCRL(Method):
     @torch.no_grad()
     def _gate_statistics(self, code: Tensor) -> dict[str, Tensor]:
         return gate_statistics(self.student.gate_weights(code)) if "gate" in self.parts else {}
+
+    def warming(self) -> str:
+        """Until the queue is full of keys its first, random rows make the contrast easy: later epochs look worse."""
+        if "contrast" not in self.parts:
+            return ""
+        share = filled(self.queue.memory).item()
+        return "" if share >= FULL_QUEUE else f"{100 * share:.0f} % of the queue (--moco_k) is filled"
 
     def on_micro_batch_end(self, output: StepOutput) -> None:
         """Write the queue: each micro-batch is compared with the keys of those before it."""

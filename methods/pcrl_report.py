@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import Panel
+from methods.base import PICTURED, Panel
 from models.queue import QueueState
 
 UNIT_NORM_ERROR = 1e-6  # of a key in float32
@@ -41,17 +41,27 @@ def curve_panels(reconstruction_loss: str) -> tuple[Panel, ...]:
 
 
 def pictures(view: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """The first view, and each reconstruction beside its target, by name; all (B, C, ...), detached."""
-    images = {"view 1": view}
+    """The first view, and each reconstruction beside its target, by name: copies of the samples that are drawn."""
+
+    def drawn(maps: Tensor) -> Tensor:
+        return maps[:PICTURED].detach().clone()
+
+    images = {"view 1": drawn(view)}
     for name, (output, target) in targets.items():
         if output is not None:
-            images |= {f"{PICTURES[name]}target": target, f"{PICTURES[name]}reconstruction": output.detach()}
+            words = PICTURES[name]
+            images |= {f"{words}target": drawn(target), f"{words}reconstruction": drawn(output)}
     return images
 
 
 def spread(features: Tensor) -> Tensor:
     """Of unit features (B, D): the standard deviation over B, times sqrt(D), the mean over D."""
     return features.std(dim=0, correction=0).mean() * features.shape[1] ** 0.5
+
+
+def filled(memory: Tensor) -> Tensor:
+    """The share of a queue's rows (K, D) that are keys: its initial ones are no unit vectors."""
+    return ((memory.float().norm(dim=1) - 1).abs() < UNIT_NORM_ERROR).float().mean()
 
 
 @torch.no_grad()
@@ -63,12 +73,11 @@ def feature_statistics(query: Tensor, key: Tensor, state: QueueState) -> dict[st
     """
     queries, keys = (F.normalize(value.detach().float(), dim=1) for value in (query, key))
     memory = F.normalize(state.memory.float(), dim=1)
-    real = (state.memory.float().norm(dim=1) - 1).abs() < UNIT_NORM_ERROR  # its initial rows are no unit vectors
     stats = {
         "similarity_positive": (queries * keys).sum(dim=1).mean(),
         "similarity_queue": (queries @ memory.mean(dim=0)).mean(),
         "queue_spread": spread(memory),
-        "queue_filled": real.float().mean(),
+        "queue_filled": filled(state.memory),
     }
     return stats | ({"feature_spread": spread(queries)} if len(queries) > 1 else {})
 

@@ -133,7 +133,7 @@ class PCRLv2(Method):
             statistics={"feature_spread": _spread(view1[0].projection)},
         )
 
-    def score(self, losses: Mapping[str, float]) -> float:
+    def held_out_score(self, losses: Mapping[str, float]) -> float:
         """The loss with the deep restoration at its full weight, else every later epoch would be a better one."""
         return losses["loss"] + (1 - self.beta) * losses["deep"]
 

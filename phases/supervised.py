@@ -12,6 +12,7 @@ from methods.base import Method
 from options import Options
 from tasks import TASKS
 from tasks.base import Task
+from training.best import read_best
 from training.checkpoint import BEST, TrainingState
 from training.devices import Devices
 from training.evaluation import EvalResult
@@ -19,7 +20,6 @@ from training.precision import Precision
 from training.predict import evaluating, write_results
 from training.reporting.reporter import NullReporter, Reporter
 from training.run import TrainingJob, execute
-from utils import torch_file
 from utils.console import say, warn
 from utils.process_group import ProcessGroup
 
@@ -61,11 +61,12 @@ def _finish(
 ) -> None:
     """Evaluate the best weights on the test part."""
     ranks = state.ranks
-    with ranks.raise_on_all():
-        best = torch_file.load(output / BEST)["model"] if ranks.first and state.best_epoch else None
-    if best := ranks.broadcast(best):
-        task.method.restore({"model": best})
-    epoch = state.best_epoch or state.position.epoch
+    best = ranks.broadcast(read_best(output, state, state.run) if ranks.first else None)
+    if best:
+        task.method.restore(best)
+    else:
+        warn(f"there is no {BEST} of this run: the results are those of the last epoch's weights")
+    epoch = best["epoch"] if best else state.position.epoch
     with evaluating(task.method):
         results = task.test(state.precision)
     reporter.results(results.scalars)

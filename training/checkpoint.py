@@ -9,6 +9,7 @@ import copy
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from methods.base import Method
-from options import Options
+from options import SEGMENTATION, Options, telling
 from training.precision import Precision
 from utils import torch_file
 from utils.console import warn
@@ -79,13 +80,28 @@ class TrainingState:
     precision: Precision
     position: Position
     ranks: ProcessGroup = SINGLE
-    best: float = math.inf  # the lowest score on held-out data
-    best_epoch: int = 0  # epochs completed when it was reached
+    best: float = math.inf  # the lowest score on held-out data, whose state best.pt holds
+    best_epoch: int = 0  # epochs completed when it was reached; 0: there is no best.pt
+    waited: int = 0  # results on held-out data since the last one that was better
     run: dict[str, Any] = field(default_factory=dict)  # times and data, for the model card; does not change
 
     def out_of_patience(self, patience: int) -> bool:
-        """Whether the score has not become better for ``patience`` epochs; 0: never."""
-        return 0 < patience <= self.position.epoch - self.best_epoch
+        """Whether the last ``patience`` results on held-out data were no better; 0: never."""
+        return 0 < patience <= self.waited
+
+    def judge(self, score: float | None) -> bool:
+        """Take in a result on held-out data, None if it does not count; -> whether it is the lowest so far."""
+        if score is None:
+            return False
+        if score < self.best:
+            self.best, self.best_epoch, self.waited = score, self.position.epoch, 0
+            return True
+        self.waited += 1
+        return False
+
+    def forget_best(self) -> None:
+        """As if no result on held-out data had been seen."""
+        self.best, self.best_epoch, self.waited = math.inf, 0, 0
 
     def snapshot(self, options: Options, list_sha256: str, report: dict[str, Any]) -> dict[str, Any]:
         """All that a checkpoint holds, as tensors on the CPU and plain containers. All ranks must call."""
@@ -100,6 +116,7 @@ class TrainingState:
             "report": report,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "waited": self.waited,
             "list_sha256": list_sha256,
             "world_size": self.ranks.size,
             "opt": options.plain(),
@@ -114,14 +131,21 @@ class TrainingState:
         self.precision.load_state_dict(checkpoint["precision"])
         self.position.epoch, self.position.step = checkpoint["epoch"], checkpoint["step"]
         self.best, self.best_epoch = checkpoint["best"], checkpoint["best_epoch"]
+        self.waited = checkpoint.get("waited", self._waited_formerly(checkpoint["opt"]))
         torch.set_rng_state(checkpoint["torch_rng"])
         if len(checkpoint["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
 
+    def _waited_formerly(self, opt: Mapping[str, Any]) -> int:
+        """``waited`` of a checkpoint from before it was counted."""
+        every = opt.get("val_every") or 1
+        return (self.position.epoch - self.best_epoch) // every if self.best_epoch else 0
+
 
 def checkpoint_name(options: Options, epoch: int) -> str:
-    """``<model>_<n>_<phase>_<ratio>_<epoch>.pt``; ``epoch``: epochs completed."""
-    return f"{options.method_name}_{options.n}_{options.phase}_{options.ratio}_{epoch}.pt"
+    """``<model>_<n>_<phase>_<ratio>_<epoch>.pt``, without a ratio where it means nothing; ``epoch``: completed ones."""
+    ratio = "" if options.n == SEGMENTATION else f"_{options.ratio}"
+    return f"{options.method_name}_{options.n}_{options.phase}{ratio}_{epoch}.pt"
 
 
 def save_last(output: Path, payload: dict[str, Any]) -> Path:
@@ -139,7 +163,10 @@ def save_last(output: Path, payload: dict[str, Any]) -> Path:
 
 
 def link_as(last: Path, name: str) -> Path:
-    """Keep the state of ``last`` under another name as well: by a second link where the file system has them."""
+    """Keep the state of ``last`` under another name as well: by a second link where the file system has them.
+
+    OSError if that cannot be.
+    """
     path = last.with_name(name)
     with atomic_path(path) as temporary:
         try:
@@ -196,9 +223,9 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
             f"--resume: that run had {world_size} process(es), not {ranks.size}; a run goes on as it began "
             f"(--weight starts a new one from its weights)"
         )
-    others = [
+    others = [  # of what means something in this run: formerly others had values, too
         f"--{name} {saved[name]}, not {value}"
-        for name, value in options.plain().items()
+        for name, value in telling(options.plain()).items()
         if name not in MAY_CHANGE and name in saved and saved[name] != value
     ]
     if others:

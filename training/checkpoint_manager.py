@@ -35,7 +35,7 @@ class CheckpointManager:
         self.list_sha256, self.request, self.ranks = list_sha256, request, state.ranks
         self._steps = steps_per_epoch
         self._saved_at = time.monotonic()
-        goes_on_here = options.resume == "auto" or Path(options.resume) == output / LAST
+        goes_on_here = options.resume == "auto" or Path(options.resume).resolve() == (output / LAST).resolve()
         self._held = replace(state.position) if goes_on_here and state.position != Position() else None
 
     def tell_what_is_there(self) -> None:
@@ -47,10 +47,14 @@ class CheckpointManager:
             say(f"stopped without saving; --resume auto goes on at {where}")
 
     def _save(self) -> Path | None:
-        """Write ``last.pt``; a full disk is said, and the former file stays."""
+        """Write ``last.pt``; a full disk is said, and the former file stays. UserError if there is none."""
         self._saved_at = time.monotonic()
         payload = self.state.snapshot(self.options, self.list_sha256, self.reporter.state())
-        return self.ranks.broadcast(self._write(payload) if self.ranks.first else None)
+        saved = None
+        with self.ranks.raise_on_all():
+            if self.ranks.first:
+                saved = self._write(payload)
+        return self.ranks.broadcast(saved)
 
     def _write(self, payload: dict[str, Any]) -> Path | None:
         try:
@@ -59,8 +63,25 @@ class CheckpointManager:
             return saved
         except (OSError, UserError) as error:
             why = reason(error) if isinstance(error, OSError) else error
-            warn(f"no checkpoint could be written to {self.output} ({why}); the former one is whole, training goes on")
+            failed = f"no checkpoint could be written to {self.output} ({why})"
+            if self._held is None:  # what is trained would be lost
+                raise UserError(
+                    f"{failed}, and nothing of this run has been saved yet; make room and start again"
+                ) from None
+            where = self._held.next_step(self.options.epochs, self._steps)
+            warn(f"{failed}; training goes on, and the former one is whole: it goes on at {where}")
             return None
+
+    def _keep(self, saved: Path, name: str) -> bool:
+        """Keep what was ``saved`` under another name, too; -> whether that could be, on all ranks."""
+        kept = True
+        if self.ranks.first:
+            try:
+                link_as(saved, name)
+            except OSError as error:
+                warn(f"{saved.with_name(name)} could not be written ({reason(error)}); {saved.name} holds the same")
+                kept = False
+        return self.ranks.broadcast(kept)
 
     def _stop_if_asked(self, signum: int | None, saved: bool) -> None:
         if signum is None:
@@ -83,18 +104,17 @@ class CheckpointManager:
             self._save()
 
     def out_of_patience(self) -> bool:
-        """Whether the score has not become better for ``--patience`` epochs."""
+        """Whether the last ``--patience`` results on held-out data were no better."""
         return self.state.out_of_patience(self.options.patience)
 
     def after_epoch(self, score: float | None) -> None:
         """Called after each epoch, with its end as the position; UserError if the last one can't be saved.
 
-        ``score``: on held-out data, if it was computed; the state with the lowest so far is kept as ``best.pt``.
+        ``score``: on held-out data, if it was computed and counts; the state with the lowest so far is kept as
+        ``best.pt``. One that cannot be kept is not the best.
         """
-        epoch = self.state.position.epoch
-        best = score is not None and score < self.state.best
-        if score is not None and best:
-            self.state.best, self.state.best_epoch = score, epoch
+        epoch, former = self.state.position.epoch, (self.state.best, self.state.best_epoch)
+        best = self.state.judge(self.ranks.broadcast(score))  # one rank's: all must do the same
         last_epoch = epoch == self.options.epochs or self.out_of_patience()
         numbered = epoch % self.options.save_every == 0 or last_epoch
         saved = None
@@ -102,14 +122,15 @@ class CheckpointManager:
             self.reporter.picture(epoch - 1)
         if numbered or best:
             saved = self._save()
-        if best and saved and self.ranks.first:
-            link_as(saved, BEST)
+        if best and not (saved and self._keep(saved, BEST)):
+            self.state.best, self.state.best_epoch = former
+            there = f"{BEST} stays that of epoch {former[1]}" if former[1] else f"there is no {BEST} yet"
+            warn(f"epoch {epoch} is the best so far, but could not be kept: {there}")
         if numbered:
-            if saved:
-                if self.ranks.first:
-                    link_as(saved, checkpoint_name(self.options, epoch))
-                say(f"saved {saved.with_name(checkpoint_name(self.options, epoch))}")
-            elif last_epoch:
+            name = checkpoint_name(self.options, epoch)
+            if saved and self._keep(saved, name):
+                say(f"saved {saved.with_name(name)}")
+            elif last_epoch and not saved:
                 raise UserError(
                     f"--output {self.output}: the last checkpoint could not be written; make room and resume"
                 )

@@ -1,9 +1,10 @@
-"""``--dry_run``: all is built and takes two steps in memory; what a run would do is told, and nothing written."""
+"""``--dry_run``: all is built and takes a few steps in memory; what a run would do is told, and nothing written."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from training.checkpoint import (
     find_resume,
 )
 from training.devices import Devices
+from training.disk import GB, free_bytes, in_words, warn_if_short
 from training.loop import StepResult, Trainer
 from training.reporting.progress import shown, speed
 from training.reporting.reporter import CURVES, METRICS, memory_gb
@@ -37,6 +39,7 @@ from utils.memory import lack_of_memory
 from utils.process_group import ProcessGroup
 from utils.text import counted
 
+TIMED_STEPS = 5
 SMALLER = {"chest": "a smaller --size", "luna": "smaller crops", "nodules": "smaller crops", "msd": "a smaller --patch"}
 
 
@@ -123,6 +126,11 @@ def _timed_step(
     return result, time.perf_counter() - started
 
 
+def typical_seconds(steps: Sequence[float]) -> float:
+    """Of a step: the median of some, since single ones are slow where another program takes its turn."""
+    return statistics.median(steps)
+
+
 def rehearse(
     trainer: Trainer,
     state: TrainingState,
@@ -133,7 +141,7 @@ def rehearse(
     devices: Devices,
     note: str = "",
 ) -> None:
-    """Take one batch through two steps and say what would happen. All ranks take part, the first one speaks.
+    """Take one batch through a few steps and say what would happen. All ranks take part, the first one speaks.
 
     ``note``: as of a TrainingJob.
     """
@@ -141,14 +149,15 @@ def rehearse(
     set_lr(trainer.optimizer, cosine_lr(options.lr, 0, options.epochs, options.warmup_epochs))
     size, batch = loader.batch_sizes[0], next(loader.epoch(0))
     _timed_step(trainer, batch, 0, size, devices)  # compiles, and fills caches
-    result, seconds = _timed_step(trainer, batch, 1, size, devices)
+    steps = [_timed_step(trainer, batch, number, size, devices) for number in range(1, 1 + TIMED_STEPS)]
+    result, seconds = steps[0][0], typical_seconds([each for _, each in steps])
     payload = state.snapshot(options, list_sha256, {})
     if state.ranks.first:
         _tell_data(loader, files, options, note)
         _tell_step(trainer, result, seconds, size, devices)
         position = tell_beginning(options, list_sha256, state.ranks, len(loader))
         tell_time(seconds, len(loader), position, options)
-        _tell_disk(checkpoint_gb(payload), options)
+        _tell_disk(GB * checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))
         _tell_flags(options)
         say(f"dry run: nothing was written to {options.output}")
@@ -179,9 +188,10 @@ def tell_time(seconds: float, steps: int, position: Position, options: Options) 
     say(f"time: about {run} for {what}, {epoch} an epoch, if the data keep up")
 
 
-def _tell_disk(size_gb: float, options: Options) -> None:
-    files = -(-options.epochs // options.save_every) + len((LAST, PREVIOUS)) + bool(options.val_every)
-    say(f"disk: {size_gb * files:.1f} GB, for up to {counted(files, 'checkpoint')} of {size_gb:.2f} GB")
+def _tell_disk(size: float, options: Options) -> None:
+    free = free_bytes(Path(options.output)) / GB
+    say(f"disk: {in_words(size, options)}; {free:.1f} GB are free there")
+    warn_if_short(size, options)
 
 
 def _tell_files(options: Options, with_pictures: bool) -> None:

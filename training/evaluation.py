@@ -17,12 +17,14 @@ from utils.seeding import generator
 class EvalResult(NamedTuple):
     """``score``: the lower the better; the state with the lowest is kept. ``values``: all figures, for the logs.
 
-    ``over``: what a figure is the mean of, for people: ``{"auroc": "3 of 14 classes"}``.
+    ``over``: what a figure is the mean of, for people: ``{"auroc": "3 of 14 classes"}``. ``score`` None: this result
+    does not count, and ``why_not`` says why.
     """
 
-    score: float
+    score: float | None
     values: dict[str, float]
     over: Mapping[str, str] = {}  # never changed
+    why_not: str = ""
 
 
 class Evaluation(Protocol):
@@ -36,7 +38,7 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """By the method's score of its losses on data that is not trained on, every so many epochs."""
+    """By the method's score of its losses on held-out data, every so many epochs. It counts once the method is warm."""
 
     loader: Loader
     every: int
@@ -47,7 +49,8 @@ class ValidationLoss:
 
     def __call__(self, method: Method, precision: Precision) -> EvalResult:
         losses = validate(method, self.loader, precision, self.seed)
-        return EvalResult(method.score(losses), losses)
+        why_not = method.warming()
+        return EvalResult(None if why_not else method.held_out_score(losses), losses, why_not=why_not)
 
 
 @torch.no_grad()

@@ -152,7 +152,7 @@ def train(
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
         set_lr(trainer.optimizer, epoch_lr)
         trainer.method.begin(epoch, epochs)
-        started = time.perf_counter()
+        started = waiting = time.perf_counter()
         for batch in loader.epoch(epoch, position.step):
             fetched = time.perf_counter()
             reporter.fetched()
@@ -173,15 +173,16 @@ def train(
                     faults=loader.take_faults(),
                     samples=batch_size,
                     seconds=finished - started,
-                    data_seconds=fetched - started,
+                    data_seconds=fetched - waiting,
                 )
             )
             keeper.after_step()
-            started = finished
+            started, waiting = finished, time.perf_counter()  # to report and to save is part of a step, but no waiting
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
         score = None
         if evaluation and evaluation.due(position.epoch):
-            score, values, over = evaluation(trainer.method, trainer.precision)
-            reporter.validation(epoch, values, over)
+            judged = evaluation(trainer.method, trainer.precision)
+            reporter.validation(epoch, judged)
+            score = judged.score
         keeper.after_epoch(score)

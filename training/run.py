@@ -12,18 +12,20 @@ from typing import Any
 from datasets.loader import Loader
 from methods.base import Method
 from options import Options
-from training.checkpoint import Position, TrainingState, check_same_run, find_resume
+from training.best import settle_best
+from training.checkpoint import BEST, Position, TrainingState, check_same_run, find_resume
 from training.checkpoint_manager import CheckpointManager
 from training.devices import Devices
+from training.disk import estimated_bytes, warn_if_short
 from training.distributed import backend_name
 from training.dry_run import out_of_memory_is_said, rehearse
 from training.evaluation import Evaluation
 from training.loop import Trainer, train
 from training.precision import build_precision
-from training.reporting.reporter import NullReporter, Reporter
+from training.reporting.reporter import PICTURES, NullReporter, Reporter
 from training.reporting.run_record import list_hash, times, write_run_record
 from training.schedule import build_optimizer
-from utils.console import say
+from utils.console import say, warn
 from utils.cores import cores_of_process
 from utils.errors import UserError, reason
 from utils.locks import exclusive
@@ -80,7 +82,7 @@ def run_folder(options: Options, ranks: ProcessGroup) -> Iterator[tuple[Path, di
         with ranks.raise_on_all():
             if ranks.first:
                 prepare_output(options.output)
-                stack.enter_context(exclusive(output))
+                stack.enter_context(exclusive(output, [PICTURES]))
                 checkpoint = find_resume(options.resume, output)
         yield output, ranks.broadcast(checkpoint)
 
@@ -94,10 +96,23 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
     elif position.epoch >= options.epochs:
         say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; a higher --epochs goes on")
     elif state.out_of_patience(options.patience):
-        epochs = counted(options.patience, "epoch")
-        say(f"the run is complete: no better result for {epochs}; a higher --patience goes on")
+        results = counted(state.waited, "result")
+        say(f"the run is complete: {results} on held-out data without a better one; a higher --patience goes on")
     else:
         say(f"going on at {position.next_step(options.epochs, steps)}")
+
+
+def _tell_end(options: Options, state: TrainingState) -> None:
+    """Say why the training ended before the last epoch, or that it leaves no best state though one was asked for."""
+    epoch = state.position.epoch
+    if options.val_every and not state.best_epoch:
+        warn(f"there is no {BEST} in {options.output}: no result on held-out data counted, or none could be kept")
+    if epoch < options.epochs:
+        best = f"; the best is that of epoch {state.best_epoch}, {BEST}" if state.best_epoch else ""
+        say(
+            f"stopped after epoch {epoch} of {options.epochs}: {counted(state.waited, 'result')} on held-out data "
+            f"without a better one (--patience {options.patience}){best}"
+        )
 
 
 @contextmanager
@@ -133,6 +148,11 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
             state.restore(checkpoint)
+        with ranks.raise_on_all():
+            if ranks.first:
+                settle_best(output, state, checkpoint)
+                warn_if_short(estimated_bytes(method, optimizer, options.optimizer), options)
+        state.best, state.best_epoch, state.waited = ranks.broadcast((state.best, state.best_epoch, state.waited))
         _tell_beginning(options, output, state, len(loader), resumed=checkpoint is not None)
         say(
             f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(loader), 'step')} an epoch"
@@ -175,3 +195,4 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
                 evaluation=job.evaluation,
             )
             job.finish(output, state, reporter)
+        _tell_end(options, state)

@@ -99,7 +99,7 @@ def test_beta_fades_out_and_held_out_data_do_not_follow_it() -> None:
     scores = []
     for epoch in output:
         method.begin(epoch, 8)
-        scores.append(method.score(output[epoch]))
+        scores.append(method.held_out_score(output[epoch]))
     assert scores == pytest.approx([scores[0]] * 3)
 
 

@@ -17,6 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from methods.base import Method
+from training.checkpoint import BEST
+from training.evaluation import EvalResult
 from training.reporting.curves import draw_curves, read_rows
 from training.reporting.diagnostics import Diagnostics
 from training.reporting.pictures import draw_reconstructions
@@ -29,6 +31,7 @@ from utils.text import counted
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+PICTURES = "reconstructions"  # a folder
 CURVES_INTERVAL_S = 30.0  # between drawings while the run goes on
 
 
@@ -110,7 +113,7 @@ class NullReporter:
 
     def epoch_end(self, epoch: int) -> None: ...
 
-    def validation(self, epoch: int, losses: Mapping[str, float], over: Mapping[str, str]) -> None: ...
+    def validation(self, epoch: int, result: EvalResult) -> None: ...
 
     def results(self, values: Mapping[str, float]) -> None: ...
 
@@ -251,8 +254,9 @@ class Reporter:
         if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
             self._draw_curves()
 
-    def validation(self, epoch: int, losses: Mapping[str, float], over: Mapping[str, str]) -> None:
-        """Say and log the losses on held-out data; ``over``: as of a EvalResult."""
+    def validation(self, epoch: int, result: EvalResult) -> None:
+        """Say and log a result on held-out data."""
+        losses, over = result.values, result.over
         step = (epoch + 1) * self.steps_per_epoch
         row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
         self._append(row)
@@ -260,7 +264,8 @@ class Reporter:
         headline = self._headline(losses)
         words = [shown({name: value}) for name, value in headline.items() if name not in over]
         words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
-        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {', '.join(words)}")
+        remark = f"; it does not count yet for {BEST} and --patience: {result.why_not}" if result.why_not else ""
+        say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {', '.join(words)}{remark}")
 
     def results(self, values: Mapping[str, float]) -> None:
         """Log the figures that a run ends with."""
@@ -276,15 +281,15 @@ class Reporter:
         return {**asdict(self._totals), "watch": self._watch.state()}
 
     def picture(self, epoch: int) -> None:
-        """Draw the last step's images, if the method gives any, as ``reconstructions/epoch_<n>.png``."""
+        """Draw the last step's images, if the method gives any, as ``epoch_<n>.png`` among the ``PICTURES``."""
         steps = (epoch + 1) * self.steps_per_epoch
         self._picture(f"epoch_{epoch + 1:04d}", f"after epoch {epoch + 1} of {self.epochs}", steps)
 
     def _picture(self, name: str, title: str, step: int) -> None:
-        """A PNG in ``reconstructions/``, and the same in TensorBoard."""
+        """A PNG in that folder, and the same in TensorBoard."""
         if not self._images:
             return
-        path = self.output / "reconstructions" / f"{name}.png"
+        path = self.output / PICTURES / f"{name}.png"
         try:
             path.parent.mkdir(exist_ok=True)
             draw_reconstructions(self._images, self.window, title, path, self.headings)

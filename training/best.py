@@ -1,0 +1,79 @@
+"""``best.pt`` holds the state that a run calls its best, whatever came between two writes, or it is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import BEST, TrainingState
+from utils import torch_file
+from utils.console import say, warn
+from utils.errors import UserError, reason
+
+FORMER_BEST = "former_best.pt"
+
+
+def read_best(output: Path, state: TrainingState, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ``best.pt`` holds, if that is the state that ``state`` calls the best of this run; else None.
+
+    ``run``: of the run's checkpoints.
+    """
+    path = output / BEST
+    if not state.best_epoch or not path.exists():
+        return None
+    try:
+        found = torch_file.load(path)
+    except UserError as error:
+        warn(str(error))
+        return None
+    if not isinstance(found, dict):
+        return None
+    place = tuple(found.get(key) for key in ("epoch", "step", "best"))
+    began = {started for started in (_started(found), run.get("started")) if started}  # earlier versions do not tell
+    return found if place == (state.best_epoch, 0, state.best) and len(began) < 2 else None
+
+
+def _started(checkpoint: Mapping[str, Any]) -> str | None:
+    return checkpoint.get("run", {}).get("started")
+
+
+def settle_best(output: Path, state: TrainingState, checkpoint: dict[str, Any] | None) -> None:
+    """Make what ``state`` and ``best.pt`` say the same, before a run begins or goes on from ``checkpoint``.
+
+    They differ if a run was killed between its write of ``last.pt`` and of ``best.pt``, if it goes on from an older
+    file than its newest, and if another run was in the folder. For one process alone.
+    """
+    if checkpoint and state.best_epoch:
+        run = checkpoint.get("run", {})
+        best = read_best(output, state, run)
+        is_best = (state.position.epoch, state.position.step) == (state.best_epoch, 0)  # the checkpoint itself
+        if is_best and (best is None or best.get("run", {}) != run):
+            best = _write_best(output, checkpoint)
+        if best is None:
+            warn(
+                f"the state of epoch {state.best_epoch}, the best so far, is no longer in {output / BEST}: the best "
+                f"one is chosen among the epochs from here on"
+            )
+            state.forget_best()
+    if not state.best_epoch and (output / BEST).exists():
+        _set_aside(output)
+
+
+def _write_best(output: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        torch_file.save(output / BEST, checkpoint)
+    except OSError as error:
+        warn(f"{output / BEST} cannot be written ({reason(error)})")
+        return None
+    return checkpoint
+
+
+def _set_aside(output: Path) -> None:
+    """Nobody shall take another run's best state for this one's."""
+    try:
+        os.replace(output / BEST, output / FORMER_BEST)
+    except OSError as error:
+        raise UserError(f"{output / BEST} is of another run, and cannot be renamed ({reason(error)})") from None
+    say(f"{output / BEST} is of another run, or of later epochs of this one: it is {FORMER_BEST} now")
