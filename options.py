@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 from utils.errors import UserError
 
@@ -28,11 +28,14 @@ PHASES = {  # and the --n that each can do
 PRETRAINING, SUPERVISED = ("pretask",), ("finetune", "linear")
 TRAINING = PRETRAINING + SUPERVISED
 ONLY_IN = {  # phases -> the flags that have a meaning in them alone
-    PRETRAINING: ("augment", "outchannel", "final_act", "loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"),
+    PRETRAINING: (
+        *("augment", "outchannel", "final_act", "loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"),
+        *("channels_last", "image_every"),
+    ),
     TRAINING: (
         *("model", "on_bad_sample", "epochs", "lr", "optimizer", "momentum", "weight_decay", "patience"),
         *("max_bad_steps", "amp", "resume", "val_every", "save_every", "save_minutes", "log_every"),
-        *("image_every",),
+        *("accumulate", "warmup_epochs"),
     ),
     (*TRAINING, "knn"): ("ratio",),
 }
@@ -44,6 +47,7 @@ ONLY_SEGMENTATION = (  # the flags that have a meaning with it alone, and those 
 NOT_SEGMENTATION = ("ratio", "train_list", "inchannel")
 CHANNELS = {2: (1, 3), 3: (1,)}
 AS_PHASE = -1  # a default that depends on the phase
+PRETRAINING_RATIO = 0.8  # by default
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
 ALIASES = {  # flags as other programs call them -> ours
@@ -100,11 +104,13 @@ class Options:
     data: str = _flag("", "data", "folder of the data (needed)", metavar="FOLDER")
     train_list: str = _flag("", "data", "what to train on; none: all (default: the list in --data)", metavar="FILE")
     ratio: float = _flag(
-        0.8,
+        float(AS_PHASE),
         "data",
-        "pre-training takes this part of the training list, from its beginning; 1: all. With labels, give what the "
-        "pre-training had: the other part is trained on; 1: all",
+        "pre-training takes this part of the training list, from its beginning; 1: all (default: 0.8). With labels, "
+        "the part that pre-training had: the other one is trained on; 1: all (default: all, or what the pre-training "
+        "of --weight left of the same list)",
     )
+    ratio_by_default: ClassVar[bool] = False  # of an object: whether nobody gave a --ratio
     size: int = _flag(0, "data", "pixels of a side of an X-ray's view, a multiple of 32 (default: 224)")
     b: int = _flag(16, "data", "batch size over all devices")
     workers: int = _flag(4, "data", "processes that load data; 0: the main one")
@@ -199,7 +205,8 @@ class Options:
     patience: int = _flag(
         0,
         "optimisation",
-        "epochs without a better result on held-out data (--val_every) after which it stops; 0: never (default: 0)",
+        "results on held-out data (--val_every) in a row without a better one after which it stops; in pre-training "
+        "they count once the queue is full; 0: never (default: 0)",
     )
     max_bad_steps: int = _flag(10, "optimisation", "steps in a row without a finite loss and gradient before it stops")
     moco_t: float = _flag(0.2, "optimisation", "temperature T of the contrast")
@@ -309,6 +316,9 @@ class Options:
             raise UserError(f"--val_every 0: --phase {self.phase} chooses its epoch on held-out data; give 1 or more")
         if self.patience and not self.val_every:
             raise UserError(f"--patience {self.patience}: it waits for results on held-out data; give a --val_every")
+        if self.ratio == AS_PHASE:
+            self._set("ratio_by_default", True)
+            self._set("ratio", PRETRAINING_RATIO if self.phase in PRETRAINING else 1.0)
         if self.phase == "embed":
             self._set("ratio", 1.0)
         if self.phase not in PRETRAINING:

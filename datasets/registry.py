@@ -15,6 +15,7 @@ from datasets.loader import Batch, PairDataset
 from datasets.xray import chest
 from datasets.xray.chest import ChestPairs, find_chest
 from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, listed, training_list
+from datasets.xray.lists import read_list
 
 HELD_OUT_LIST = "chest_valid.txt"
 # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
@@ -73,6 +74,14 @@ def list_name(n: str, data: Path, train_list: str | None) -> str:
     if path is None:
         return ALL_IMAGES
     return f"{path.parent.name}/{path.name}" if path == PROJECT_LIST else path.name
+
+
+def list_lines(n: str, data: Path, train_list: str | None) -> tuple[str, list[str]]:
+    """The training list's name and what its lines name, whatever the ratio; no line where there is no list."""
+    path = DATASETS[n].training_list(data, train_list)
+    if path is None:
+        return ALL_IMAGES, []
+    return path.name, luna.read_uids(path) if n == "luna" else list(read_list(path).names)
 
 
 def _chest_list(data: Path, train_list: str | None) -> Path | None:

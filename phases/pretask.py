@@ -11,7 +11,7 @@ import torch
 
 from datasets.ct.crop_records import with_scans
 from datasets.loader import Loader
-from datasets.registry import DATASETS, Views, list_name
+from datasets.registry import DATASETS, Views, list_lines, list_name
 from methods import METHODS, method_spec
 from methods.base import Method
 from models.unet import UNetNetwork
@@ -19,6 +19,7 @@ from options import Options
 from training.devices import Devices
 from training.evaluation import ValidationLoss
 from training.network import check_size, in_memory_format, start_from_weight
+from training.reporting.run_record import list_hash
 from training.run import TrainingJob, execute, workers_here
 from utils.console import say, warn
 from utils.errors import UserError
@@ -142,7 +143,9 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         loader, files = build_loader(options, devices.main, ranks)
         held_out = build_held_out(options, devices.main, ranks)
         listed = list_name(options.n, Path(options.data), options.train_list or None)
+        _, lines = list_lines(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
+        facts |= {"whole_list_sha256": list_hash(lines)} if lines else {}
         network, start = build_student(options, view_shape(loader), facts.get("recipes", ()))
         method = build_method(options, network, len(loader), devices, ranks)
         return TrainingJob(method, loader, files, views_of(options).window, held_out, facts=facts | start)

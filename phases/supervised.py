@@ -12,6 +12,7 @@ from methods.base import Method
 from options import Options
 from tasks import TASKS
 from tasks.base import Task
+from tasks.leftover import with_ratio
 from training.best import read_best
 from training.checkpoint import BEST, TrainingState
 from training.devices import Devices
@@ -42,6 +43,8 @@ class PeriodicEval:
 
 def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Train on the task's training part, then report on its test part with the weights of the best epoch."""
+
+    options = with_ratio(options, ranks)
 
     def build() -> TrainingJob:
         if options.phase == "linear" and not options.weight:

@@ -60,7 +60,14 @@ def training_loader(options: Options, samples: PairDataset, devices: Devices, ra
             f"--b {options.b}: {options.data} has only {counted(len(samples), 'training sample')}; use a smaller batch"
         )
     return Loader(
-        samples, options.b, options.seed, workers_here(options), devices.main, options.on_bad_sample, ranks=ranks
+        samples,
+        options.b,
+        options.seed,
+        workers_here(options),
+        devices.main,
+        options.on_bad_sample,
+        ranks=ranks,
+        prefetch=options.prefetch,
     )
 
 
@@ -68,5 +75,13 @@ def plain_loader(options: Options, samples: PairDataset, devices: Devices, ranks
     """Batches of all samples in their order; one that cannot be made is an error."""
     workers = workers_here(options)
     return Loader(
-        samples, options.b, options.seed, workers, devices.main, ranks=ranks, shuffled=False, keep_workers=False
+        samples,
+        options.b,
+        options.seed,
+        workers,
+        devices.main,
+        ranks=ranks,
+        prefetch=options.prefetch,
+        shuffled=False,
+        keep_workers=False,
     )

@@ -67,8 +67,8 @@ class Classification:
         sizes = {name: f"{len(part.files)} {name}" for name, part in parts.items()}
         if ratio < 1:
             sizes["training"] = (
-                f"{len(self.train.files)} of {self.listed} training (--ratio {ratio}: pre-training has the others; 1.0 "
-                "takes all)"
+                f"{len(self.train.files)} of {self.listed} training (--ratio {ratio} leaves the others to "
+                "pre-training; 1.0 takes all)"
             )
         say(f"images: {', '.join(sizes.values())}")
         for name, part in parts.items():

@@ -82,9 +82,8 @@ def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest
     seen.write_text("".join(f"1.2.{subset}\n" for subset in range(4)))
     half = Options(n="nodules", phase="finetune", data=str(crops), ratio=0.5, train_list=str(seen))
     find_nodules(half).announce(half.ratio)
-    expected = (
-        "images: 20 of 28 training (--ratio 0.5: pre-training has the others; 1.0 takes all), 4 validation, 8 test\n"
-    )
+    left = "--ratio 0.5 leaves the others to pre-training; 1.0 takes all"
+    expected = f"images: 20 of 28 training ({left}), 4 validation, 8 test\n"
     assert capsys.readouterr().out == expected
     find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)
     assert capsys.readouterr().out == "images: 28 training, 4 validation, 8 test\n"
