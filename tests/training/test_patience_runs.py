@@ -1,0 +1,69 @@
+"""Held-out data in pre-training: nothing is chosen before the queue is full, and the last line says why a run ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from methods.pcrl import PCRL, PCRLConfig
+from models.pcrl import build_network
+from tests.conftest import ROOT, rows, write_xrays
+from tests.inprocess import run_script
+
+FLAGS = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1 --val_every 1 --without mixup,gate"
+
+
+def run(tmp_path: Path, *more: object) -> tuple[int, list[str]]:
+    data = tmp_path / "data"
+    if not data.exists():
+        write_xrays(data, count=4, size=64)
+        (data / "chest_valid.txt").write_text((data / "chest_train.txt").read_text())
+    log = tmp_path / "log.txt"
+    argv = ["--data", data, "--output", "out", *FLAGS.split(), *more]
+    status = run_script([str(ROOT / "main.py"), *map(str, argv)], tmp_path, log)
+    return status, log.read_text().splitlines()
+
+
+def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tmp_path: Path) -> None:
+    status, printed = run(tmp_path, "--moco_k", 8, "--epochs", 9, "--patience", 1, "--lr", 0)
+    assert status == 0, printed
+    scores = {row["epoch"]: row["val_loss"] for row in rows(tmp_path / "out") if "val_loss" in row}
+    (uncounted,) = [line for line in printed if "does not count yet" in line]
+    assert uncounted.startswith("epoch 1/9: on held-out data loss ")
+    assert uncounted.endswith(
+        "it does not count yet for best.pt and --patience: 50 % of the queue (--moco_k) is filled"
+    )
+    counted = {epoch: score for epoch, score in scores.items() if epoch > 1}
+    best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
+    assert (best["best_epoch"], best["best"]) == (min(counted, key=lambda e: counted[e]), min(counted.values()))
+    last = max(scores)
+    assert 3 <= last < 9
+    assert printed[-1] == (
+        f"stopped after epoch {last} of 9: 1 result on held-out data without a better one (--patience 1); the best is "
+        f"that of epoch {best['best_epoch']}, best.pt"
+    )
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["whole_list_sha256"]
+
+
+def test_a_queue_that_never_fills_chooses_nothing_and_that_is_said(tmp_path: Path) -> None:
+    status, printed = run(tmp_path, "--moco_k", 999, "--epochs", 2, "--patience", 1)
+    assert status == 0, printed
+    assert printed[-1].startswith("warning: there is no best.pt in out: no result on held-out data counted")
+    assert len([line for line in printed if "does not count yet" in line]) == 2
+    assert not (tmp_path / "out" / "best.pt").exists()
+
+
+def test_a_method_says_when_it_is_warm() -> None:
+    network = build_network(2, 1, 1, "bn", "none")
+    method = PCRL(network, PCRLConfig(n_data=1, queue_size=10))
+    assert method.warming() == "0 % of the queue (--moco_k) is filled"
+    keys = torch.nn.functional.normalize(torch.randn(6, 128), dim=1)
+    method.queue.write(method.queue.read().push(keys))
+    assert method.warming() == "60 % of the queue (--moco_k) is filled"
+    method.queue.write(method.queue.read().push(keys))
+    assert method.warming() == ""
+    alone = PCRL(network, PCRLConfig(n_data=1, queue_size=10, without=frozenset({"contrast"})))
+    assert alone.warming() == "", "what has no queue need not wait"
+    assert method.held_out_score({"loss": 2.5, "contrast": 1.0}) == 2.5
