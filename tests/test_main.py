@@ -82,7 +82,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
         "losses of the second step: loss ",
         " images/s; memory: ",
         " for 120 epochs, 0:0",
-        "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB\n",
+        "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB; ",
         "at the end pcrl_luna_pretask_1.0_120.pt",
         "it would start anew: out holds no run",
         " --epochs 120 --output out --dry_run --phase pretask",
