@@ -1,4 +1,7 @@
-"""The room that a run needs and the room that there is, in figures; and the time of a step that a dry run tells."""
+"""The room that a run needs and the room that there is, in figures; and the time of a step that a dry run tells.
+
+test_patience_runs.py starts a run that needs more than any disk has.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from options import Options
-from tests.conftest import ROOT
-from tests.inprocess import run_script
 from training.disk import checkpoints, free_bytes, there_already, warn_if_short
 from training.dry_run import typical_seconds
 
@@ -36,21 +37,6 @@ def test_a_disk_that_is_too_small_is_said_in_figures(tmp_path: Path, capsys: pyt
         r"checkpoints of 1000000000\.00 GB: make room, or give a higher --save_every\n$"
     )
     assert re.match(expected, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("dry", [True, False])
-def test_a_run_says_it_before_its_first_step(dry: bool, pairs: Path, tmp_path: Path) -> None:
-    """As many checkpoints as no disk holds."""
-    log = tmp_path / "log.txt"
-    flags = ["--data", pairs, "--b", 2, "--workers", 0, "--gpus", ",", "--ratio", 1, "--moco_k", 16, "--output", "out"]
-    flags += ["--epochs", 10**8, "--save_every", 1, *(["--dry_run"] if dry else ["--lr", "1e30", "--max_bad_steps", 1])]
-    status = run_script([str(ROOT / "main.py"), *map(str, flags)], tmp_path, log)
-    printed = log.read_text()
-    assert status == (0 if dry else 2), printed
-    assert re.search(r"warning: the disk of --output out has \S+ GB free, and the run needs \S+ GB, for up to", printed)
-    if dry:
-        assert re.search(r"^disk: \S+ GB, for up to 100000002 checkpoints .* GB are free there$", printed, re.M)
-        assert not (tmp_path / "out").exists()
 
 
 def test_one_slow_step_is_not_the_time_of_a_run() -> None:

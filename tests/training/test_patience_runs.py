@@ -12,6 +12,7 @@ from models.pcrl import build_network
 from tests.conftest import ROOT, rows, write_xrays
 from tests.inprocess import run_script
 
+EPOCHS = 10**8  # whose checkpoints no disk would hold
 FLAGS = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1 --val_every 1 --without mixup,gate"
 
 
@@ -27,11 +28,13 @@ def run(tmp_path: Path, *more: object) -> tuple[int, list[str]]:
 
 
 def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tmp_path: Path) -> None:
-    status, printed = run(tmp_path, "--moco_k", 8, "--epochs", 9, "--patience", 1, "--lr", 0)
+    status, printed = run(tmp_path, "--moco_k", 8, "--epochs", EPOCHS, "--patience", 1, "--lr", 0)
     assert status == 0, printed
+    (short,) = [number for number, line in enumerate(printed) if "the disk of --output out has " in line]
+    assert short < printed.index(next(line for line in printed if line.startswith("epoch 1/"))), "said at the start"
     scores = {row["epoch"]: row["val_loss"] for row in rows(tmp_path / "out") if "val_loss" in row}
     (uncounted,) = [line for line in printed if "does not count yet" in line]
-    assert uncounted.startswith("epoch 1/9: on held-out data loss ")
+    assert uncounted.startswith(f"epoch 1/{EPOCHS}: on held-out data loss ")
     assert uncounted.endswith(
         "it does not count yet for best.pt and --patience: 50 % of the queue (--moco_k) is filled"
     )
@@ -41,8 +44,8 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
     last = max(scores)
     assert 3 <= last < 9
     assert printed[-1] == (
-        f"stopped after epoch {last} of 9: 1 result on held-out data without a better one (--patience 1); the best is "
-        f"that of epoch {best['best_epoch']}, best.pt"
+        f"stopped after epoch {last} of {EPOCHS}: 1 result on held-out data without a better one (--patience 1); the "
+        f"best is that of epoch {best['best_epoch']}, best.pt"
     )
     assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["whole_list_sha256"]
 
