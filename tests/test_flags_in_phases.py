@@ -136,7 +136,7 @@ def test_no_flag_is_ignored_in_silence(phase: str, n: str, tmp_path: Path) -> No
         "b": 2,
     }
     flags |= {"workers": 0, "gpus": "", "epochs": 1, "folds": 3, "patch": "8,8,8"}
-    flags |= {"size": 64 if n == "chest" else 0}
+    flags |= {"size": 64 if n == "chest" else 0, "moco_k": 16, "without": "mixup,gate" if phase == "pretask" else ""}
     RUNS[phase](Watched(**flags), Devices("", None), SINGLE)
     seen = looked_at | READ_BY_MAIN | (READ_BY_METHODS if phase == "pretask" else set())
     silent = [name for name in FLAGS if name not in seen and not warned_or_refused(name, phase, n)]
