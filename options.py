@@ -30,12 +30,12 @@ TRAINING = PRETRAINING + SUPERVISED
 ONLY_IN = {  # phases -> the flags that have a meaning in them alone
     PRETRAINING: (
         *("augment", "outchannel", "final_act", "loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"),
-        *("channels_last", "image_every"),
+        "image_every",
     ),
     TRAINING: (
         *("model", "on_bad_sample", "epochs", "lr", "optimizer", "momentum", "weight_decay", "patience"),
         *("max_bad_steps", "amp", "resume", "val_every", "save_every", "save_minutes", "log_every"),
-        *("accumulate", "warmup_epochs"),
+        *("accumulate", "warmup_epochs", "channels_last"),
     ),
     (*TRAINING, "knn"): ("ratio",),
 }
