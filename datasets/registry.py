@@ -81,7 +81,7 @@ def list_lines(n: str, data: Path, train_list: str | None) -> tuple[str, list[st
     path = DATASETS[n].training_list(data, train_list)
     if path is None:
         return ALL_IMAGES, []
-    return path.name, luna.read_uids(path) if n == "luna" else list(read_list(path).names)
+    return path.name, luna.read_lines(path) if n == "luna" else list(read_list(path).names)
 
 
 def _chest_list(data: Path, train_list: str | None) -> Path | None:
