@@ -50,6 +50,7 @@ AS_PHASE = -1  # a default that depends on the phase
 PRETRAINING_RATIO = 0.8  # by default
 SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
+NARROW = (1, 2, 4, 8)  # what the network's channels may be divided by
 ALIASES = {  # flags as other programs call them -> ours
     "batch_size": "b",
     "learning_rate": "lr",
@@ -163,6 +164,12 @@ class Options:
     inchannel: int = _flag(0, "network", "input channels (default: 3 in 2D, 1 in 3D)", type=_positive)
     outchannel: int = _flag(0, "network", "output channels (default: as inchannel)", type=_positive)
     backbone: str = _flag("", "network", "encoder in 2D (default: resnet18)", choices=list(BACKBONES))
+    narrow: int = _flag(
+        1,
+        "network",
+        "divide the channels of all layers by this, for trying things out: a run of 8 is quick, and learns little; "
+        f"{', '.join(map(str, NARROW))}",
+    )
     norm: str = _flag(
         "bn",
         "network",
@@ -341,6 +348,10 @@ class Options:
             self._set("size", SIZE)
         if self.dims == 2 and (self.size < SMALLEST_SIZE or self.size % SIZE_MULTIPLE):
             raise UserError(f"--size {self.size}: must be a multiple of {SIZE_MULTIPLE}, {SMALLEST_SIZE} or more")
+        if self.narrow not in NARROW:
+            raise UserError(f"--narrow {self.narrow}: give one of {', '.join(map(str, NARROW))}")
+        if self.narrow > 1 and self.weight == "imagenet":
+            raise UserError(f"--narrow {self.narrow}: the weights of ImageNet are for --narrow 1")
         if not self.final_act:
             self._set("final_act", "sigmoid" if self.dims == 3 else "none")
 

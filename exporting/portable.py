@@ -66,6 +66,9 @@ def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = Fa
     """
     if teacher and not (isinstance(checkpoint, Mapping) and "model_ema" in checkpoint):
         raise UserError("holds no teacher (model_ema); leave --teacher out")
+    narrow = checkpoint_options(checkpoint).get("narrow", 1)
+    if narrow != 1:
+        raise UserError(f"its network is narrow (--narrow {narrow}), for trying things out: no library has such a one")
     tensors = bare_tensors(checkpoint["model_ema"] if teacher else checkpoint)
     dims = 3 if FIRST_3D in tensors else 2 if STEM in tensors else None
     if dims is None:

@@ -15,11 +15,13 @@ def build_unet(
     final_act: str,
     backbone: str = "resnet18",
     skips: bool = True,
+    narrow: int = 1,
 ) -> UNet:
     """The 2D (on a ResNet) or the 3D U-Net, with initial values from torch's global generator.
 
     ``norm`` counts in 3D alone, ``backbone`` in 2D. Not ``skips``: the decoder reads the deepest feature alone.
+    ``narrow``: what its channels are divided by.
     """
     if dims == 2:
-        return UNet2d(in_channels, out_channels, final_act, backbone, skips)
-    return UNet3d(in_channels, out_channels, norm, final_act, skips)
+        return UNet2d(in_channels, out_channels, final_act, backbone, skips, narrow)
+    return UNet3d(in_channels, out_channels, norm, final_act, skips, narrow)

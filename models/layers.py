@@ -71,7 +71,7 @@ def norm_layer(name: str, channels: int, dims: int) -> nn.Module:
     if name == "bn":
         return OPERATORS[dims].batch_norm(channels)
     if name == "gn":
-        return nn.GroupNorm(GROUPS, channels)
+        return nn.GroupNorm(min(GROUPS, channels), channels)  # fewer channels: in a narrow network alone
     if name == "in":
         return OPERATORS[dims].instance_norm(channels, affine=True)
     raise ValueError(f"unknown normalisation {name!r}; known: {', '.join(NORMS)}")

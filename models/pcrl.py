@@ -94,10 +94,16 @@ class PCRLNetwork(UNetNetwork):
 
 
 def build_network(
-    dims: int, in_channels: int, out_channels: int, norm: str, final_act: str, backbone: str = "resnet18"
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    norm: str,
+    final_act: str,
+    backbone: str = "resnet18",
+    narrow: int = 1,
 ) -> PCRLNetwork:
     """The 2D (ResNet U-Net) or 3D (U-Net) PCRL network, with initial values from torch's global generator.
 
-    ``norm`` counts in 3D alone, ``backbone`` in 2D.
+    ``norm`` counts in 3D alone, ``backbone`` in 2D. ``narrow``: what the U-Net's channels are divided by.
     """
-    return PCRLNetwork(build_unet(dims, in_channels, out_channels, norm, final_act, backbone))
+    return PCRLNetwork(build_unet(dims, in_channels, out_channels, norm, final_act, backbone, narrow))

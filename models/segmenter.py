@@ -20,7 +20,7 @@ class Segmenter(UNetNetwork):
         return [module for name, module in self.unet.named_children() if name.startswith("down_tr")]
 
 
-def build_segmenter(in_channels: int, classes: int, norm: str, seed: int) -> Segmenter:
+def build_segmenter(in_channels: int, classes: int, norm: str, seed: int, narrow: int = 1) -> Segmenter:
     """The 3D U-Net with ``classes`` outputs, background included, and random values that depend on the seed."""
     torch.manual_seed(seed)
-    return Segmenter(UNet3d(in_channels, classes, norm, final_act="none"))
+    return Segmenter(UNet3d(in_channels, classes, norm, final_act="none", narrow=narrow))

@@ -27,6 +27,7 @@ class UNet(nn.Module, ABC):
     map_channels: tuple[int, ...]
     size_multiple: tuple[int, ...]
     skips: bool
+    narrow: int  # what its channels were divided by
 
     @abstractmethod
     def encode(self, image: Tensor) -> list[Tensor]:

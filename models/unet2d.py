@@ -1,4 +1,4 @@
-"""The 2D backbone: a U-Net on a torchvision ResNet."""
+"""The 2D backbone: a U-Net on a ResNet."""
 
 from __future__ import annotations
 
@@ -6,39 +6,22 @@ from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from models.recompute import lean_convolve
+from models.resnet import ResNet
 from models.unet import UNet
 from models.upconv import Mixture, upsample_convolve
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
-STEM_CHANNELS = 64
-WIDTHS = (64, 128, 256, 512)  # of layer1 .. layer4, times the block's expansion
-# torchvision's names: the residual block, and how many of them make up layer1 .. layer4.
-BACKBONES: dict[str, tuple[type[resnet.BasicBlock] | type[resnet.Bottleneck], list[int]]] = {
-    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
-}
 
 
-class ResNetEncoder(resnet.ResNet):
-    """torchvision's ResNet without its classifier, with the same parameter names and initial values.
+class ResNetEncoder(ResNet):
+    """A ResNet, whose ``forward`` gives the maps of its layers, and that may read other than 3 channels."""
 
-    ``channels``: of the features that ``forward`` gives. ValueError if ``backbone`` is none of BACKBONES.
-    """
-
-    def __init__(self, in_channels: int, backbone: str = "resnet18") -> None:
-        if backbone not in BACKBONES:
-            raise ValueError(f"unknown backbone {backbone!r}; known: {', '.join(BACKBONES)}")
-        block, blocks = BACKBONES[backbone]
-        super().__init__(block, blocks)
-        del self.fc
-        self.backbone = backbone
-        self.channels = (STEM_CHANNELS, *(width * block.expansion for width in WIDTHS))
+    def __init__(self, in_channels: int, backbone: str = "resnet18", narrow: int = 1) -> None:
+        super().__init__(backbone, narrow)
         if in_channels != 3:
-            self.conv1 = nn.Conv2d(in_channels, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(in_channels, self.channels[0], 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -76,18 +59,22 @@ class DecoderBlock(nn.Module):
 class Decoder(nn.Module):
     """The blocks, deep to shallow; the last one has no skip, and none has if not ``skips``."""
 
-    def __init__(self, encoder_channels: Sequence[int], skips: bool = True) -> None:
+    def __init__(self, encoder_channels: Sequence[int], skips: bool = True, narrow: int = 1) -> None:
         super().__init__()
         deep_to_shallow = list(reversed(encoder_channels))
-        inputs = [deep_to_shallow[0], *DECODER_CHANNELS[:-1]]
+        outputs = [channels // narrow for channels in DECODER_CHANNELS]
+        inputs = [deep_to_shallow[0], *outputs[:-1]]
         skip_channels = [*deep_to_shallow[1:], 0] if skips else [0] * len(inputs)
         self.blocks = nn.ModuleList(
-            DecoderBlock(*channels) for channels in zip(inputs, skip_channels, DECODER_CHANNELS, strict=True)
+            DecoderBlock(*channels) for channels in zip(inputs, skip_channels, outputs, strict=True)
         )
 
 
 class UNet2d(UNet):
-    """ResNet U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the image's size."""
+    """ResNet U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the image's size.
+
+    ``narrow``: what all channels but those of the images are divided by.
+    """
 
     dims = 2
     map_channels = DECODER_CHANNELS
@@ -100,13 +87,15 @@ class UNet2d(UNet):
         final_act: str = "none",
         backbone: str = "resnet18",
         skips: bool = True,
+        narrow: int = 1,
     ) -> None:
         super().__init__()
-        self.skips = skips
-        self.encoder = ResNetEncoder(in_channels, backbone)
+        self.skips, self.narrow = skips, narrow
+        self.map_channels = tuple(channels // narrow for channels in DECODER_CHANNELS)
+        self.encoder = ResNetEncoder(in_channels, backbone, narrow)
         self.feature_channels = self.encoder.channels
-        self.decoder = Decoder(self.feature_channels, skips)
-        output = nn.Conv2d(DECODER_CHANNELS[-1], out_channels, 3, padding=1)
+        self.decoder = Decoder(self.feature_channels, skips, narrow)
+        output = nn.Conv2d(self.map_channels[-1], out_channels, 3, padding=1)
         nn.init.xavier_uniform_(output.weight)
         nn.init.zeros_(output.bias)  # type: ignore[arg-type]  # there is one
         self.segmentation_head = nn.Sequential(output, *([nn.Sigmoid()] if final_act == "sigmoid" else []))

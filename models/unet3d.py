@@ -95,7 +95,10 @@ class OutputTransition(nn.Module):
 
 
 class UNet3d(UNet):
-    """3D U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the volume's size."""
+    """3D U-Net. ``encode`` gives features shallow to deep, ``decode`` a map of the volume's size.
+
+    ``narrow``: what all channels but those of the volumes are divided by.
+    """
 
     dims = 3
     feature_channels = (64, 128, 256, 512)
@@ -109,18 +112,22 @@ class UNet3d(UNet):
         norm: str = "bn",
         final_act: str = "sigmoid",
         skips: bool = True,
+        narrow: int = 1,
     ) -> None:
         super().__init__()
-        self.skips = skips
+        self.skips, self.narrow = skips, narrow
+        self.map_channels = tuple(channels // narrow for channels in UNet3d.map_channels)
+        self.feature_channels = tuple(channels // narrow for channels in UNet3d.feature_channels)
+        c64, c128, c256, c512 = self.feature_channels
         self.pool = OPERATORS[DIMS].max_pool(2)
-        self.down_tr64 = DownTransition(in_channels, 32, 64, norm)
-        self.down_tr128 = DownTransition(64, 64, 128, norm)
-        self.down_tr256 = DownTransition(128, 128, 256, norm)
-        self.down_tr512 = DownTransition(256, 256, 512, norm)
-        self.up_tr256 = UpTransition(512, 256 * skips, 256, norm)
-        self.up_tr128 = UpTransition(256, 128 * skips, 128, norm)
-        self.up_tr64 = UpTransition(128, 64 * skips, 64, norm)
-        self.out_tr = OutputTransition(64, out_channels, final_act)
+        self.down_tr64 = DownTransition(in_channels, c64 // 2, c64, norm)
+        self.down_tr128 = DownTransition(c64, c64, c128, norm)
+        self.down_tr256 = DownTransition(c128, c128, c256, norm)
+        self.down_tr512 = DownTransition(c256, c256, c512, norm)
+        self.up_tr256 = UpTransition(c512, c256 * skips, c256, norm)
+        self.up_tr128 = UpTransition(c256, c128 * skips, c128, norm)
+        self.up_tr64 = UpTransition(c128, c64 * skips, c64, norm)
+        self.out_tr = OutputTransition(c64, out_channels, final_act)
 
     def encode(self, volume: Tensor) -> list[Tensor]:
         """Volume (B, in_channels, X, Y, Z), sizes multiples of 8 -> four features, shallow to deep."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from torch import Size, Tensor, nn
 
 from models.unet import UNetNetwork, load_published_state, published_state
-from models.unet2d import BACKBONES, UNet2d
+from models.resnet import BACKBONES
+from models.unet2d import UNet2d
 from models.weight_files import (
     ENCODERS,
     PART,
@@ -114,6 +114,8 @@ def _imagenet(network: UNetNetwork) -> dict[str, Tensor]:
     """torchvision's ImageNet weights of the network's ResNet, downloaded once by torch.hub."""
     if not isinstance(network.unet, UNet2d):
         raise UserError(f"--weight {IMAGENET}: those are weights of a 2D network, not of a {network.dims}D one")
+    import torchvision  # late: it takes a second to import
+
     weights = torchvision.models.get_model_weights(network.unet.encoder.backbone).DEFAULT
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
@@ -152,6 +154,7 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     shapes = {bare: own[name].shape for bare, name in names.items()}
     found = encoders(checkpoint, network.dims, {b: s for b, s in shapes.items() if part_of(b) == "encoder"})
     _check_dims(network, path, checkpoint)
+    _check_narrow(network, path, _made(checkpoint))
     if not found:
         raise _nothing_fits(network, path, checkpoint, shapes)
     encoder = found[0]
@@ -269,6 +272,13 @@ def _nothing_fits(
         f"{contents(checkpoint)}; wanted, with any prefix: {some(first, 2)}; give a checkpoint of pre-training, or the "
         "weights of such an encoder"
     )
+
+
+def _check_narrow(network: UNetNetwork, path: str | Path, made: Mapping[str, Any]) -> None:
+    """UserError if the run that made the file had another --narrow."""
+    narrow, own = made.get("opt", {}).get("narrow", 1), network.unet.narrow
+    if made and narrow != own:
+        raise UserError(f"{path}: its network has --narrow {narrow}, not {own}; give --narrow {narrow}")
 
 
 def _check_dims(network: UNetNetwork, path: str | Path, checkpoint: Any) -> None:

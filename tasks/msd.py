@@ -167,7 +167,8 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     mirror = not sided if options.mirror == "auto" else options.mirror == "on"
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)
     loader = training_loader(options, samples, devices, ranks)
-    network = build_segmenter(len(data.train[0].image), len(data.classes) + 1, options.norm, options.seed)
+    channels, classes = len(data.train[0].image), len(data.classes) + 1
+    network = build_segmenter(channels, classes, options.norm, options.seed, options.narrow)
     start = start_from_weight(options, network, data.windows)
     network = in_memory_format(network, options, devices.main)
     frozen = network.encoder() if options.phase == "linear" else []

@@ -17,9 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+FULL = ("--narrow", 1)  # for a run whose test checks sizes or names of the full network
+
+
+def main_command(*argv: object) -> list[str]:
+    """``python main.py ...``; the network has an eighth of its channels unless ``argv`` says otherwise (FULL)."""
+    narrow = () if "--narrow" in argv else ("--narrow", 8)
+    return [sys.executable, str(ROOT / "main.py"), *map(str, (*argv, *narrow))]
+
+
 def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """``python main.py ...`` as a user starts it, from any folder."""
-    command = [sys.executable, str(ROOT / "main.py"), *map(str, argv)]
+    """``python main.py ...`` as a user starts it, from any folder, with a narrow network."""
+    command = main_command(*argv)
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
 
 

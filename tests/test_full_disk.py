@@ -17,7 +17,7 @@ from tests.processes import largest_file
 from utils.errors import run_cli
 
 FITTED = "only a part of it fitted, is the disk full?"
-TRAINING = ("--n", "luna", "--ratio", "1.0", "--b", "2", "--gpus", "", "--workers", "0")
+TRAINING = ("--n", "luna", "--ratio", "1.0", "--b", "2", "--gpus", "", "--workers", "0", "--narrow", "8")
 
 
 def run_short_of_room(limit: int, *argv: object) -> str:

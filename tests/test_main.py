@@ -15,7 +15,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from tests.conftest import ROOT, rows, run_main, write_pairs, write_xrays
+from tests.conftest import FULL, ROOT, rows, run_main, write_pairs, write_xrays
 
 TERMS = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
 # The commands of the README but for paths, batch and epochs.
@@ -71,7 +71,7 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
 
 def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> None:
     run = run_main(
-        "--data", pairs, "--b", 4, "--epochs", 120, "--output", "out", "--dry_run", *LUNA.split(), cwd=tmp_path
+        "--data", pairs, "--b", 4, "--epochs", 120, "--output", "out", "--dry_run", *FULL, *LUNA.split(), cwd=tmp_path
     )
     assert run.returncode == 0, run.stderr
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +93,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
 
 def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     run = run_main(
-        "--data", xrays, "--b", 2, "--epochs", 1, "--output", tmp_path / "out", "--workers", 0, *CHEST.split()
+        "--data", xrays, "--b", 2, "--epochs", 1, "--output", tmp_path / "out", "--workers", 0, *FULL, *CHEST.split()
     )
     assert run.returncode == 0, run.stderr
     checkpoint = assert_run(tmp_path / "out", "pcrl_chest_pretask_1.0_1.pt", steps=1)
@@ -105,7 +105,9 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
     weight = tmp_path / "out" / "pcrl_chest_pretask_1.0_1.pt"
     grey = "--n chest --size 64 --inchannel 1 --b 2 --workers 0 --ratio 1.0 --amp native --epochs 2"
     speed = "--warmup_epochs 1 --accumulate 2 --channels_last off --image_every 1 --moco_k 20 --moco_m 0"
-    again = run_main("--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *grey.split(), *speed.split())
+    again = run_main(
+        "--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *FULL, *grey.split(), *speed.split()
+    )
     assert again.returncode == 0, again.stderr
     assert "187 tensors used; 3 of another shape, so new (model.encoder.conv1.weight, " in again.stdout
     assert f"{weight} was trained on images prepared otherwise: --size 224, not 64; give --size 224" in again.stderr
@@ -217,7 +219,20 @@ def test_project_never_needs_its_own_location(pairs: Path, tmp_path: Path) -> No
     ignore = shutil.ignore_patterns(".venv", ".git", "tests", "__pycache__", "*_output")
     shutil.copytree(ROOT, copy, ignore=ignore)
     run = subprocess.run(
-        [sys.executable, str(copy / "main.py"), "--data", str(pairs), "--b", "6", "--epochs", "1", "--ratio", "1"],
+        [
+            sys.executable,
+            str(copy / "main.py"),
+            "--data",
+            str(pairs),
+            "--b",
+            "6",
+            "--epochs",
+            "1",
+            "--ratio",
+            "1",
+            "--narrow",
+            "8",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

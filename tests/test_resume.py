@@ -6,14 +6,13 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import ROOT, rows, run_main
+from tests.conftest import main_command, rows, run_main
 from tests.processes import alive, children, held, largest_file, logged, wait_for, wait_until
 from training.checkpoint import Position
 
@@ -22,10 +21,8 @@ OPTIONS = ("--b", 2, "--epochs", 2, "--ratio", "1.0", "--workers", 1, "--log_eve
 
 
 def start(pairs: Path, output: Path, *more: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "main.py"), "--data", pairs, "--output", output, *OPTIONS, *more]
-    return subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = main_command("--data", pairs, "--output", output, *OPTIONS, *more)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def assert_equal(a: Any, b: Any, where: str = "") -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, main_command
 from tests.processes import PATIENCE_S, hanging_up, logged, wait_for
 
 OPTIONS = ("--b", "2", "--ratio", "1.0", "--workers", "0", "--log_every", "1", "--save_minutes", "60")
@@ -29,7 +29,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 def command(pairs: Path, output: Path, epochs: int = 1) -> list[str]:
     own = ("--data", str(pairs), "--output", str(output), "--epochs", str(epochs))
-    return [sys.executable, str(ROOT / "main.py"), *own, *OPTIONS, *LEAN]
+    return main_command(*own, *OPTIONS, *LEAN)
 
 
 def lose_terminal(argv: list[str], output: Path, ignoring: bool) -> int:

@@ -217,7 +217,7 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
     """
     if not isinstance(checkpoint, dict) or not {"model", "torch_rng"} <= checkpoint.keys():
         raise UserError("--resume: this file cannot be resumed, only started from (--weight)")
-    saved, world_size = checkpoint["opt"], checkpoint.get("world_size", 1)
+    saved, world_size = {"narrow": 1, **checkpoint["opt"]}, checkpoint.get("world_size", 1)
     if world_size != ranks.size:
         raise UserError(
             f"--resume: that run had {world_size} process(es), not {ranks.size}; a run goes on as it began "

@@ -24,7 +24,13 @@ def new_unet(options: Options, shape: Sequence[int]) -> UNet:
     """A U-Net of random values; ``shape``: spatial size of what it will see, which is checked."""
     torch.manual_seed(options.seed)
     unet = build_unet(
-        options.dims, options.inchannel, options.outchannel, options.norm, options.final_act, options.backbone
+        options.dims,
+        options.inchannel,
+        options.outchannel,
+        options.norm,
+        options.final_act,
+        options.backbone,
+        options.narrow,
     )
     check_size(unet, shape, options.data)
     return unet

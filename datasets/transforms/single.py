@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import torchvision.transforms.functional as F
-from torchvision.transforms import InterpolationMode
+from PIL import Image
 
 from datasets.transforms.xray import DEGREES, FLIP_P, crop, normalise, sample_box
 
@@ -15,9 +14,9 @@ def augmented_view(image: np.ndarray, channels: int, size: int, rng: np.random.G
     """A random crop, turned by up to 10 degrees and flipped with p 0.5: float32 (channels, size, size)."""
     height, width = image.shape[:2]
     view = crop(image, sample_box(height, width, rng, AREA), size, channels)
-    view = F.rotate(view, rng.uniform(-DEGREES, DEGREES), InterpolationMode.BILINEAR, fill=0)
+    view = view.rotate(rng.uniform(-DEGREES, DEGREES), Image.Resampling.BILINEAR)
     if rng.random() < FLIP_P:
-        view = F.hflip(view)
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return normalise(np.asarray(view), channels)
 
 

@@ -1,5 +1,7 @@
 """The views of a chest X-ray: torchvision's augmentations on 8-bit PIL images, parameters sampled first.
 
+Without torchvision, which takes a second and more to import.
+
 X-rays are grey, and on grey pixels hue, saturation and grayscale change nothing. So one channel is carried
 through and expanded only at the normalisation: bit for bit what torchvision gives in RGB, for a third of the
 work. Colour images go through the same functions in RGB.
@@ -12,9 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torchvision.transforms.functional as F
-from PIL import Image, ImageFilter
-from torchvision.transforms import InterpolationMode
+from PIL import Image, ImageEnhance, ImageFilter
 
 from datasets.transforms.gaussian import gaussian_blur
 from datasets.transforms.resize import resize_box
@@ -28,11 +28,10 @@ DEGREES = 10.0
 FLIP_P, GRAY_P, BLUR_P = 0.5, 0.2, 0.5
 BLUR_RADIUS = (0.1, 2.0)
 JITTER = {"brightness": (0.6, 1.4), "contrast": (0.6, 1.4), "saturation": (0.6, 1.4), "hue": (-0.4, 0.4)}
-ADJUST = {
-    "brightness": F.adjust_brightness,
-    "contrast": F.adjust_contrast,
-    "saturation": F.adjust_saturation,
-    "hue": F.adjust_hue,
+ENHANCE = {
+    "brightness": ImageEnhance.Brightness,
+    "contrast": ImageEnhance.Contrast,
+    "saturation": ImageEnhance.Color,
 }
 COLOUR_ONLY = ("saturation", "hue")
 HOLES, HOLE_SIDE = 3, 32
@@ -137,21 +136,28 @@ def distort(image: Image.Image, params: XRayParams) -> Image.Image:
 
 def turn(image: Image.Image, params: XRayParams) -> Image.Image:
     """Rotation and flip of an image of mode L or RGB."""
-    image = F.rotate(image, params.angle, InterpolationMode.NEAREST, fill=0)
-    return F.hflip(image) if params.flip else image
+    image = image.rotate(params.angle)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if params.flip else image
 
 
 def recolour(image: Image.Image, params: XRayParams) -> Image.Image:
     """Grayscale, blur and colour jitter of an image of mode L or RGB; the mode stays."""
     grey = image.mode == "L"
     if params.gray and not grey:
-        image = F.rgb_to_grayscale(image, num_output_channels=3)
+        image = image.convert("L").convert("RGB")
     if params.blur is not None:
         image = blur(image, params.blur)
     for name, factor in params.jitter:
         if not (grey and name in COLOUR_ONLY):
-            image = ADJUST[name](image, factor)
+            image = _turn_hue(image, factor) if name == "hue" else ENHANCE[name](image).enhance(factor)
     return image
+
+
+def _turn_hue(image: Image.Image, part: float) -> Image.Image:
+    """The hue of each pixel, turned by this part of the colour circle, cut to whole steps of 1/256."""
+    hue, saturation, value = image.convert("HSV").split()
+    turned = np.asarray(hue) + np.int32(part * 255).astype(np.uint8)  # bytes, which wrap around
+    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
 
 
 def blur(image: Image.Image, radius: float) -> Image.Image:
@@ -177,8 +183,8 @@ def normalised_values(channels: int) -> np.ndarray:
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     if channels == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], channels, axis=2)
-    return F.normalize(F.to_tensor(ramp), mean.tolist(), std.tolist())[:, 0].numpy()
+    ramp = np.arange(256, dtype=np.float32) / np.float32(255)
+    return (ramp - mean.astype(np.float32)[:, None]) / std.astype(np.float32)[:, None]
 
 
 @compiled

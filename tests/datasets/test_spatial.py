@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.transforms.spatial import SpatialTransform
+from tests.examples import examples
 from utils.seeding import generator
 
 ALL = {
@@ -42,7 +43,7 @@ def test_3d_is_flips_of_x_y_z_then_rot90_from_x_to_y(transform: SpatialTransform
     np.testing.assert_array_equal(transform.apply(image)[0], np.rot90(expected, transform.turns, (0, 1)))
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=True)
 @given(data=st.data(), dims=st.sampled_from([2, 3]), channels=st.integers(1, 3), seed=st.integers(0, 2**32))
 def test_code_and_inverse_are_exact(data: st.DataObject, dims: int, channels: int, seed: int) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=dims, max_size=dims)))

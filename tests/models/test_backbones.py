@@ -11,7 +11,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from command_line import parse_options
 from models.pcrl import Context, PCRLNetwork, build_network
-from models.unet2d import BACKBONES, ResNetEncoder
+from models.resnet import BACKBONES
+from models.unet2d import ResNetEncoder
 from models.weights import load_weights
 from options import BACKBONES as NAMES
 from utils.errors import UserError

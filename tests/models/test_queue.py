@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.queue import KeyQueue
+from tests.examples import examples
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(size=st.integers(1, 9), batches=st.lists(st.integers(1, 25), min_size=1, max_size=5))
 def test_pushes_equal_a_literal_loop(size: int, batches: list[int]) -> None:
     queue = KeyQueue(size, 2)

@@ -18,6 +18,7 @@ from models.upconv import (
     nearest_kernel,
     upsample_convolve,
 )
+from tests.examples import examples
 
 ROUNDING = 1e-12  # of float64, relative to the norm
 
@@ -37,7 +38,7 @@ def layers(dims: int, channels: int, skip_channels: int, transposed: bool) -> tu
     return up, OPERATORS[dims].conv(channels + skip_channels, 3, kernel_size=3, padding=1).double()
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=examples(30), deadline=None, derandomize=True)
 @given(
     size=st.lists(st.integers(1, 4), min_size=2, max_size=3),
     channels=st.integers(1, 5),

@@ -22,7 +22,7 @@ from tests.conftest import ROOT, rows, write_pairs, write_xrays
 from tests.inprocess import run_script
 from utils.process_group import ProcessGroup
 
-COMMON = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1"
+COMMON = "--narrow 8 --n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1"
 
 
 def run(tmp_path: Path, *argv: object) -> tuple[int, str]:
@@ -45,9 +45,11 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pre-training leaves."""
     torch.manual_seed(1)
-    method = PCRL(build_network(2, 3, 3, "bn", "none"), PCRLConfig(n_data=1, queue_size=64))
+    method = PCRL(build_network(2, 3, 3, "bn", "none", narrow=8), PCRLConfig(n_data=1, queue_size=64))
     path = tmp_path_factory.mktemp("weight") / "pretrained.pt"
-    torch.save(method.export() | {"opt": {"phase": "pretask", "n": "chest"}, "run": {"samples": 300}}, path)
+    torch.save(
+        method.export() | {"opt": {"phase": "pretask", "n": "chest", "narrow": 8}, "run": {"samples": 300}}, path
+    )
     return path
 
 
@@ -102,7 +104,7 @@ def test_knn_and_embed_agree(labelled: Path, weight: Path, tmp_path: Path) -> No
     assert status == 0, printed
     assert "--ratio has no effect in embed" in printed
     features = np.load(tmp_path / "embed" / "features.npy")
-    assert (features.shape, features.dtype) == ((12, 512), np.float32)
+    assert (features.shape, features.dtype) == ((12, 64), np.float32)
     with open(tmp_path / "embed" / "features.csv", newline="") as file:
         header, *table = csv.reader(file)
     assert header[:2] == ["name", "feature_0"]
@@ -120,7 +122,7 @@ def test_embed_crops(pairs: Path, tmp_path: Path) -> None:
     )
     assert status == 0, printed
     assert "without --weight" in printed
-    assert np.load(tmp_path / "e" / "features.npy").shape == (12, 512)
+    assert np.load(tmp_path / "e" / "features.npy").shape == (12, 64)
     names = [line.split(",")[0] for line in (tmp_path / "e" / "features.csv").read_text().splitlines()]
     assert names[1:3] == ["subset0/1.2.0_img_0.npy:0", "subset0/1.2.0_img_0.npy:1"]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tasks.class_scores import class_scores, neighbour_scores
+from tests.examples import examples
 
 
 def literal_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -17,7 +18,7 @@ def literal_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     return ((above > 0) + 0.5 * (above == 0)).mean()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=st.integers(0, 10_000), images=st.integers(2, 40), classes=st.integers(1, 4), levels=st.integers(2, 9))
 def test_auroc_is_the_part_of_pairs_in_order(seed: int, images: int, classes: int, levels: int) -> None:
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ from monai.metrics import DiceMetric
 from torch import Tensor
 
 from tasks.dice import dice, dice_ce_loss, segment
+from tests.examples import examples
 
 
 def literal_dice(prediction: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
@@ -22,7 +23,7 @@ def literal_dice(prediction: np.ndarray, truth: np.ndarray, classes: int) -> lis
     return scores
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     seed=st.integers(0, 1000),
     shape=st.tuples(*[st.integers(1, 6)] * 3),

@@ -14,6 +14,7 @@ from benchmarks.literal.step import LiteralStep, total
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network
 from models.unet import published_state
+from tests.examples import examples
 from training.loop import Trainer, micro_batch_sizes
 from training.precision import Native
 from utils.process_group import ProcessGroup
@@ -69,7 +70,7 @@ def test_two_steps_in_micro_batches() -> None:
         assert torch.equal(value, before[name]), name
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=examples(50), deadline=None, derandomize=True)
 @given(batch=st.integers(1, 40), ranks=st.integers(1, 5), parts=st.integers(1, 9))
 def test_micro_batches_deal_what_the_batch_deals(batch: int, ranks: int, parts: int) -> None:
     batch = max(batch, ranks)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.transforms.affine import Affine
+from tests.examples import examples
 from utils.seeding import generator
 
 
@@ -57,7 +58,7 @@ def test_a_quarter_turn_about_the_third_axis_is_rot90() -> None:
     np.testing.assert_allclose(turned, np.rot90(image), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(deadline=None, max_examples=examples(20), derandomize=True)
 @given(shape=st.tuples(*[st.integers(2, 20)] * 3), seed=st.integers(0, 2**32))
 def test_values_stay_between_the_smallest_and_the_largest(shape: tuple[int, ...], seed: int) -> None:
     rng = generator(seed)

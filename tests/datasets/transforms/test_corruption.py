@@ -18,6 +18,7 @@ from datasets.transforms.corruption import (
     _shuffle,
     _word,
 )
+from tests.examples import examples
 from utils.seeding import generator
 
 SHAPES = [(64, 64, 32), (32, 40, 16)]
@@ -77,7 +78,7 @@ def test_shuffling_equals_the_literal_loop(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(image, original)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=examples(30), derandomize=True)
 @given(seed=st.integers(0, 2**63 - 1), blocks=st.integers(1, 12))
 def test_shuffling_of_few_large_blocks_equals_the_literal_loop(seed: int, blocks: int) -> None:
     rng = generator(seed)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from datasets.transforms.gaussian import gaussian_blur
+from tests.examples import examples
 
 
 def by_pil(image: np.ndarray, sigma: float) -> np.ndarray:
     return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=examples(300), derandomize=True)
 @given(
     shape=st.tuples(st.integers(1, 80), st.integers(1, 80)),
     sigma=st.floats(0.1, 2) | st.floats(0.01, 30),

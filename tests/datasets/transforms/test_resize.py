@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.transforms.resize import resize_box
+from tests.examples import examples
 
 
 def by_pil(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
@@ -17,7 +18,7 @@ def by_pil(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.n
     return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=examples(200), derandomize=True)
 @given(data=st.data(), size=st.sampled_from([1, 16, 64, 224]), seed=st.integers(0, 1000))
 def test_any_box_of_any_image_equals_pil(data: st.DataObject, size: int, seed: int) -> None:
     height, width = data.draw(st.integers(1, 700)), data.draw(st.integers(1, 700))

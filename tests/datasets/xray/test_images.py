@@ -17,6 +17,7 @@ from PIL import Image
 
 from datasets.xray import png
 from datasets.xray.images import read_image
+from tests.examples import examples
 from utils.errors import UserError
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "Chest14" / "images"
@@ -200,7 +201,7 @@ def test_what_is_no_file_is_named_too(tmp_path: Path) -> None:
         read_image(tmp_path / "text.png")
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=examples(150), derandomize=True)
 @given(data=st.data(), kind=st.sampled_from(["grey.png", "colour.png", "deep.png", "colour.jpg"]))
 def test_any_change_gives_an_image_or_a_user_error(
     data: st.DataObject, kind: str, tmp_path_factory: pytest.TempPathFactory

@@ -25,6 +25,7 @@ from preprocess.volumes.crops import (
     overlapping_pairs,
     tissue_sum,
 )
+from tests.examples import examples
 
 HU = Window(-1000, 1000, -150)
 shapes = st.tuples(st.integers(1, 420), st.integers(1, 420), st.integers(1, 400))
@@ -45,7 +46,7 @@ def test_narrow_scans_lose_32_in_x_and_y_first() -> None:
     assert boxes.last[:, 1].tolist() == [230 - size - 71 for size in (64, 64, 64, 32, 80)]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(shapes, crops)
 def test_boxes_lie_inside_and_keep_the_published_rules(shape: tuple[int, ...], crop: tuple[int, ...]) -> None:
     boxes = feasible_boxes(shape, crop)
@@ -81,7 +82,7 @@ def test_a_scan_smaller_than_any_box_has_none() -> None:
     assert len(feasible_boxes((400, 400, 19)).sizes) == 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.integers(0, 9), min_size=6, max_size=6), st.lists(st.integers(1, 8), min_size=6, max_size=6))
 def test_iou_counts_voxels(starts: list[int], sizes: list[int]) -> None:
     grids = np.zeros((2, 20, 20, 20), bool)
@@ -92,7 +93,7 @@ def test_iou_counts_voxels(starts: list[int], sizes: list[int]) -> None:
     assert iou(np.reshape(starts, (2, 3)), np.reshape(sizes, (2, 3))) == pytest.approx(both / either)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(shapes, crops, st.integers(0, 2**32))
 def test_pairs_of_any_scan_overlap_and_lie_inside(shape: tuple[int, ...], crop: tuple[int, ...], seed: int) -> None:
     boxes = feasible_boxes(shape, crop)
@@ -160,7 +161,7 @@ def test_resizing_equals_scikit_image_for_every_box(crop: tuple[int, ...]) -> No
         assert_cut_as_by_scikit_image(size, crop)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.tuples(*[st.integers(1, 60)] * 3), st.tuples(*[st.integers(1, 40)] * 3))
 def test_resizing_equals_scikit_image_for_any_size(size: tuple[int, ...], crop: tuple[int, ...]) -> None:
     assert_cut_as_by_scikit_image(size, crop)
@@ -205,7 +206,7 @@ def test_a_box_of_the_nominal_size_is_not_touched() -> None:
     np.testing.assert_array_equal(crop, np.clip(scan[5:69, 6:70, 7:40], -1000, 1000))
 
 
-@settings(deadline=None, max_examples=12, derandomize=True)
+@settings(deadline=None, max_examples=examples(12), derandomize=True)
 @given(st.tuples(st.integers(40, 260), st.integers(40, 260), st.integers(22, 150)), st.integers(0, 99))
 def test_pairs_of_any_scan_keep_shape_range_and_number(shape: tuple[int, int, int], seed: int) -> None:
     scan, boxes = smooth_scan(shape, seed), feasible_boxes(shape, (32, 32, 16))
