@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-import utils.requirements  # noqa: F401  # first: it says which package is missing
 from command_line import check_paths, parse_options
 from options import TRAINING
 from utils.console import say, warn
 from utils.errors import run_cli
+from utils.requirements import say_missing_packages
 
 
 def main() -> int:
@@ -26,17 +26,19 @@ def main() -> int:
         return launch(processes)
     devices = Devices(options.gpus, rank_here)
     # later still: whoever launches others needs no phase
-    from phases import PHASES
+    from datasets.loader import kill_workers_at_exit
+    from phases import phase
     from phases.preview import preview
     from training.dry_run import out_of_memory_is_said
 
+    kill_workers_at_exit()
     for message in warnings + devices.warnings:
         warn(message)
     say(devices.note)
     if devices.advice and options.phase in TRAINING:
         say(devices.advice)
     with joined(ranks, devices.main):
-        work = preview if options.preview else PHASES[options.phase]
+        work = preview if options.preview else phase(options.phase)
 
         def work_or_say() -> None:
             with out_of_memory_is_said(options):
@@ -49,4 +51,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    say_missing_packages()
     run_cli(main)

@@ -210,10 +210,14 @@ def _start_worker(worker: int) -> None:
     ignore_stop_signals()
 
 
-def _end_workers() -> None:
-    """At the end of the process: whoever ignores signals that ask to stop would be waited for without end."""
+def kill_workers_at_exit() -> None:
+    """At the end of the process: whoever ignores signals that ask to stop would be waited for without end.
+
+    For a program's entry point: it kills all children that multiprocessing started.
+    """
+    atexit.register(_kill_children)  # called before multiprocessing's own, which was registered when it was imported
+
+
+def _kill_children() -> None:
     for process in multiprocessing.active_children():
         process.kill()
-
-
-atexit.register(_end_workers)  # called before multiprocessing's own, which was registered when it was imported

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import cast
 
 from options import Options
-from phases.features import embed
-from phases.knn import run_knn
-from phases.pretask import pretrain
-from phases.supervised import finetune
 from training.devices import Devices
 from utils.process_group import ProcessGroup
 
-PHASES: dict[str, Callable[[Options, Devices, ProcessGroup], None]] = {
-    "pretask": pretrain,
-    "finetune": finetune,
-    "linear": finetune,
-    "knn": run_knn,
-    "embed": embed,
+Phase = Callable[[Options, Devices, ProcessGroup], None]
+PHASES = {  # its module, and its function there; imported when it is asked for: each needs libraries of its own
+    "pretask": ("phases.pretask", "pretrain"),
+    "finetune": ("phases.supervised", "finetune"),
+    "linear": ("phases.supervised", "finetune"),
+    "knn": ("phases.knn", "run_knn"),
+    "embed": ("phases.features", "embed"),
 }
+
+
+def phase(name: str) -> Phase:
+    """What does the work of a phase."""
+    module, function = PHASES[name]
+    return cast(Phase, getattr(import_module(module), function))

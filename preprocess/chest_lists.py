@@ -24,7 +24,9 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import utils.requirements  # noqa: F401  # first: it says which package is missing
+    from utils.requirements import say_missing_packages
+
+    say_missing_packages()
 
 from datasets.xray.lists import CHEST14_LABELS, NO_FINDING, list_line
 from preprocess.jobs.flags import would_be_lost

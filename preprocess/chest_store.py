@@ -20,7 +20,9 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import utils.requirements  # noqa: F401  # first: it says which package is missing
+    from utils.requirements import say_missing_packages
+
+    say_missing_packages()
 
 import numpy as np
 from PIL import Image

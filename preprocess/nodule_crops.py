@@ -21,7 +21,9 @@ from typing import Any
 
 if __package__ in (None, ""):  # run as a script, from any folder: imports start at the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import utils.requirements  # noqa: F401  # first: it says which package is missing
+    from utils.requirements import say_missing_packages
+
+    say_missing_packages()
 
 from datasets.layout import LABELS
 from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable

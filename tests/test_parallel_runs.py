@@ -31,8 +31,7 @@ TORCHRUN = (
     str(ROOT / "main.py"),
 )
 DDP = (sys.executable, str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
-NARROW = ("--narrow", 8)
-COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "")
+COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 8)
 
 
 def environment() -> dict[str, str]:
@@ -41,16 +40,12 @@ def environment() -> dict[str, str]:
 
 def start(launcher: tuple[str, ...], *argv: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*launcher, *map(str, (*argv, *NARROW))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
+        [*launcher, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
 
 
 def finish(launcher: tuple[str, ...], *argv: object) -> subprocess.CompletedProcess[str]:
-    command = [*launcher, *map(str, (*argv, *NARROW))]
+    command = [*launcher, *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment())
 
 

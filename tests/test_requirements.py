@@ -34,7 +34,7 @@ def test_a_missing_package_is_one_line(script: str) -> None:
 
 @pytest.mark.parametrize("module", ["models.nothing", "nothing_of_ours"])
 def test_any_other_missing_module_is_a_traceback(module: str) -> None:
-    command = [sys.executable, "-c", f"import utils.requirements, {module}"]
+    command = [sys.executable, "-c", f"import utils.requirements as r; r.say_missing_packages(); import {module}"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert run.returncode == 1
     assert "Traceback" in run.stderr

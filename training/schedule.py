@@ -9,6 +9,18 @@ import torch
 from torch import nn
 
 
+def _leave_compiler_out() -> None:
+    """Keep torch's optimizers from importing its compiler, torch._dynamo, at their first call.
+
+    That takes more than a second, for a mark that only code under torch.compile heeds; nothing here is. Where a torch
+    has no such marks, nothing is changed.
+    """
+    for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
+        inner = getattr(method, "__wrapped__", None)
+        if inner is not None and not hasattr(inner, "__dynamo_disable"):
+            inner.__dynamo_disable = inner
+
+
 def cosine_lr(base: float, epoch: int, epochs: int, warmup_epochs: int = 0) -> float:
     """base * (1 + cos(pi * epoch / epochs)) / 2, for epoch = 0 .. epochs - 1.
 
@@ -30,6 +42,7 @@ def build_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """``sgd``, ``adam`` or ``adamw``; weight decay covers all parameters. ValueError for another name."""
+    _leave_compiler_out()
     if name == "sgd":
         return torch.optim.SGD(parameters, lr, momentum=momentum, weight_decay=weight_decay)
     betas = (momentum, 0.999)

@@ -1,4 +1,4 @@
-"""Imported first by the command lines: a package that is not installed is one line, not a traceback.
+"""Called first by the command lines: a package that is not installed is one line, not a traceback.
 
 Outside the virtual environment already the first import of others' code fails, before there is anything to catch it.
 """
@@ -30,4 +30,6 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
     sys.exit(2)
 
 
-sys.excepthook = _tell
+def say_missing_packages() -> None:
+    """From now on a package of PACKAGES that is not installed ends the program with one line."""
+    sys.excepthook = _tell
