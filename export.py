@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # before anything is imported that may be missing
+    from utils.requirements import say_missing_packages
+
+    say_missing_packages()
+
 from exporting.snippets import CODE, code_for
 from utils.cli import Parser
 from utils.console import say
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_folder, write_text
-from utils.requirements import say_missing_packages
 from utils.text import counted
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong flags are answered at once
@@ -113,5 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    say_missing_packages()
     run_cli(main)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 
+if __name__ == "__main__":  # before anything is imported that may be missing
+    from utils.requirements import say_missing_packages
+
+    say_missing_packages()
+
 from command_line import check_paths, parse_options
 from options import TRAINING
 from utils.console import say, warn
 from utils.errors import run_cli
-from utils.requirements import say_missing_packages
 
 
 def main() -> int:
@@ -51,5 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    say_missing_packages()
     run_cli(main)

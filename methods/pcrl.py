@@ -288,7 +288,7 @@ class PCRL(Method):
 
 
 def _network(settings: Settings) -> PCRLNetwork:
-    names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone")
+    names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone", "narrow")
     return build_network(*(settings[name] for name in names))
 
 

@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 from models.unet2d import BACKBONES
@@ -167,8 +166,7 @@ def shapes_of(encoder: Mapping[str, Tensor]) -> dict[str, torch.Size | None]:
 @cache
 def _resnet_shapes(name: str) -> dict[str, torch.Size | None]:
     with torch.device("meta"):
-        state = getattr(torchvision.models, name)().state_dict()
-    return shapes_of({name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
+        return shapes_of(ResNet(name).state_dict())
 
 
 def resnet_name(encoder: Mapping[str, Tensor]) -> str | None:

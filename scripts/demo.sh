@@ -10,7 +10,7 @@ step "1/4 phantoms of thoraces: CT scans as LUNA16 has them, X-rays as ChestX-ra
 python preprocess/phantoms.py --save "$out/phantoms" --scans 4 --patients 12 --xrays_per_patient 2
 
 step "2/4 pairs of overlapping crops from the CT scans"
-python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
+python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 4 \
     --input_rows 32 --input_cols 32 --input_deps 16
 
 step "3/4 pre-training in 3D (a few minutes of what takes days: it shows the way, not the result)"

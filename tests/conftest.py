@@ -14,6 +14,11 @@ from PIL import Image
 
 pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_docs.py's
 ROOT = Path(__file__).resolve().parents[1]
+SLOW = (  # files whose tests start many processes, or train: left out by -m "not slow"
+    *("test_bad_luck.py", "test_docs.py", "test_full_disk.py", "test_main.py", "test_parallel_runs.py"),
+    *("test_resume.py", "test_scripts.py", "test_unheard.py", "test_damaged_inputs.py", "test_msd.py"),
+    *("test_chest_runs.py", "test_distributed.py", "test_own_method.py", "test_luna_pre.py", "test_nodule_crops.py"),
+)
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -24,6 +29,12 @@ def main_command(*argv: object) -> list[str]:
     """``python main.py ...``; the network has an eighth of its channels unless ``argv`` says otherwise (FULL)."""
     narrow = () if "--narrow" in argv else ("--narrow", 8)
     return [sys.executable, str(ROOT / "main.py"), *map(str, (*argv, *narrow))]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
