@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.resnet import ResNet
 from models.unet2d import BACKBONES
 
 _TENSORS = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Size, Tensor, nn
 
-from models.unet import UNetNetwork, load_published_state, published_state
 from models.resnet import BACKBONES
+from models.unet import UNetNetwork, load_published_state, published_state
 from models.unet2d import UNet2d
 from models.weight_files import (
     ENCODERS,
