@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from exporting.standalone_unet3d import UNet3d
-from models.unet2d import BACKBONES, UNet2d
+from models.resnet import BACKBONES
+from models.unet2d import UNet2d
 from models.weight_files import resnet_name
 from models.weights import bare_tensors, checkpoint_options
 from utils.errors import UserError

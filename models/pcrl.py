@@ -106,4 +106,4 @@ def build_network(
 
     ``norm`` counts in 3D alone, ``backbone`` in 2D. ``narrow``: what the U-Net's channels are divided by.
     """
-    return PCRLNetwork(build_unet(dims, in_channels, out_channels, norm, final_act, backbone, narrow))
+    return PCRLNetwork(build_unet(dims, in_channels, out_channels, norm, final_act, backbone, narrow=narrow))

@@ -77,7 +77,7 @@ class UNet2d(UNet):
     """
 
     dims = 2
-    map_channels = DECODER_CHANNELS
+    map_channels: tuple[int, ...] = DECODER_CHANNELS
     size_multiple = (32, 32)
 
     def __init__(

@@ -101,8 +101,8 @@ class UNet3d(UNet):
     """
 
     dims = 3
-    feature_channels = (64, 128, 256, 512)
-    map_channels = (256, 128, 64)
+    feature_channels: tuple[int, ...] = (64, 128, 256, 512)
+    map_channels: tuple[int, ...] = (256, 128, 64)
     size_multiple = (8, 8, 8)
 
     def __init__(

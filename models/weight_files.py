@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.resnet import ResNet
-from models.unet2d import BACKBONES
+from models.resnet import BACKBONES, ResNet
 
 _TENSORS = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"\d+\.(?:conv\d|bn\d|downsample\.[01])"

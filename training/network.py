@@ -30,7 +30,7 @@ def new_unet(options: Options, shape: Sequence[int]) -> UNet:
         options.norm,
         options.final_act,
         options.backbone,
-        options.narrow,
+        narrow=options.narrow,
     )
     check_size(unet, shape, options.data)
     return unet
