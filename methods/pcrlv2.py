@@ -191,7 +191,8 @@ def _pictures(batch: Batch, out: Outputs) -> dict[str, Tensor]:
 
 
 def _network(settings: Settings) -> PCRLv2Network:
-    return build_network(*(settings[name] for name in ("d", "inchannel", "outchannel", "final_act", "backbone")))
+    names = ("d", "inchannel", "outchannel", "final_act", "backbone", "narrow")
+    return build_network(*(settings[name] for name in names))
 
 
 def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> PCRLv2:

@@ -154,11 +154,11 @@ def _initialise(heads: nn.Module) -> None:
 
 
 def build_network(
-    dims: int, in_channels: int, out_channels: int, final_act: str, backbone: str = "resnet18"
+    dims: int, in_channels: int, out_channels: int, final_act: str, backbone: str = "resnet18", narrow: int = 1
 ) -> PCRLv2Network:
     """The 2D (on a ResNet) or 3D network, with initial values from torch's global generator; batch normalisation.
 
-    ``backbone`` counts in 2D alone.
+    ``backbone`` counts in 2D alone. ``narrow``: what the U-Net's channels are divided by.
     """
-    unet = build_unet(dims, in_channels, out_channels, "bn", final_act, backbone, skips=False)
+    unet = build_unet(dims, in_channels, out_channels, "bn", final_act, backbone, skips=False, narrow=narrow)
     return PCRLv2Network(unet, out_channels)
