@@ -131,7 +131,11 @@ class PCRLv2Network(UNetNetwork):
         if not name.startswith(HEADS_PREFIX):
             return super().published_name(name)
         number, rest = name.removeprefix(HEADS_PREFIX).split(".", 1)
-        block = f"model.decoder.blocks.{number}" if self.dims == 2 else f"up_tr{self.unet.map_channels[int(number)]}"
+        block = (
+            f"model.decoder.blocks.{number}"
+            if self.dims == 2
+            else f"up_tr{self.unet.map_channels[int(number)] * self.unet.narrow}"
+        )
         return f"{block}.{rest}"
 
 
