@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.resnet import BACKBONES, ResNet
+from models.resnet import BACKBONES
 
 _TENSORS = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"\d+\.(?:conv\d|bn\d|downsample\.[01])"
@@ -165,8 +165,11 @@ def shapes_of(encoder: Mapping[str, Tensor]) -> dict[str, torch.Size | None]:
 
 @cache
 def _resnet_shapes(name: str) -> dict[str, torch.Size | None]:
+    import torchvision  # late: it takes a second to import
+
     with torch.device("meta"):
-        return shapes_of(ResNet(name).state_dict())
+        state = getattr(torchvision.models, name)().state_dict()
+    return shapes_of({name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
 
 
 def resnet_name(encoder: Mapping[str, Tensor]) -> str | None:
