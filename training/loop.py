@@ -137,7 +137,7 @@ def train(
     trainer: Trainer,
     loader: Loader,
     reporter: Reporter | NullReporter,
-    keeper: CheckpointManager,
+    checkpoints: CheckpointManager,
     *,
     lr: float,
     epochs: int,
@@ -145,9 +145,9 @@ def train(
     warmup_epochs: int = 0,
     evaluation: Evaluation | None = None,
 ) -> None:
-    """Train from ``position`` to the end; ``position`` moves along, and ``keeper`` saves what it says."""
+    """Train from ``position`` to the end; ``position`` moves along, and ``checkpoints`` saves what it says."""
     trainer.method.train()
-    while position.epoch < epochs and not keeper.out_of_patience():
+    while position.epoch < epochs and not checkpoints.out_of_patience():
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
         set_lr(trainer.optimizer, epoch_lr)
@@ -176,7 +176,7 @@ def train(
                     data_seconds=fetched - waiting,
                 )
             )
-            keeper.after_step()
+            checkpoints.after_step()
             started, waiting = finished, time.perf_counter()  # to report and to save is part of a step, but no waiting
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
@@ -185,4 +185,4 @@ def train(
             judged = evaluation(trainer.method, trainer.precision)
             reporter.validation(epoch, judged)
             score = judged.score
-        keeper.after_epoch(score)
+        checkpoints.after_epoch(score)

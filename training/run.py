@@ -116,12 +116,12 @@ def _tell_end(options: Options, state: TrainingState) -> None:
 
 
 @contextmanager
-def _abort_is_said(keeper: CheckpointManager) -> Iterator[None]:
+def _abort_is_said(checkpoints: CheckpointManager) -> Iterator[None]:
     """Say what is on disk when the user will not wait for a last save."""
     try:
         yield
     except KeyboardInterrupt:
-        keeper.tell_what_is_there()
+        checkpoints.tell_what_is_there()
         raise
 
 
@@ -147,47 +147,18 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
     with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
             check_same_run(checkpoint, options, list_sha256, ranks)
-            state.restore(checkpoint)
-        with ranks.raise_on_all():
-            if ranks.first:
-                settle_best(output, state, checkpoint)
-                warn_if_short(estimated_bytes(method, optimizer, options.optimizer), options)
-        state.best, state.best_epoch, state.waited = ranks.broadcast((state.best, state.best_epoch, state.waited))
-        _tell_beginning(options, output, state, len(loader), resumed=checkpoint is not None)
-        say(
-            f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(loader), 'step')} an epoch"
-            f"{f' ({job.note})' if job.note else ''}; precision: {precision.name}; output: {output}"
-        )
+        _begin(job, state, options, output, checkpoint)
         reporter: Reporter | NullReporter = NullReporter()
         if ranks.first:
-            data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
-            if checkpoint is not None:  # what the run itself began with counts
-                data["weight"] = checkpoint.get("run", {}).get("weight", {})
-            began = times(output, list_sha256, checkpoint)
-            state.run = began | data | {"precision": precision.name}
-            machine = {"device": devices.note, "precision": precision.name, "world_size": ranks.size}
-            if ranks.size > 1:
-                machine["backend"] = backend_name(devices.main)
-            write_run_record(output, options, data, began | machine)
-            reporter = Reporter(
-                output,
-                options.epochs,
-                len(loader),
-                options.log_every,
-                job.window,
-                devices.main,
-                method,
-                options.image_every,
-                checkpoint["report"] if checkpoint else None,
-                state.position.epoch * len(loader) + state.position.step,
-            )
-        keeper = CheckpointManager(state, reporter, options, output, list_sha256, request, len(loader))
-        with closing(reporter), closing(loader), _abort_is_said(keeper):
+            _record(job, state, options, devices, output, checkpoint, list_sha256)
+            reporter = _reporter(job, state, options, devices, output, checkpoint)
+        checkpoints = CheckpointManager(state, reporter, options, output, list_sha256, request, len(loader))
+        with closing(reporter), closing(loader), _abort_is_said(checkpoints):
             train(
                 trainer,
                 loader,
                 reporter,
-                keeper,
+                checkpoints,
                 lr=options.lr,
                 epochs=options.epochs,
                 position=state.position,
@@ -196,3 +167,66 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
             )
             job.finish(output, state, reporter)
         _tell_end(options, state)
+
+
+def _begin(
+    job: TrainingJob, state: TrainingState, options: Options, output: Path, checkpoint: dict[str, Any] | None
+) -> None:
+    """Bring the state to where the checkpoint stands, if there is one, and say what is trained on, and from where."""
+    ranks = state.ranks
+    if checkpoint:
+        state.restore(checkpoint)
+    with ranks.raise_on_all():
+        if ranks.first:
+            settle_best(output, state, checkpoint)
+            warn_if_short(estimated_bytes(job.method, state.optimizer, options.optimizer), options)
+    state.best, state.best_epoch, state.waited = ranks.broadcast((state.best, state.best_epoch, state.waited))
+    _tell_beginning(options, output, state, len(job.loader), resumed=checkpoint is not None)
+    say(
+        f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(job.loader), 'step')} an epoch"
+        f"{f' ({job.note})' if job.note else ''}; precision: {state.precision.name}; output: {output}"
+    )
+
+
+def _record(
+    job: TrainingJob,
+    state: TrainingState,
+    options: Options,
+    devices: Devices,
+    output: Path,
+    checkpoint: dict[str, Any] | None,
+    list_sha256: str,
+) -> None:
+    """Write run.json, and give the state what checkpoints tell of the run."""
+    data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
+    if checkpoint is not None:  # what the run itself began with counts
+        data["weight"] = checkpoint.get("run", {}).get("weight", {})
+    began, precision, size = times(output, list_sha256, checkpoint), state.precision.name, state.ranks.size
+    state.run = began | data | {"precision": precision}
+    machine = {"device": devices.note, "precision": precision, "world_size": size}
+    backend = {"backend": backend_name(devices.main)} if size > 1 else {}
+    write_run_record(output, options, data, began | machine | backend)
+
+
+def _reporter(
+    job: TrainingJob,
+    state: TrainingState,
+    options: Options,
+    devices: Devices,
+    output: Path,
+    checkpoint: dict[str, Any] | None,
+) -> Reporter:
+    """The reporter of the first rank, which goes on from the checkpoint's sums."""
+    steps = len(job.loader)
+    return Reporter(
+        output,
+        options.epochs,
+        steps,
+        options.log_every,
+        job.window,
+        devices.main,
+        job.method,
+        options.image_every,
+        checkpoint["report"] if checkpoint else None,
+        state.position.epoch * steps + state.position.step,
+    )

@@ -26,11 +26,11 @@ def _train(ranks: ProcessGroup, output: str) -> tuple[int, float, bool]:
     precision = build_precision("off", torch.device("cpu"), method, optimizer)
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     options = Options(data="data", output=output, epochs=9, val_every=1, patience=2)
-    keeper = CheckpointManager(state, NullReporter(), options, Path(output), "hash", StopRequest(), 1)
+    checkpoints = CheckpointManager(state, NullReporter(), options, Path(output), "hash", StopRequest(), 1)
     for scores in SCORES:
         state.position.epoch += 1
-        keeper.after_epoch(scores[ranks.rank])
-    return state.best_epoch, state.best, keeper.out_of_patience()
+        checkpoints.after_epoch(scores[ranks.rank])
+    return state.best_epoch, state.best, checkpoints.out_of_patience()
 
 
 def test_the_first_rank_s_score_is_all_ranks_score(tmp_path: Path) -> None:

@@ -155,13 +155,13 @@ class Reporter:
         self.image_every = image_every
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        self._board = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
-        self._progress, self._pace = Progress(), Throughput()
+        self._tensorboard = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
+        self._progress, self._throughput = Progress(), Throughput()
         self._drawn_at = time.monotonic()
         self._lr = 0.0
         self._images: Mapping[str, Tensor] = {}
         sums = dict(state or {})
-        self._watch = Diagnostics(**sums.pop("watch", {}))
+        self._diagnostics = Diagnostics(**sums.pop("watch", {}))
         self._totals = EpochTotals(**sums)
 
     def fetched(self) -> None:
@@ -172,7 +172,7 @@ class Reporter:
         """Take in one step."""
         self._images, self._lr = report.images, report.lr
         self._totals.add(report)
-        self._pace.add(report.samples, report.seconds)
+        self._throughput.add(report.samples, report.seconds)
         done = self._done(report)
         regular = report.step % self.log_every == 0 or report.step == self.steps_per_epoch
         if regular or done == 1 or not report.good:
@@ -205,7 +205,7 @@ class Reporter:
         if self._totals.faults:
             row["replaced"] = len(self._totals.faults)
         self._append(row)
-        self._board.scalars({name: value for name, value in row.items() if isinstance(value, float)}, step)
+        self._tensorboard.scalars({name: value for name, value in row.items() if isinstance(value, float)}, step)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         try:
@@ -222,9 +222,9 @@ class Reporter:
             steps=self.steps_per_epoch,
             values=self._headline({"loss": report.loss, **report.terms}),
             lr=report.lr,
-            images_per_s=self._pace.images_per_s(),
+            images_per_s=self._throughput.images_per_s(),
             memory_gb=memory_gb(self.device),
-            seconds_left=self._pace.seconds(self.epochs * self.steps_per_epoch - self._done(report)),
+            seconds_left=self._throughput.seconds(self.epochs * self.steps_per_epoch - self._done(report)),
         )
         self._progress.step(moment)
 
@@ -239,7 +239,9 @@ class Reporter:
             f"waiting for data"
         )
         watched = self._headline(means)
-        for warning in self._watch.epoch(watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds):
+        for warning in self._diagnostics.epoch(
+            watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds
+        ):
             warn(warning)
         if totals.good < totals.steps:
             skipped = totals.steps - totals.good
@@ -248,7 +250,7 @@ class Reporter:
         if totals.faults:
             replaced = counted(len(totals.faults), "sample was", "samples were")
             warn(f"{replaced} replaced by others, the first: {totals.faults[0]}")
-        self._board.scalars({f"epoch/{name}": value for name, value in means.items()}, epoch + 1)
+        self._tensorboard.scalars({f"epoch/{name}": value for name, value in means.items()}, epoch + 1)
         self._totals = EpochTotals()
         self._progress.epoch_end()
         if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
@@ -260,7 +262,7 @@ class Reporter:
         step = (epoch + 1) * self.steps_per_epoch
         row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
         self._append(row)
-        self._board.scalars({f"validation/{name}": value for name, value in losses.items()}, step)
+        self._tensorboard.scalars({f"validation/{name}": value for name, value in losses.items()}, step)
         headline = self._headline(losses)
         words = [shown({name: value}) for name, value in headline.items() if name not in over]
         words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
@@ -270,7 +272,7 @@ class Reporter:
     def results(self, values: Mapping[str, float]) -> None:
         """Log the figures that a run ends with."""
         steps = self.epochs * self.steps_per_epoch
-        self._board.scalars({f"test/{name}": value for name, value in values.items()}, steps)
+        self._tensorboard.scalars({f"test/{name}": value for name, value in values.items()}, steps)
 
     def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
         """Those that people look at."""
@@ -278,7 +280,7 @@ class Reporter:
 
     def state(self) -> dict[str, Any]:
         """The sums of the epoch under way and what the watch has seen, for a checkpoint."""
-        return {**asdict(self._totals), "watch": self._watch.state()}
+        return {**asdict(self._totals), "watch": self._diagnostics.state()}
 
     def picture(self, epoch: int) -> None:
         """Draw the last step's images, if the method gives any, as ``epoch_<n>.png`` among the ``PICTURES``."""
@@ -293,7 +295,7 @@ class Reporter:
         try:
             path.parent.mkdir(exist_ok=True)
             draw_reconstructions(self._images, self.window, title, path, self.headings)
-            self._board.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
+            self._tensorboard.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
         except OSError as error:
             warn(f"{path} could not be drawn ({reason(error)}); training goes on")
 
@@ -307,7 +309,7 @@ class Reporter:
     def close(self) -> None:
         """Close the files, and draw the curves."""
         self._progress.close()
-        self._board.close()
+        self._tensorboard.close()
         try:
             self._metrics.close()
         except OSError as error:
