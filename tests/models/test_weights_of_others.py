@@ -21,7 +21,7 @@ from models.unet import UNetNetwork, published_state
 from models.weights import load_weights
 from options import Options
 from tests.checkpoints import save_checkpoint
-from tests.conftest import ROOT, run_main, write_xrays
+from tests.conftest import FULL, ROOT, run_main, write_xrays
 from tests.foreign_weights import of_other_projects, other, pcrlv2, published_2d, resnet, under, write_safetensors
 from training.checkpoint import check_same_run, find_resume
 from utils.errors import UserError
@@ -116,7 +116,7 @@ def test_a_published_file_by_the_command_line(tmp_path: Path) -> None:
     data, path = write_xrays(tmp_path / "xrays", size=64), save(tmp_path, published_2d())
     flags = ("--data", data, "--n", "chest", "--d", 2, "--b", 2, "--epochs", 1, "--size", 64, "--ratio", 1.0)
     flags += ("--workers", 0, "--moco_k", 8, "--gpus", "")
-    done = run_main(*flags, "--weight", path, "--output", tmp_path / "run")
+    done = run_main(*FULL, *flags, "--weight", path, "--output", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "gate taken from `model_ema`" in done.stdout
     contrast = torch.load(tmp_path / "run/last.pt", weights_only=True)["contrast"]
