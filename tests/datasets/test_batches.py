@@ -76,7 +76,8 @@ def _keys(loader: Loader, epoch: int, first: int) -> list[list[tuple[int, int]]]
 
 def test_a_process_ends_though_its_workers_ignore_signals_and_its_loader_is_never_freed() -> None:
     program = (
-        "import torch; from datasets.loader import Loader; from tests.datasets.test_batches import Numbers\n"
+        "import torch; from datasets.loader import Loader, kill_workers_at_exit\n"
+        "from tests.datasets.test_batches import Numbers; kill_workers_at_exit()\n"
         "loader = Loader(Numbers(), 2, 0, 1, torch.device('cpu'))\n"
         "batches = loader.epoch(0); next(batches); print('first', flush=True)\n"
         "import builtins; builtins.kept = loader, batches\n"
