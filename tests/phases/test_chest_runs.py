@@ -118,7 +118,10 @@ def test_knn_and_embed_agree(labelled: Path, weight: Path, tmp_path: Path) -> No
 
 def test_embed_crops(pairs: Path, tmp_path: Path) -> None:
     status, printed = run(
-        tmp_path, *["--phase", "embed", "--n", "luna", "--b", "4", "--workers", "0", "--output", "e", "--data"], pairs
+        tmp_path,
+        *["--phase", "embed", "--n", "luna", "--b", "4", "--workers", "0", "--narrow", "8", "--output", "e"],
+        "--data",
+        pairs,
     )
     assert status == 0, printed
     assert "without --weight" in printed
