@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from command_line import parse_options
 from methods import METHODS
 from options import NO_EFFECT, PHASES, Options
-from phases import PHASES as RUNS
+from phases import phase as work_of
 from tests.conftest import ROOT, write_pairs, write_xrays
 from training.devices import Devices
 from utils.errors import UserError
@@ -137,7 +137,7 @@ def test_no_flag_is_ignored_in_silence(phase: str, n: str, tmp_path: Path) -> No
     }
     flags |= {"workers": 0, "gpus": "", "epochs": 1, "folds": 3, "patch": "8,8,8"}
     flags |= {"size": 64 if n == "chest" else 0, "moco_k": 16, "without": "mixup,gate" if phase == "pretask" else ""}
-    RUNS[phase](Watched(**flags), Devices("", None), SINGLE)
+    work_of(phase)(Watched(**flags), Devices("", None), SINGLE)
     seen = looked_at | READ_BY_MAIN | (READ_BY_METHODS if phase == "pretask" else set())
     silent = [name for name in FLAGS if name not in seen and not warned_or_refused(name, phase, n)]
     assert silent == []

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from export import export
 from options import Options
-from phases import PHASES
+from phases import phase
 from training.devices import Devices
 from utils.process_group import SINGLE
 
@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = Options(
         phase="finetune", data=str(data), split=split, spacing_mm=spacing, output=str(folder / "out"), **flags
     )
-    PHASES["finetune"](options, Devices("", None), SINGLE)
+    phase("finetune")(options, Devices("", None), SINGLE)
     return folder
 
 

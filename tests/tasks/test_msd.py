@@ -13,7 +13,7 @@ import torch
 
 from datasets.segmentation.files import Description, find_cases
 from options import Options
-from phases import PHASES
+from phases import phase
 from tasks.msd import Scores, choose_cases, class_names, make_recipe
 from training.devices import Devices
 from utils.errors import UserError
@@ -48,7 +48,7 @@ def test_two_volumes_are_learnt_and_a_frozen_encoder_stays(data: Path, tmp_path:
     options = Options(
         phase="finetune", epochs=8, patches=4, lr=3e-3, val_every=8, output=str(tmp_path / "all"), **common
     )
-    PHASES["finetune"](options, Devices("", None), SINGLE)
+    phase("finetune")(options, Devices("", None), SINGLE)
     results = json.loads((tmp_path / "all" / "metrics.json").read_text())
     assert list(results["dice"]) == ["front", "back", "mean"]
     assert results["mean_dice"] == pytest.approx((results["dice"]["front"] + results["dice"]["back"]) / 2)
@@ -60,7 +60,7 @@ def test_two_volumes_are_learnt_and_a_frozen_encoder_stays(data: Path, tmp_path:
     options = Options(
         phase="linear", epochs=1, patches=1, lr=1e-3, weight=str(weight), output=str(tmp_path / "linear"), **common
     )
-    PHASES["linear"](options, Devices("", None), SINGLE)
+    phase("linear")(options, Devices("", None), SINGLE)
     before, after = (torch.load(tmp_path / run / "best.pt", weights_only=True)["model"] for run in ("all", "linear"))
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert {name for name in before if name.startswith("down_tr")} <= same

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from options import Options
-from phases import PHASES
+from phases import phase
 from tasks.nodules import find_nodules
 from training.devices import Devices
 from utils.process_group import SINGLE
@@ -49,7 +49,7 @@ def test_balls_are_told_from_noise(crops: Path, tmp_path: Path) -> None:
         lr=1e-4,
         output=str(tmp_path / "out"),
     )
-    PHASES["finetune"](options, Devices("", None), SINGLE)
+    phase("finetune")(options, Devices("", None), SINGLE)
     results = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (results["images"], results["positives"]) == (8, {"nodule": 4})
     assert results["auroc"]["nodule"] == results["mean_auroc"] > 0.9
