@@ -35,9 +35,8 @@ def test_best_beside_last(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data", scans=8, pairs=1)  # scan 7 goes to subset 0
     (data / "subset0").rename(data / "subset8")
     output = tmp_path / "out"
-    run = run_main(
-        "--data", data, "--b", 3, "--epochs", 2, "--ratio", 1, "--workers", 0, "--val_every", 1, "--output", output
-    )
+    flags = ("--data", data, "--b", 3, "--epochs", 2, "--ratio", 1, "--workers", 0, "--val_every", 1)
+    run = run_main(*flags, "--moco_k", 9, "--output", output)  # keys that fill the queue in the first epoch
     assert run.returncode == 0, run.stderr
     assert "held-out data: 2 samples" in run.stdout
     losses = [row["val_loss"] for row in rows(output) if "val_loss" in row]
