@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests.checkpoints import save_checkpoint
-from tests.conftest import ROOT, write_pairs
+from tests.conftest import FULL, ROOT, write_pairs
 from tests.processes import largest_file
 from utils.errors import run_cli
 
@@ -55,8 +55,19 @@ def test_features_and_exported_weights(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "pairs")
     checkpoint = tmp_path / "checkpoint.pt"
     save_checkpoint(checkpoint, "luna")
-    flags = ("--phase", "embed", *TRAINING, "--data", data, "--weight", checkpoint, "--output", tmp_path / "features")
-    said = run_short_of_room(2000, "main.py", *flags)
+    flags = (
+        "--phase",
+        "embed",
+        *TRAINING,
+        *FULL,
+        "--data",
+        data,
+        "--weight",
+        checkpoint,
+        "--output",
+        tmp_path / "features",
+    )
+    said = run_short_of_room(2000, "main.py", *flags, "--output", tmp_path / "features")
     assert "the features cannot be written" in said
     said = run_short_of_room(10**6, "export.py", "--checkpoint", checkpoint, "--save", tmp_path / "weights")
     assert said == f"error: --save {tmp_path / 'weights'}: cannot be written in {tmp_path}: File too large"

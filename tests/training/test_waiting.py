@@ -11,7 +11,7 @@ from training.evaluation import EvalResult
 from training.loop import StepResult, train
 from training.reporting.reporter import NullReporter, StepReport
 
-BATCH, STEP, SAVE, REPORT = 0.03, 0.02, 0.2, 0.1  # seconds that each takes
+BATCH, STEP, SAVE, REPORT = 0.03, 0.02, 0.5, 0.4  # seconds that each takes
 
 
 class Slow(NullReporter):
@@ -19,7 +19,8 @@ class Slow(NullReporter):
 
     def __init__(self) -> None:
         self.steps: list[StepReport] = []
-        self.ranks, self.method, self.precision = None, SimpleNamespace(train=lambda: None), None
+        self.ranks = self.precision = None
+        self.method = SimpleNamespace(train=lambda: None, begin=lambda epoch, epochs: None)
         self.optimizer = SimpleNamespace(param_groups=[])
         self.batch_sizes = [1, 1, 1]
 
