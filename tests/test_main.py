@@ -81,7 +81,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
         "weights that are trained: 19.3 million; precision: float32\n",
         "losses of the second step: loss ",
         " images/s; memory: ",
-        " for 120 epochs, 0:0",
+        " for 120 epochs, 0:",
         "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB; ",
         "at the end pcrl_luna_pretask_1.0_120.pt",
         "it would start anew: out holds no run",
