@@ -85,7 +85,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
         "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB; ",
         "at the end pcrl_luna_pretask_1.0_120.pt",
         "it would start anew: out holds no run",
-        " --epochs 120 --output out --dry_run --phase pretask",
+        " --epochs 120 --output out --dry_run --narrow 1 --phase pretask",
         "dry run: nothing was written to out",
     ):
         assert told in run.stdout, told

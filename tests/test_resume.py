@@ -196,7 +196,7 @@ def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path
 def test_full_disk_keeps_the_former_checkpoint(pairs: Path, stopped: Path, tmp_path: Path) -> None:
     output = Path(shutil.copytree(stopped, tmp_path / "out"))
     former = (output / "last.pt").read_bytes()
-    with largest_file(100 * 2**20):  # a checkpoint has more
+    with largest_file(2 * 2**20):  # a checkpoint has more
         run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 2, run.stdout + run.stderr
     assert f"no checkpoint could be written to {output} (File too large)" in run.stderr

@@ -12,11 +12,17 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from benchmarks.literal.chest_sample import normalise
-from datasets.transforms.xray import ADJUST, XRayParams
+from datasets.transforms.xray import XRayParams
 from datasets.transforms.xray_v2 import local_size
 from datasets.xray.chest_v2 import ChestViews
 
 SIZE = 64
+ADJUST = {
+    "brightness": F.adjust_brightness,
+    "contrast": F.adjust_contrast,
+    "saturation": F.adjust_saturation,
+    "hue": F.adjust_hue,
+}
 
 
 @pytest.fixture
