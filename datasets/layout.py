@@ -1,7 +1,8 @@
 """Every name that preprocessing writes and training reads, once; and what others' files are, by their names. No torch.
 
-``FOLDER/subset<k>/<uid>_img_<j>.npy`` are pairs of crops (``preprocess/luna_pre.py``), ``<uid>_crop_<j>.npy`` labelled
-crops (``preprocess/nodule_crops.py``), each with the record of its scan, ``<uid>.json``, beside it.
+``FOLDER/subset<k>/<uid>_img_<j>.npy`` are pairs of crops (``preprocess/luna_pre.py``; of its recipe pcrlv2 they are
+``<uid>_global_<j>.npy``, with ``<uid>_local_<j>.npy``), ``<uid>_crop_<j>.npy`` labelled crops
+(``preprocess/nodule_crops.py``), each with the record of its scan, ``<uid>.json``, beside it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import PurePath
 
 PAIR = re.compile(r"(?P<uid>[^.].*)_img_(?P<number>\d+)\.npy", re.DOTALL)
 GLOBAL = re.compile(r"(?P<uid>[^.].*)_global_(?P<number>\d+)\.npy", re.DOTALL)  # of the recipe pcrlv2
+LOCAL = re.compile(r"(?P<uid>[^.].*)_local_(?P<number>\d+)\.npy", re.DOTALL)  # what goes with them
 CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy", re.DOTALL)
 SUBSET = re.compile(r"subset(?P<number>\d)")  # LUNA16's folders, and ours
 SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
@@ -45,6 +47,16 @@ def subset_folder(subset: int) -> str:
 def pair_name(uid: str, number: int) -> str:
     """The file of one pair of crops."""
     return f"{uid}_img_{number}.npy"
+
+
+def global_name(uid: str, number: int) -> str:
+    """The file of one pair of the recipe pcrlv2."""
+    return f"{uid}_global_{number}.npy"
+
+
+def local_name(uid: str, number: int) -> str:
+    """The file of the local crops of one such pair."""
+    return f"{uid}_local_{number}.npy"
 
 
 def crop_name(uid: str, number: int) -> str:

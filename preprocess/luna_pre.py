@@ -2,8 +2,9 @@
 
 Every scan is resampled to 1 mm and gives up to --scale pairs of overlapping boxes, cut, resized to --input_rows x
 --input_cols x --input_deps voxels (x, y, z) and scaled to [0, 1]: SAVE/subset<k>/<uid>_img_<j>.npy, each of shape
-(2, rows, cols, deps). luna_train.txt beside the subset folders names the scans of subsets 0-6. Started again, a run
-goes on where it was interrupted.
+(2, rows, cols, deps). --recipe pcrlv2 cuts other boxes, for --model pcrlv2: pairs <uid>_global_<j>.npy, and six small
+crops from around each pair, <uid>_local_<j>.npy, (6, 16, 16, 16). luna_train.txt beside the subset folders names the
+scans of subsets 0-6. Started again, a run goes on where it was interrupted.
 
 A worker takes 0.3 GB and the scan as it is stored in memory: 0.6 GB for 512 x 512 x 600 voxels of 16 bits.
 Exit status: 0; 1 if a scan is broken or there is no pair at all; 2 if the options are wrong or no scan can be read.
@@ -30,12 +31,14 @@ from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
 from preprocess.jobs.pairs import (
     FLAT,
     OPTION_WORDS,
+    RECIPES,
     TISSUE_HU,
     PairJob,
     PairOptions,
     PairOutcome,
     kept_flat,
     make_pairs,
+    refuse_other_recipe,
     write_training_list,
 )
 from preprocess.jobs.parallel import run_parallel
@@ -53,6 +56,8 @@ from utils.text import counted
 EXAMPLES = """examples:
   as published:
     python preprocess/luna_pre.py --data LUNA_dataset_path --save processedLUNA_save_path
+  for --model pcrlv2:
+    python preprocess/luna_pre.py --recipe pcrlv2 --data LUNA_dataset_path --save processedLUNA_save_path
   the abdomen in soft tissue's window, and a picture of six pairs:
     python preprocess/luna_pre.py --data my_scans --save my_pairs --hu_min -150 --hu_max 250 --preview 6
 """
@@ -78,6 +83,14 @@ def build_parser() -> Parser:
         type=Path,
     )
     add("--save", "needed: where the pairs go", "FOLDER", type=Path)
+    add(
+        "--recipe",
+        "the --model of main.py that the crops are for (default: pcrl)",
+        "|".join(RECIPES),
+        type=str,
+        choices=RECIPES,
+        default=RECIPES[0],
+    )
     add("--input_rows", "of a crop in x (default: 64)", "VOXELS", default=64)
     add("--input_cols", "of a crop in y (default: 64)", "VOXELS", default=64)
     add("--input_deps", "of a crop in z (default: 32)", "VOXELS", default=32)
@@ -165,7 +178,7 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     nominal = (flags.crop_rows or shape[0], flags.crop_cols or shape[1], shape[2])
     percentiles = tuple(flags.percentiles) if flags.percentiles else None
     window = (flags.hu_min, flags.hu_max, percentiles)
-    options = PairOptions(shape, nominal, flags.scale, flags.seed, *window, flags.dtype, flags.min_std)
+    options = PairOptions(shape, nominal, flags.scale, flags.seed, *window, flags.dtype, flags.min_std, flags.recipe)
     if any(side % 8 for side in shape):
         warn("the 3D network halves a crop three times: crops whose sides are no multiples of 8 do not train")
     if not percentiles and not options.has_tissue_rule:
@@ -182,7 +195,8 @@ def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, secon
     pairs = sum(outcome.pairs for outcome in outcomes)
     former = sum(outcome.pairs for outcome in outcomes if outcome.done_before)
     before = f", {'all' if former == pairs else former} of them there already" if former else ""
-    line = f"{counted(len(outcomes), 'scan')}: {counted(pairs, 'pair')} of {options.size} voxels in {save}{before}"
+    size = f"{options.size} voxels{', with local crops,' * options.has_locals}"
+    line = f"{counted(len(outcomes), 'scan')}: {counted(pairs, 'pair')} of {size} in {save}{before}"
     lines = [f"{line} ({seconds:.1f} s)"]
     for outcome in outcomes:
         if outcome.problem:
@@ -248,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse(argv)
     writable(flags.save)
     options = pair_options(flags)
+    refuse_other_recipe(flags.save, options)
     with waiting(f"looking for scans in {flags.data}"):
         scans = find_scans(flags.data, flags.fold)
     sources = Sources(flags.save)

@@ -1,7 +1,7 @@
 """How crops were made, from the records that ``preprocess/luna_pre.py`` and ``nodule_crops.py`` leave beside them.
 
-Beside ``<uid>_img_<k>.npy``, a pair, or ``<uid>_crop_<k>.npy`` lies ``<uid>.json``, with what made them under
-``recipe``. The published code wrote none.
+Beside ``<uid>_img_<k>.npy`` or ``<uid>_global_<k>.npy``, a pair, or ``<uid>_crop_<k>.npy`` lies ``<uid>.json``, with
+what made them under ``recipe``. The published code wrote none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.layout import CROP, PAIR, record_name
+from datasets.layout import CROP, GLOBAL, PAIR, record_name
 from utils.text import counted
 
 SPACING_MM = 1.0  # to which luna_pre.py resamples every scan
@@ -23,8 +23,8 @@ def recipes_of(files: Iterable[str]) -> list[dict[str, Any]]:
     """The different recipes of these pairs, plain data for a checkpoint, the most frequent one first.
 
     Each has ``scans``, their number, ``hu`` or ``percentiles``, the two ends of the window, ``crop``, voxels in x, y,
-    z, ``box_mm``, the box that takes the place of the published 64 x 64 x 32 mm, and ``spacing_mm``. One with
-    ``scans`` alone stands for those that have no record.
+    z, ``box_mm``, the box that takes the place of the published 64 x 64 x 32 mm, and ``spacing_mm``; ``recipe`` where
+    luna_pre.py's --recipe was another than pcrl. One with ``scans`` alone stands for those that have no record.
     """
     records = dict.fromkeys(_record_path(Path(file)) for file in files)
     found = Counter(json.dumps(_recipe(path)) for path in records)
@@ -58,7 +58,11 @@ def in_words(recipe: Mapping[str, Any]) -> str:
     if not window:
         return f"window {UNKNOWN} (no record beside the pairs)"
     size, box = (" x ".join(map(str, recipe[name])) for name in ("crop", "box_mm"))
-    return f"window {window}, {size} voxels from boxes in proportion to {box} mm, scans at {recipe['spacing_mm']:g} mm"
+    name = f"--recipe {recipe['recipe']}, " if "recipe" in recipe else ""
+    return (
+        f"{name}window {window}, {size} voxels from boxes in proportion to {box} mm, scans at "
+        f"{recipe['spacing_mm']:g} mm"
+    )
 
 
 def with_scans(recipes: Iterable[Mapping[str, Any]]) -> str:
@@ -67,7 +71,7 @@ def with_scans(recipes: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _record_path(pair: Path) -> Path:
-    match = PAIR.fullmatch(pair.name) or CROP.fullmatch(pair.name)
+    match = PAIR.fullmatch(pair.name) or GLOBAL.fullmatch(pair.name) or CROP.fullmatch(pair.name)
     return pair.with_name(record_name(match["uid"] if match else pair.stem))
 
 
@@ -92,4 +96,6 @@ def _recipe(path: Path) -> dict[str, Any]:
     recipe = _read(path) or {}
     if not {"percentiles", "hu_min", "hu_max", "shape", "nominal"} <= recipe.keys():
         return {}
-    return {**_window(recipe), "crop": recipe["shape"], "box_mm": recipe["nominal"], "spacing_mm": SPACING_MM}
+    known = {**_window(recipe), "crop": recipe["shape"], "box_mm": recipe["nominal"], "spacing_mm": SPACING_MM}
+    name = recipe.get("recipe", "pcrl")
+    return known if name == "pcrl" else {**known, "recipe": name}

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.ct.luna import LOOKED_AT, REMEDY, TRAINING_SUBSETS, find_luna, read_crops, read_pair
-from datasets.layout import GLOBAL
+from datasets.layout import GLOBAL, local_name
 from datasets.transforms.crops_v2 import CropAugmentationV2
 from datasets.transforms.intensity import SWAPPED_BOX
 from utils.errors import UserError
@@ -32,10 +32,9 @@ def find_luna_v2(
 
 def local_file(path: str) -> str:
     """The file of the local crops that belong to a file of global ones."""
-    folder, name = Path(path).parent, Path(path).name
-    match = GLOBAL.fullmatch(name)
+    match = GLOBAL.fullmatch(Path(path).name)
     assert match, "found by this pattern"
-    return str(folder / f"{match['uid']}_local_{match['number']}.npy")
+    return str(Path(path).with_name(local_name(match["uid"], int(match["number"]))))
 
 
 class LunaViews(Dataset[dict[str, torch.Tensor]]):

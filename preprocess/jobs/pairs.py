@@ -1,9 +1,10 @@
 """One scan's pairs: made, written, recorded, and recognised when they are already there.
 
-Beside the pairs ``<save>/subset<k>/<uid>_img_<j>.npy`` of a scan lies its record ``<uid>.json``: the options,
+Beside the pairs ``<save>/subset<k>/<uid>_img_<j>.npy`` of a scan (``_global_`` and ``_local_`` of the recipe pcrlv2)
+lies its record ``<uid>.json``: the options,
 the size and content of the scan's files, how many pairs there are and, where they are fewer than wanted, why; the boxes
-of each pair, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``; how many pairs show nearly
-nothing (``flat``), and how many such were drawn anew (``redrawn``).
+of each pair and of its local crops, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``; how
+many pairs show nearly nothing (``flat``), and how many such were drawn anew (``redrawn``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from datasets.layout import PAIR, TRAINING_LIST, TRAINING_SUBSETS, pair_name, record_name, subset_folder, uid_of_record
+from datasets.layout import (
+    GLOBAL,
+    LOCAL,
+    PAIR,
+    TRAINING_LIST,
+    TRAINING_SUBSETS,
+    global_name,
+    local_name,
+    pair_name,
+    record_name,
+    subset_folder,
+    uid_of_record,
+)
 from preprocess.jobs.records import (
     cannot_write,
     clear,
@@ -30,12 +43,15 @@ from preprocess.jobs.records import (
     write_record,
 )
 from preprocess.volumes.crops import Pair, Window, draw_pairs, feasible_boxes
+from preprocess.volumes.crops_v2 import LOCAL_CROP, LOCALS, CropsV2, draw_crops, feasible_boxes_v2, region
 from preprocess.volumes.files import Scan
 from preprocess.volumes.volume import ScanError, read_image, resample, shape_at_1mm
+from utils.errors import UserError
 from utils.files import write_text
 from utils.seeding import generator
 
 TISSUE_HU = -150
+RECIPES = ("pcrl", "pcrlv2")  # the method that the pairs are for; the second has local crops, too
 OPTION_WORDS = {  # of PairOptions, for people
     "shape": "crops of",
     "nominal": "boxes of",
@@ -66,6 +82,7 @@ class PairOptions:
         percentiles: two percentiles of the scan's voxels that bound the window instead.
         dtype: float32 or float16.
         min_std: pairs of which a crop has a smaller standard deviation are drawn anew; 0 keeps all, as published.
+        recipe: one of RECIPES.
     """
 
     shape: tuple[int, int, int]
@@ -77,6 +94,12 @@ class PairOptions:
     percentiles: tuple[float, float] | None
     dtype: str
     min_std: float = FLAT
+    recipe: str = RECIPES[0]
+
+    @property
+    def has_locals(self) -> bool:
+        """Whether small crops go with each pair."""
+        return self.recipe == "pcrlv2"
 
     @property
     def size(self) -> str:
@@ -113,7 +136,12 @@ class PairJob:
 
     def pair(self, index: int) -> Path:
         """The file of one pair."""
-        return self.folder / pair_name(self.scan.uid, index)
+        name = global_name if self.options.has_locals else pair_name
+        return self.folder / name(self.scan.uid, index)
+
+    def locals(self, index: int) -> Path:
+        """The file of the local crops of one pair, where the recipe has such."""
+        return self.folder / local_name(self.scan.uid, index)
 
     def recipe(self) -> dict[str, Any]:
         """All that its pairs depend on; OSError if the scan is not there."""
@@ -171,7 +199,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
     except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
         return PairOutcome(name, problem=" ".join(str(error).split()) or type(error).__name__)
     try:
-        clear(job.record, PAIR)
+        clear(job.record, *((GLOBAL, LOCAL) if job.options.has_locals else (PAIR,)))
         boxes, flat = _write(job, pairs)
         made = len(boxes)
         shortage = none_fits or (_shortage(job.options, refused.count) if made < job.options.pairs else "")
@@ -185,17 +213,19 @@ def make_pairs(job: PairJob) -> PairOutcome:
     return PairOutcome(name, made, shortage=shortage, flat=flat, redrawn=refused.count)
 
 
-def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterable[Pair], str]:
+def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterable[Pair | CropsV2], str]:
     """The scan's pairs, made one by one as they are asked for; or none and the reason."""
     options = job.options
     shape = shape_at_1mm(image)
-    boxes = feasible_boxes(shape, options.nominal)
+    boxes = (feasible_boxes_v2 if options.has_locals else feasible_boxes)(shape, options.nominal)
     if not len(boxes.sizes):
         return (), f"no box fits: the scan measures {' x '.join(map(str, shape))} mm"
     window = _window(image, options)
-    origin, end = boxes.region()
+    origin, end = region(boxes, shape) if options.has_locals else boxes.region()
     part = resample(image, origin, end)
     rng = generator(options.seed, "luna_pre", job.scan.uid)
+    if options.has_locals:
+        return draw_crops(part, origin, shape, boxes, options.shape, window, options.pairs, rng, refused), ""
     return draw_pairs(part, origin, boxes, options.shape, window, options.pairs, rng, refused), ""
 
 
@@ -216,8 +246,12 @@ def _window(image: sitk.Image, options: PairOptions) -> Window:
 
 
 def _all_readable(job: PairJob, pairs: int) -> bool:
-    shape = (2, *job.options.shape)
-    return all(is_array(job.pair(index), shape, job.options.dtype) for index in range(pairs))
+    shape, dtype = (2, *job.options.shape), job.options.dtype
+    return all(
+        is_array(job.pair(index), shape, dtype)
+        and (not job.options.has_locals or is_array(job.locals(index), (LOCALS, *LOCAL_CROP), dtype))
+        for index in range(pairs)
+    )
 
 
 def is_flat(crops: np.ndarray, min_std: float = FLAT) -> bool:
@@ -233,15 +267,36 @@ def kept_flat(job: PairJob) -> bool:
     return bool(record.get("flat")) and job.options.min_std > 0
 
 
-def _write(job: PairJob, pairs: Iterable[Pair]) -> tuple[list[dict[str, list[list[int]]]], int]:
-    """Write the crops; -> the boxes of each pair, and how many pairs are flat."""
+def _write(job: PairJob, pairs: Iterable[Pair | CropsV2]) -> tuple[list[dict[str, list[list[int]]]], int]:
+    """Write the crops; -> the boxes of each pair, and how many pairs are flat.
+
+    Local crops come first: where a pair is, they are there as well.
+    """
     boxes: list[dict[str, list[list[int]]]] = []
     flat = 0
-    for pair in pairs:
+    for made in pairs:
+        pair = made.pair if isinstance(made, CropsV2) else made
+        box = {"starts": pair.starts.tolist(), "sizes": pair.sizes.tolist()}
+        if isinstance(made, CropsV2):
+            write_array(job.locals(len(boxes)), made.crops.astype(job.options.dtype, copy=False))
+            box |= {"local_starts": made.starts.tolist(), "local_sizes": made.sizes.tolist()}
         flat += is_flat(pair.crops)
         write_array(job.pair(len(boxes)), pair.crops.astype(job.options.dtype, copy=False))
-        boxes.append({"starts": pair.starts.tolist(), "sizes": pair.sizes.tolist()})
+        boxes.append(box)
     return boxes, flat
+
+
+def refuse_other_recipe(save: Path, options: PairOptions) -> None:
+    """UserError if ``save`` holds pairs that were made for another method: a folder holds those of one."""
+    for path in sorted(save.glob("subset?/*.json")):
+        record = read_record(path, *RECORD_KEYS)
+        recipe = record["recipe"] if record else None
+        there = recipe.get("recipe", RECIPES[0]) if isinstance(recipe, dict) else options.recipe
+        if there != options.recipe:
+            raise UserError(
+                f"--save {save} holds pairs of --recipe {there} ({path.parent.name}/{path.name}); give another --save "
+                f"for --recipe {options.recipe}"
+            )
 
 
 def write_training_list(save: Path) -> int:

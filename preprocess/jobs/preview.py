@@ -20,6 +20,7 @@ from utils.image_grid import Picture, draw_sheet, middle_slices, shortened
 from utils.npy import read_array
 
 FILE_NAME = "preview.png"
+LOCALS_SHOWN = 3
 
 
 def draw_preview(jobs: Sequence[PairJob], wanted: int, path: Path) -> int:
@@ -40,7 +41,7 @@ def _rows(jobs: Sequence[PairJob]) -> Iterator[list[Picture]]:
 
 
 def _row(job: PairJob, record: dict[str, Any], index: int) -> list[Picture]:
-    """Three slices through each crop of a pair, in the proportions of its box."""
+    """Three slices through each crop of a pair, in the proportions of its box; one through each of some local ones."""
     pair = read_array(job.pair(index)).astype(np.float32)
     boxes = record.get("boxes")
     direction = np.reshape(record.get("direction", np.eye(3)), (3, 3))
@@ -51,10 +52,22 @@ def _row(job: PairJob, record: dict[str, Any], index: int) -> list[Picture]:
         box = f": {' x '.join(map(str, size))} mm" if boxes else ""
         for name, picture in middle_slices(volume, voxel).items():
             pictures.append(replace(picture, title=f"crop {number}{box}\n{name}" if name == "axial" else name))
+    if job.options.has_locals:
+        pictures += _locals(job, boxes[index] if boxes else {}, index, direction)
     label = f"{shortened(job.scan.uid)}\npair {index}"
     if boxes:
         label += f"\noverlap (IoU) {iou(np.array(boxes[index]['starts']), sizes):.2f}"
     return [replace(pictures[0], label=label), *pictures[1:]]
+
+
+def _locals(job: PairJob, boxes: dict[str, Any], index: int, direction: np.ndarray) -> Iterator[Picture]:
+    """The axial slice through each of the first local crops of a pair."""
+    crops = read_array(job.locals(index))[:LOCALS_SHOWN].astype(np.float32)
+    sizes = np.array(boxes.get("local_sizes", [crop.shape for crop in crops]))
+    for number, (crop, size) in enumerate(zip(crops, sizes, strict=False), start=1):
+        volume, voxel = upright(crop, size / crop.shape, direction)
+        title = f"local crop {number}: {' x '.join(map(str, size))} mm\naxial"
+        yield replace(middle_slices(volume, voxel)["axial"], title=title)
 
 
 def upright(

@@ -104,18 +104,18 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=1))
 
 
-def clear(record: Path, kind: re.Pattern[str]) -> None:
+def clear(record: Path, *kinds: re.Pattern[str]) -> None:
     """Remove what an earlier run left of a scan: its record first, its crops, temporary files of a kill.
 
-    ``kind``: ``PAIR`` or ``CROP``, the names of the crops. Makes the folder if it is not there.
+    ``kinds``: the names of the crops, of datasets/layout.py. Makes the folder if it is not there.
     """
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     uid = record.name.removesuffix(RECORD)
     for file in record.parent.iterdir():
         name = TEMPORARY.sub(r"\1", file.name)
-        match = kind.fullmatch(name)
-        if (match and match["uid"] == uid) or (name != file.name and name == record.name):
+        of_crops = any((match := kind.fullmatch(name)) and match["uid"] == uid for kind in kinds)
+        if of_crops or (name != file.name and name == record.name):
             file.unlink()
 
 

@@ -5,7 +5,7 @@ Arrays are (x, y, z) at 1 mm. A pair's union is the smallest box around its two 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,13 +73,14 @@ def draw_crops(
     window: Window,
     wanted: int,
     rng: np.random.Generator,
+    refused: Callable[[np.ndarray], bool] = lambda crops: False,
 ) -> Iterator[CropsV2]:
     """Yield up to ``wanted`` pairs of crops of this ``shape``, with local crops, of a scan of ``scan_shape``.
 
     ``volume`` is the part of the scan from voxel ``origin`` on that :func:`region` says. Each crop of a pair has the
-    tissue limit of its own box, as in ``crops.py``.
+    tissue limit of its own box, as in ``crops.py``; ``refused`` is as there.
     """
-    for pair in draw_pairs(volume, origin, boxes, shape, window, wanted, rng, min_iou=MIN_IOU):
+    for pair in draw_pairs(volume, origin, boxes, shape, window, wanted, rng, refused, MIN_IOU):
         starts, sizes = draw_locals(pair.starts, pair.sizes, scan_shape, rng)
         crops = [cut_local(volume, start - origin, size, window) for start, size in zip(starts, sizes, strict=True)]
         yield CropsV2(pair, np.stack(crops), starts, sizes)

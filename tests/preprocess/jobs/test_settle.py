@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_earlier_pairs_that_show_nothing_are_made_anew_if_asked(first: Path) -> 
     del record["recipe"]["min_std"]
     path.write_text(json.dumps(record | {"flat": 1}))
     scan = find_scans(first / "a")[0]
-    strict = PairOptions(*list(OPTIONS.__dict__.values())[:-1], min_std=0.01)
+    strict = replace(OPTIONS, min_std=0.01)
     assert kept_flat(PairJob(scan, strict, first / "save"))
     assert not kept_flat(PairJob(scan, OPTIONS, first / "save")), "as published"
     assert done(cut(first / "a", first / "save", strict)) == {"ct": True}
