@@ -41,7 +41,12 @@ SYNONYMS = {  # flags of other programs that have no exact counterpart here
     **dict.fromkeys(("arch", "network", "encoder"), "the encoder in 2D is --backbone"),
     **dict.fromkeys(("fp16", "bf16", "precision", "mixed_precision"), "mixed precision is --amp"),
 }
-NO_PATHS = {"train_list": ("none",), "weight": ("imagenet",), "resume": ("auto", "none"), "split": ()}  # but words
+NO_PATHS = {  # but words
+    "train_list": ("none",),
+    "weight": ("imagenet", "none"),
+    "resume": ("auto", "none"),
+    "split": (),
+}
 
 
 def _value_type(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
@@ -52,7 +57,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
-        description="Self-supervised pre-training of medical-image networks (PCRL) in 2D and 3D.",
+        description="Self-supervised pre-training of medical-image networks (PCRL, PCRLv2) in 2D and 3D.",
         epilog=EXAMPLES,
         synonyms=SYNONYMS,
     )
@@ -66,7 +71,8 @@ def _parser() -> Parser:
             group.add_argument(f"--{field.name}", action="store_true", default=None, help=field.metadata["help"])
             continue
         metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
-        group.add_argument(f"--{field.name}", type=_value_type(field), metavar=metavar, help=text)
+        more = {key: argument[key] for key in ("nargs", "const") if key in argument}
+        group.add_argument(f"--{field.name}", type=_value_type(field), metavar=metavar, help=text, **more)
     fields = {field.name: field for field in dataclasses.fields(Options)}
     for alias, name in ALIASES.items():
         parser.add_argument(f"--{alias}", dest=name, type=_value_type(fields[name]), help=argparse.SUPPRESS)

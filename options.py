@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from utils.errors import UserError
 
-MODELS = ("pcrl",)  # names of the self-supervised methods, in methods/__init__.py
+MODELS = ("pcrl", "pcrlv2")  # names of the self-supervised methods, in methods/__init__.py
+FROM_IMAGENET = ("pcrlv2",)  # those that start from ImageNet weights in 2D unless --weight says otherwise
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
 DIMS = {"luna": 3, "chest": 2, "msd": 3, "nodules": 3}  # of each --n
 PHASES = {  # and the --n that each can do
@@ -182,7 +183,13 @@ class Options:
         "activation of the reconstruction (default: sigmoid in 3D, none in 2D)",
         choices=["sigmoid", "none"],
     )
-    weight: str = _flag("", "network", "start from the weights in this file, or imagenet (2D)", metavar="FILE")
+    weight: str = _flag(
+        "",
+        "network",
+        "start from the weights in this file, or imagenet (2D), or none: from random values (default: none, but for "
+        "pcrlv2 in 2D imagenet)",
+        metavar="FILE",
+    )
 
     epochs: int = _flag(100, "optimisation", "passes over the data")
     lr: float = _flag(1e-3, "optimisation", "base learning rate; it follows a cosine to 0")
@@ -251,8 +258,10 @@ class Options:
     amp: str = _flag(
         "auto",
         "machine",
-        "mixed precision; auto: native on CUDA, off on the CPU",
+        "mixed precision; auto: native on CUDA, off on the CPU; without a word: native",
         choices=["auto", "off", "native", "apex"],
+        nargs="?",
+        const="native",
     )
 
     channels_last: str = _flag(
@@ -300,6 +309,7 @@ class Options:
         self._check_phase()
         self._check_dims()
         self._check_channels()
+        self._settle_weight()
         self._check_ranges()
         self._check_segmentation()
         if not self.data:
@@ -369,6 +379,13 @@ class Options:
                 f"--outchannel {self.outchannel}: the target of the reconstruction is the input's transform, "
                 f"so it must equal --inchannel {self.inchannel}"
             )
+
+    def _settle_weight(self) -> None:
+        """The start that ``--weight`` means: where imagenet is the default "none" stays, elsewhere it is ""."""
+        if self.phase in PRETRAINING and self.dims == 2 and self.model in FROM_IMAGENET:
+            self._set("weight", self.weight or "imagenet")
+        elif self.weight == "none":
+            self._set("weight", "")
 
     def _check_choices(self) -> None:
         for field in dataclasses.fields(self):

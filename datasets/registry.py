@@ -2,65 +2,66 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets.ct import luna
 from datasets.ct.crop_records import recipes_of
 from datasets.ct.luna import LunaPairs, count_luna, find_luna
-from datasets.layout import HELD_OUT_SUBSETS
+from datasets.ct.luna_v2 import LunaViews
+from datasets.layout import GLOBAL, HELD_OUT_SUBSETS, PAIR
 from datasets.loader import Batch, PairDataset
 from datasets.xray import chest
 from datasets.xray.chest import ChestPairs, find_chest
+from datasets.xray.chest_v2 import ChestViews
 from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, listed, training_list
 from datasets.xray.lists import read_list
+from utils.image_grid import Windows
 
 HELD_OUT_LIST = "chest_valid.txt"
 # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
-NORMALISED = (-2.12, 2.25)
+NORMALISED = Windows((-2.12, 2.25))
+UNIT = (0.0, 1.0)
+DEVIATIONS = (-2.5, 2.5)  # of what is normalised to mean 0 and deviation 1
+LOCALS_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Views:
     """What a method sees of an image.
 
-    ``samples``: (files, seed, channels, size of a view, augmented) -> samples by (epoch, index). ``augment``: makes
-    samples of a batch that was fetched with ``augmented=False``, on its device. ``window``: the values of a view that
-    are shown black and white. ``shown``: a sample -> its pictures by their headings, for ``--preview``.
+    ``find``: (folder, training list, ratio) -> paths. ``listed``: (folder, training list) -> how many there would be
+    without a ratio. ``find_held_out``: folder -> paths. ``samples``: (files, seed, channels, size of a view,
+    augmented) -> samples by (epoch, index). ``augment``: makes samples of a batch that was fetched with
+    ``augmented=False``, on its device; None where workers make all. ``windows``: the values shown black and white.
+    ``shown``: a sample -> its pictures by their headings, for ``--preview``.
     """
 
+    find: Callable[[Path, str | None, float], Sequence[str]]
+    listed: Callable[[Path, str | None], int]
+    find_held_out: Callable[[Path], Sequence[str]]
     samples: Callable[[Sequence[str], int, int, int, bool], PairDataset]
-    augment: Callable[[Batch], Batch]
-    window: tuple[float, float]
+    augment: Callable[[Batch], Batch] | None
+    windows: Windows
     shown: Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True)
 class Source:
-    """How to find a data set's files, and the views that methods can have of them.
+    """A data set's lists and records, and the views that methods can have of its images.
 
-    ``find``: (folder, training list, ratio) -> paths. ``listed``: (folder, training list) -> how many there would be
-    without a ratio. ``training_list``: (folder, training list) -> the list's path, None for all there are.
-    ``find_held_out``: folder -> paths. ``views``: by the names that methods know them by. ``recipes``: how files were
-    made, by the records beside them (datasets/ct/crop_records.py), if there are such.
+    ``training_list``: (folder, training list) -> the list's path, None for all there are. ``views``: by the names that
+    methods know them by. ``recipes``: how files were made, by the records beside them (datasets/ct/crop_records.py),
+    if there are such.
     """
 
-    find: Callable[[Path, str | None, float], Sequence[str]]
-    listed: Callable[[Path, str | None], int]
     training_list: Callable[[Path, str | None], Path | None]
-    find_held_out: Callable[[Path], Sequence[str]]
     views: Mapping[str, Views]
     recipes: Callable[[Sequence[str]], list[dict[str, Any]]] | None = None
-
-
-def _find_luna(data: Path, train_list: str | None, ratio: float) -> list[str]:
-    return [str(path) for path in find_luna(data, train_list, ratio)]
-
-
-def _held_out_luna(data: Path) -> list[str]:
-    return [str(path) for path in find_luna(data, "none", 1.0, subsets=HELD_OUT_SUBSETS)]
 
 
 def list_name(n: str, data: Path, train_list: str | None) -> str:
@@ -97,8 +98,51 @@ def _chest(files: Sequence[str], seed: int, channels: int, size: int, augmented:
     return ChestPairs(files, seed, channels, size, augmented)
 
 
+def _chest_v2(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
+    return ChestViews(files, seed, channels, size)
+
+
 def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
     return LunaPairs(files, seed, augmented)
+
+
+def _luna_v2(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
+    return LunaViews(files, seed)
+
+
+def _find_luna(data: Path, train_list: str | None, ratio: float, pattern: re.Pattern[str]) -> list[str]:
+    return [str(path) for path in find_luna(data, train_list, ratio, pattern=pattern)]
+
+
+def _held_out_luna(data: Path, pattern: re.Pattern[str]) -> list[str]:
+    return [str(path) for path in find_luna(data, "none", 1.0, HELD_OUT_SUBSETS, pattern)]
+
+
+def _chest_views(
+    samples: Callable[[Sequence[str], int, int, int, bool], PairDataset],
+    augment: Callable[[Batch], Batch] | None,
+    shown: Callable[[Batch], Batch],
+) -> Views:
+    return Views(find_chest, listed, _held_out_chest, samples, augment, NORMALISED, shown)
+
+
+def _luna_views(
+    pattern: re.Pattern[str],
+    samples: Callable[[Sequence[str], int, int, int, bool], PairDataset],
+    augment: Callable[[Batch], Batch] | None,
+    windows: Windows,
+    shown: Callable[[Batch], Batch],
+) -> Views:
+    """``pattern``: of the names of the method's files."""
+    return Views(
+        partial(_find_luna, pattern=pattern),
+        partial(count_luna, pattern=pattern),
+        partial(_held_out_luna, pattern=pattern),
+        samples,
+        augment,
+        windows,
+        shown,
+    )
 
 
 def _pairs_shown(sample: Batch) -> Batch:
@@ -107,20 +151,28 @@ def _pairs_shown(sample: Batch) -> Batch:
     return {name.format(view): sample[f"{key}{view}"] for view in (1, 2) for name, key in columns.items()}
 
 
+def _views_shown(sample: Batch) -> Batch:
+    """Both views, the target of the first, and some local views."""
+    named = {"view 1": "input1", "target: view 1,\nas it was": "gt1", "view 2": "input2"}
+    pictures = {name: sample[key] for name, key in named.items()}
+    return pictures | {f"local view {i + 1}": local for i, local in enumerate(sample["locals"][:LOCALS_SHOWN])}
+
+
+Z_WINDOWS = Windows(UNIT, {"view": DEVIATIONS, "local view": DEVIATIONS})
 DATASETS = {
     "chest": Source(
-        find_chest,
-        listed,
         _chest_list,
-        _held_out_chest,
-        {"pcrl": Views(_chest, chest.augment_batch, NORMALISED, _pairs_shown)},
+        {
+            "pcrl": _chest_views(_chest, chest.augment_batch, _pairs_shown),
+            "pcrlv2": _chest_views(_chest_v2, None, _views_shown),
+        },
     ),
     "luna": Source(
-        _find_luna,
-        count_luna,
         luna.training_list,
-        _held_out_luna,
-        {"pcrl": Views(_luna, luna.augment_batch, (0.0, 1.0), _pairs_shown)},
+        {
+            "pcrl": _luna_views(PAIR, _luna, luna.augment_batch, Windows(UNIT), _pairs_shown),
+            "pcrlv2": _luna_views(GLOBAL, _luna_v2, None, Z_WINDOWS, _views_shown),
+        },
         recipes=recipes_of,
     ),
 }

@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from methods.base import Batch, Method, Panel, StepOutput
 from methods.spec import MethodSpec, Settings, Wrap
 from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, build_network, enlarge
-from models.unet import UNetNetwork, checkpoint_weights, load_published_state
+from models.unet import Z_NORMAL, UNetNetwork, checkpoint_weights, load_published_state
 from utils.errors import UserError
 from utils.full_precision import full_precision
 from utils.process_group import SINGLE, ProcessGroup
 
 MAX_LOCALS = 32  # local views of an image: as many scales are drawn, whether there are so many or not
+Z_NORMALISED = frozenset({3})  # dimensions
 MIN_SAMPLES = 2  # of a device: the vectors are normalised over the batch
 SHOWN = 4  # samples whose restorations are kept as pictures
 
@@ -141,10 +142,13 @@ class PCRLv2(Method):
         """Nothing follows the optimizer's step."""
 
     def export(self) -> dict[str, Any]:
-        """The network's weights, as PCRL's; where there are several ranks, ``rank_buffers``: the running statistics
-        of each, in rank order.
+        """The network's weights, as PCRL's, and in 3D how its ``inputs`` are normalised.
+
+        Where there are several ranks, ``rank_buffers`` are the running statistics of each, in rank order.
         """
         weights: dict[str, Any] = {**checkpoint_weights(self.network)}
+        if self.network.dims in Z_NORMALISED:
+            weights["inputs"] = Z_NORMAL
         if self.ranks.size > 1:
             own = {name: buffer.cpu() for name, buffer in self.named_buffers()}
             weights["rank_buffers"] = self.ranks.gather_objects(own)
@@ -209,7 +213,13 @@ SPEC = MethodSpec(
     citation='Zhou et al., "A Unified Visual Information Preservation Framework for Self-supervised Pre-training in '
     'Medical Image Analysis", TPAMI 2023, arXiv 2301.00772',
     training_only="heads of the decoder's blocks, optimizer",
-    fixed={"norm": "bn", "loss": "mse"},
+    fixed={
+        "inchannel": {2: 3, 3: 1},
+        "outchannel": {2: 3, 3: 1},
+        "norm": {2: "bn", 3: "bn"},
+        "final_act": {2: "none", 3: "sigmoid"},
+        "loss": {2: "mse", 3: "mse"},
+    },
     min_samples=MIN_SAMPLES,
-    inputs="less its mean, divided by its standard deviation (3D)",
+    z_normalised=Z_NORMALISED,
 )

@@ -26,10 +26,10 @@ class MethodSpec:
     ``network``: options -> the network with random values from torch's global generator. ``build``: (network,
     options, batches per epoch, what makes a network parallel, ranks) -> the method. ``views``: which views of an
     image a sample holds, a key of ``Source.views`` in datasets/registry.py. ``flags``: the flags that mean
-    something with this method and not with every other. ``fixed``: flags that have one value with this method;
-    another one is refused. ``citation``, ``training_only``: for model cards: what to cite, and what of a checkpoint
-    only the training needs. ``min_samples``: that each device needs of a batch. ``inputs``: how a view's values are
-    scaled beyond what the data set does ("": not at all), for model cards and whoever uses the weights.
+    something with this method and not with every other. ``fixed``: flags that have one value with this method, by
+    the number of dimensions; another one is refused. ``citation``, ``training_only``: for model cards: what to cite,
+    and what of a checkpoint only the training needs. ``min_samples``: that each device needs of a batch.
+    ``z_normalised``: the numbers of dimensions in which a view's values are normalised to mean 0 and deviation 1.
     """
 
     name: str
@@ -40,9 +40,9 @@ class MethodSpec:
     citation: str
     training_only: str
     flags: frozenset[str] = frozenset()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
     min_samples: int = 1
-    inputs: str = ""
+    z_normalised: frozenset[int] = frozenset()
 
 
 def spec_in_file(path: Path) -> MethodSpec:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Batch, Method, Panel, StepOutput
-from models.unet import UNetNetwork, checkpoint_weights, load_published_state
+from models.unet import Z_NORMAL, UNetNetwork, checkpoint_weights, load_published_state
 from utils.process_group import SINGLE, ProcessGroup
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -77,8 +77,13 @@ class Supervised(Method):
             buffer.copy_(values.view_as(buffer))
 
     def export(self) -> dict[str, Any]:
-        """``model``: the network. ``state_dict``, and ``decoder_state_dict`` if it has one: as PCRL's."""
-        return checkpoint_weights(self.network)
+        """``model``: the network. ``state_dict``, and ``decoder_state_dict`` if it has one: as PCRL's.
+
+        ``inputs``: how the network normalises its images, if it does.
+        """
+        weights: dict[str, Any] = {**checkpoint_weights(self.network)}
+        return weights | ({"inputs": Z_NORMAL} if self.network.z_normalised else {})
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.network, checkpoint["model"])
+        self.network.z_normalised = checkpoint.get("inputs") == Z_NORMAL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.unet import UNet, UNetNetwork
+from models.unet import UNet, UNetNetwork, z_normal
 
 
 class Encoder(UNetNetwork):
@@ -17,7 +17,7 @@ class Encoder(UNetNetwork):
         self.channels = unet.feature_channels[-1]
 
     def forward(self, image: Tensor) -> Tensor:
-        *_, deepest = self.unet.encode(image)
+        *_, deepest = self.unet.encode(z_normal(image) if self.z_normalised else image)
         return deepest.flatten(2).mean(-1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.unet import UNetNetwork
+from models.unet import UNetNetwork, z_normal
 from models.unet3d import UNet3d
 
 
@@ -13,7 +13,7 @@ class Segmenter(UNetNetwork):
     """Volume (B, C, X, Y, Z), sizes multiples of 8 -> logits (B, classes, X, Y, Z), background first."""
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.unet.decode(self.unet.encode(image))
+        return self.unet.decode(self.unet.encode(z_normal(image) if self.z_normalised else image))
 
     def encoder(self) -> list[nn.Module]:
         """The parts of the U-Net that ``encode`` uses."""

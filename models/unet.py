@@ -13,6 +13,8 @@ from models.upconv import Mixture
 # Files speak the published names: there the 2D U-Net sits under "model.", the 3D one at the top.
 PUBLISHED_PREFIX = {2: "model.", 3: ""}
 UNET_PREFIX = "unet."
+Z_NORMAL = "z-normal"  # `inputs` of a checkpoint whose network reads images of mean 0 and deviation 1
+SMALLEST_STD = 1e-3  # of images in [0, 1]: with less there is nothing to see
 
 
 class UNet(nn.Module, ABC):
@@ -80,7 +82,13 @@ class UNet(nn.Module, ABC):
 
 
 class UNetNetwork(nn.Module):
-    """A network on a U-Net, pre-trained or to be fine-tuned: in files its ``unet`` has the published names."""
+    """A network on a U-Net, pre-trained or to be fine-tuned: in files its ``unet`` has the published names.
+
+    ``z_normalised``: whether a network that learns from labels, or gives features, normalises each image that it is
+    given, in [0, 1], to mean 0 and deviation 1, since its weights were pre-trained on such.
+    """
+
+    z_normalised = False
 
     def __init__(self, unet: UNet) -> None:
         super().__init__()
@@ -91,6 +99,13 @@ class UNetNetwork(nn.Module):
         """What an entry of the state dict is called in files: `model.encoder...` in 2D, `down_tr64...` in 3D."""
         prefix = PUBLISHED_PREFIX[self.dims]
         return prefix + name.removeprefix(UNET_PREFIX) if name.startswith(UNET_PREFIX) else name
+
+
+def z_normal(image: Tensor) -> Tensor:
+    """(B, C, ...) -> each channel of each image less its mean, divided by its standard deviation (unbiased)."""
+    axes = tuple(range(2, image.dim()))
+    std = image.std(dim=axes, keepdim=True).clamp(min=SMALLEST_STD)
+    return (image - image.mean(dim=axes, keepdim=True)) / std
 
 
 def published_state(network: UNetNetwork) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 from models.resnet import BACKBONES
-from models.unet import UNetNetwork, load_published_state, published_state
+from models.unet import Z_NORMAL, UNetNetwork, load_published_state, published_state
 from models.unet2d import UNet2d
 from models.weight_files import (
     ENCODERS,
@@ -51,6 +51,7 @@ class WeightReport:
     ``unneeded``: those of them that belong to parts of pre-training which this network does without. ``notes``: where
     in the file the weights lay, if not where they do as a rule. ``made``: what the file tells of the run that made it,
     ``opt``, ``run``, ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for a file of others.
+    ``z_normalised``: whether the weights want images of mean 0 and deviation 1 (models/unet.py).
     """
 
     used: list[str] = field(default_factory=list)
@@ -61,6 +62,7 @@ class WeightReport:
     unneeded: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     made: dict[str, Any] = field(default_factory=dict)
+    z_normalised: bool = False
 
     def __str__(self) -> str:
         def listed(names: list[str], what: str) -> str:
@@ -123,7 +125,7 @@ def _imagenet(network: UNetNetwork) -> dict[str, Tensor]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"--weight {IMAGENET}: {weights.url} cannot be downloaded ({reason}); download it elsewhere and give the "
-            f"file, --weight FILE"
+            f"file, --weight FILE, or start from random values, --weight none"
         ) from None
 
 
@@ -140,6 +142,14 @@ def _made(checkpoint: Any) -> dict[str, Any]:
     entries = checkpoint if isinstance(checkpoint, Mapping) else {}
     kinds = {"opt": Mapping, "run": Mapping, "epoch": int, "step": int, "list_sha256": str}
     return {key: entries[key] for key, kind in kinds.items() if isinstance(entries.get(key), kind)}
+
+
+def is_z_normalised(checkpoint: Any, dims: int) -> bool:
+    """Whether its network reads images of mean 0 and deviation 1: it says so, or is PCRLv2's published one."""
+    options = checkpoint_options(checkpoint)
+    if isinstance(checkpoint, Mapping) and "inputs" in checkpoint:
+        return checkpoint["inputs"] == Z_NORMAL
+    return dims == 3 and options.get("model") == "pcrlv2" and options.get("phase", "pretask") == "pretask"
 
 
 def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
@@ -159,7 +169,8 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
         raise _nothing_fits(network, path, checkpoint, shapes)
     encoder = found[0]
     _check_encoder(network, path, encoder, checkpoint, shapes)
-    report = WeightReport(made=_made(checkpoint), notes=_source(found, shapes))
+    z_normalised = is_z_normalised(checkpoint, network.dims)
+    report = WeightReport(made=_made(checkpoint), notes=_source(found, shapes), z_normalised=z_normalised)
     taken = _take_encoder(encoder, shapes, report) | _take_parts(checkpoint, encoder, shapes, report)
     load_published_state(network, own | {names[bare]: tensor for bare, tensor in taken.items()})
     report.used = [names[bare] for bare in taken]

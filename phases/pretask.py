@@ -18,6 +18,7 @@ from models.unet import UNetNetwork
 from options import Options
 from training.devices import Devices
 from training.evaluation import ValidationLoss
+from training.loop import micro_batch_sizes
 from training.network import check_size, in_memory_format, start_from_weight
 from training.reporting.run_record import list_hash
 from training.run import TrainingJob, execute, workers_here
@@ -29,13 +30,14 @@ from utils.text import counted
 
 def build_loader(options: Options, device: torch.device, ranks: ProcessGroup) -> tuple[Loader, Sequence[str]]:
     """The training data, checked for what the first sample shows, and its files."""
-    files = DATASETS[options.n].find(Path(options.data), options.train_list or None, options.ratio)
+    views = views_of(options)
+    files = views.find(Path(options.data), options.train_list or None, options.ratio)
     if options.b > len(files):
         raise UserError(
             f"--b {options.b}: {options.data} has only {counted(len(files), 'training sample')}; use a smaller batch"
         )
     if options.ratio < 1:
-        listed = DATASETS[options.n].listed(Path(options.data), options.train_list or None)
+        listed = views.listed(Path(options.data), options.train_list or None)
         others = f"--ratio {options.ratio}: the others are left for fine-tuning; 1.0 takes all"
         say(f"{len(files)} of {counted(listed, 'sample')} ({others})")
     return make_loader(options, files, device, ranks), files
@@ -45,10 +47,11 @@ def build_held_out(options: Options, device: torch.device, ranks: ProcessGroup) 
     """The data for ``--val_every``, if it is asked for."""
     if not options.val_every:
         return None
-    files = DATASETS[options.n].find_held_out(Path(options.data))
-    if len(files) < ranks.size:
+    files = views_of(options).find_held_out(Path(options.data))
+    if len(files) < ranks.size * method_spec(options.model).min_samples:
         raise UserError(
-            f"--val_every: {options.data} has only {counted(len(files), 'held-out sample')} for {ranks.size} processes"
+            f"--val_every: {options.data} has only {counted(len(files), 'held-out sample')} for "
+            f"{counted(ranks.size, 'process')}"
         )
     say(f"held-out data: {counted(len(files), 'sample')}")
     loader = make_loader(options, files, device, ranks, keep_workers=False)
@@ -60,9 +63,8 @@ def make_loader(
 ) -> Loader:
     """Batches of these files."""
     views = views_of(options)
-    on_device = options.augment == "device"
+    on_device = views.augment if options.augment == "device" else None
     dataset = views.samples(files, options.seed, options.inchannel, options.size, not on_device)
-    finish = views.augment if on_device else lambda batch: batch
     return Loader(
         dataset,
         options.b,
@@ -70,7 +72,7 @@ def make_loader(
         workers_here(options),
         device,
         options.on_bad_sample,
-        finish,
+        on_device or (lambda batch: batch),
         ranks,
         options.prefetch,
         keep_workers=keep_workers,
@@ -82,12 +84,16 @@ def check_flags(options: Options) -> None:
     """Warn of flags that only other methods heed; UserError if one asks for what this method does not have."""
     spec = method_spec(options.model)
     defaults = {field.name: field.default for field in dataclasses.fields(Options)}
-    for name in sorted(frozenset().union(*(other.flags for other in METHODS.values())) - spec.flags):
+    for name, values in spec.fixed.items():
+        value = values[options.dims]
+        if getattr(options, name) != value:
+            raise UserError(f"--{name} {getattr(options, name)}: --model {options.method_name} knows only {value} here")
+    if options.augment == "device" and views_of(options).augment is None:
+        raise UserError(f"--augment device: workers make the views of --model {options.method_name}; leave it out")
+    others = frozenset().union(*(other.flags for other in METHODS.values())) - spec.flags - spec.fixed.keys()
+    for name in sorted(others):
         if getattr(options, name) != defaults[name]:
             warn(f"--{name} has no effect with --model {options.method_name}")
-    for name, value in spec.fixed.items():
-        if getattr(options, name) != value:
-            raise UserError(f"--{name} {getattr(options, name)}: --model {options.method_name} knows only {value}")
 
 
 def views_of(options: Options) -> Views:
@@ -101,6 +107,31 @@ def views_of(options: Options) -> Views:
 def view_shape(loader: Loader) -> tuple[int, ...]:
     """The spatial size of a view."""
     return tuple(loader.first_sample["gt1"].shape[1:])
+
+
+def check_shares(
+    options: Options, batch_sizes: Sequence[int], devices: Devices, ranks: ProcessGroup, parts: int
+) -> None:
+    """UserError if a device would get fewer samples of a batch, or of one of its ``parts``, than the method needs."""
+    needed, gpus = method_spec(options.model).min_samples, max(1, len(devices.numbers))
+    if needed == 1:
+        return
+    for batch in set(batch_sizes):
+        for size in micro_batch_sizes(batch, ranks.size, parts):
+            fewest = min(smallest_chunk(share, gpus) for share in ranks.shares(size).sizes)
+            if fewest < needed:
+                raise UserError(
+                    f"--b {options.b}: of a batch of {batch} samples a device gets {fewest} at a time, and --model "
+                    f"{options.method_name} needs {needed}; give another --b"
+                    + ", fewer --accumulate" * (parts > 1)
+                    + ", fewer --gpus or --parallel ddp" * (gpus > 1)
+                )
+
+
+def smallest_chunk(samples: int, gpus: int) -> int:
+    """The fewest samples that one of the GPUs gets, of those that get any, as DataParallel deals them."""
+    chunk = -(-samples // gpus)
+    return samples % chunk or chunk
 
 
 def tell_recipes(options: Options, files: Sequence[str], ranks: ProcessGroup) -> dict[str, Any]:
@@ -142,12 +173,17 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
             check_flags(options)
         loader, files = build_loader(options, devices.main, ranks)
         held_out = build_held_out(options, devices.main, ranks)
+        check_shares(options, loader.batch_sizes, devices, ranks, options.accumulate)
+        if held_out:
+            check_shares(options, held_out.loader.batch_sizes, devices, ranks, 1)
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         _, lines = list_lines(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
         facts |= {"whole_list_sha256": list_hash(lines)} if lines else {}
         network, start = build_student(options, view_shape(loader), facts.get("recipes", ()))
+        if "locals" in loader.first_sample:
+            check_size(network.unet, loader.first_sample["locals"].shape[2:], options.data)
         method = build_method(options, network, len(loader), devices, ranks)
-        return TrainingJob(method, loader, files, views_of(options).window, held_out, facts=facts | start)
+        return TrainingJob(method, loader, files, views_of(options).windows, held_out, facts=facts | start)
 
     execute(options, devices, ranks, build)

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.layout import PAIR
-from datasets.registry import DATASETS
-from methods import method_spec
+from datasets.layout import GLOBAL, PAIR
 from options import Options
+from phases.pretask import check_flags, views_of
 from training.devices import Devices
 from training.reporting.pictures import draw_samples
 from training.run import prepare_output
@@ -26,7 +25,7 @@ def in_turn(files: Sequence[str]) -> list[str]:
     seen: Counter[str] = Counter()
     rounds: list[list[str]] = []
     for file in files:
-        match = PAIR.fullmatch(Path(file).name)
+        match = PAIR.fullmatch(Path(file).name) or GLOBAL.fullmatch(Path(file).name)
         scan = match["uid"] if match else file
         if seen[scan] == len(rounds):
             rounds.append([])
@@ -39,13 +38,14 @@ def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Draw the uncorrupted crops, the views and their targets, as the first epoch has them; of scans, in turn."""
     if not ranks.first:
         return
-    source = DATASETS[options.n]
-    files = in_turn(source.find(Path(options.data), options.train_list or None, options.ratio))[: options.preview]
-    views = source.views[method_spec(options.model).views]
+    check_flags(options)
+    views = views_of(options)
+    found = views.find(Path(options.data), options.train_list or None, options.ratio)
+    files = in_turn(found)[: options.preview]
     dataset = views.samples(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
         samples[f"{index + 1}: {shortened(printable(Path(file).stem))}"] = views.shown(dataset[0, index])
     path = prepare_output(options.output) / FILE_NAME
-    draw_samples(samples, views.window, f"{counted(len(files), 'sample')} of {options.data}", path)
+    draw_samples(samples, views.windows, f"{counted(len(files), 'sample')} of {options.data}", path)
     say(f"saved {path}")

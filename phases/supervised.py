@@ -22,6 +22,7 @@ from training.predict import evaluating, write_results
 from training.reporting.reporter import NullReporter, Reporter
 from training.run import TrainingJob, execute
 from utils.console import say, warn
+from utils.image_grid import Windows
 from utils.process_group import ProcessGroup
 
 
@@ -54,7 +55,8 @@ def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         finish, shape = partial(_finish, task, options), task.loader.first_sample["image"].shape[1:]
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(shape), "list": listed, **task.facts, **task.start}
-        return TrainingJob(task.method, task.loader, task.files, (0.0, 1.0), evaluation, finish, facts, task.note)
+        windows = Windows((0.0, 1.0))
+        return TrainingJob(task.method, task.loader, task.files, windows, evaluation, finish, facts, task.note)
 
     execute(options, devices, ranks, build)
 

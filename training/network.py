@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import torch
 
 from datasets.ct.crop_records import window_in_words
+from methods import method_spec
 from models.build import build_unet
 from models.layers import OPERATORS
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
-from options import Options
+from options import PRETRAINING, Options
 from training.reporting.run_record import origin
 from utils.console import say, warn
 from utils.errors import UserError
@@ -61,11 +62,19 @@ def start_from_weight(
     Returns what a TrainingJob's ``facts`` tell of the run that made the weights. ``windows``: of the CT crops
     that the network will see, as far as their records tell (datasets/ct/crop_records.py).
     """
-    if not options.weight:
+    if options.weight in ("", "none"):
         return {}
     report = load_weights(network, options.weight)
     say(f"weights of {options.weight}: {report}")
     others = differences(report.made, options, windows)
+    if options.phase not in PRETRAINING:
+        network.z_normalised = report.z_normalised
+        if report.z_normalised:
+            say(f"images are normalised to mean 0 and deviation 1, as in the pre-training of {options.weight}")
+    elif report.z_normalised != (options.dims in method_spec(options.model).z_normalised):
+        here = "0 .. 1" if report.z_normalised else "mean 0 and deviation 1"
+        there = "mean 0 and deviation 1" if report.z_normalised else "0 .. 1"
+        others.append(f"values of {there}, not {here}, which --model {options.method_name} has")
     if others:
         warn(f"{options.weight} was trained on images prepared otherwise: {'; '.join(others)}")
     return origin(options.weight, report.made)

@@ -28,6 +28,7 @@ from training.schedule import build_optimizer
 from utils.console import say, warn
 from utils.cores import cores_of_process
 from utils.errors import UserError, reason
+from utils.image_grid import Windows
 from utils.locks import exclusive
 from utils.process_group import ProcessGroup
 from utils.signals import StopRequest
@@ -38,7 +39,7 @@ from utils.text import counted
 class TrainingJob:
     """What a phase trains.
 
-    ``files``: of the training samples. ``window``: the values that pictures show black and white. ``evaluation``: how
+    ``files``: of the training samples. ``windows``: the values that pictures show black and white. ``evaluation``: how
     the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
     training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
@@ -48,7 +49,7 @@ class TrainingJob:
     method: Method
     loader: Loader
     files: Sequence[str]
-    window: tuple[float, float]
+    windows: Windows
     evaluation: Evaluation | None = None
     finish: Callable[[Path, TrainingState, Reporter | NullReporter], None] = lambda output, state, reporter: None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -223,7 +224,7 @@ def _reporter(
         options.epochs,
         steps,
         options.log_every,
-        job.window,
+        job.windows,
         devices.main,
         job.method,
         options.image_every,

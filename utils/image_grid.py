@@ -1,9 +1,9 @@
-"""Sheets of grey pictures, to look at: rows and columns of images or of slices through volumes, in one window."""
+"""Sheets of grey pictures, to look at: rows and columns of images or of slices through volumes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,33 @@ import numpy as np
 from utils.files import atomic_path
 
 INCHES, DPI = 1.9, 110  # of a picture
+Window = tuple[float, float]  # the values shown black and white
+
+
+@dataclass(frozen=True)
+class Windows:
+    """``others``: the window of each picture whose name begins with no word of ``own``, which have one each."""
+
+    others: Window
+    own: Mapping[str, Window] = field(default_factory=dict)
+
+    def of(self, name: str) -> Window:
+        """The window of the picture of this name."""
+        return next((window for word, window in self.own.items() if name.startswith(word)), self.others)
 
 
 @dataclass(frozen=True)
 class Picture:
     """``pixels``: (rows, columns), the first row on top. ``aspect``: a pixel's height over its width.
 
-    ``title`` stands above the picture, ``label`` to its left.
+    ``title`` stands above the picture, ``label`` to its left. ``window``: None for that of the sheet.
     """
 
     pixels: np.ndarray
     aspect: float = 1.0
     title: str = ""
     label: str = ""
+    window: Window | None = None
 
     @property
     def height(self) -> float:
@@ -52,8 +66,8 @@ def middle_slices(volume: np.ndarray, voxel_mm: Sequence[float] = (1.0, 1.0, 1.0
     }
 
 
-def draw_sheet(rows: Sequence[Sequence[Picture]], window: tuple[float, float], title: str, path: str | Path) -> None:
-    """Write the pictures as a PNG. ``window``: the values shown black and white, for all alike."""
+def draw_sheet(rows: Sequence[Sequence[Picture]], window: Window, title: str, path: str | Path) -> None:
+    """Write the pictures as a PNG. ``window``: of those that have none of their own."""
     from matplotlib.figure import Figure  # late: it takes a second to import
 
     columns = max(map(len, rows))
@@ -68,7 +82,7 @@ def draw_sheet(rows: Sequence[Sequence[Picture]], window: tuple[float, float], t
         for axis, picture in zip(line, row, strict=False):
             axis.set_axis_on()
             axis.imshow(picture.pixels, "gray", aspect=picture.aspect, interpolation="nearest")
-            axis.images[0].set_clim(*window)
+            axis.images[0].set_clim(*(picture.window or window))
             axis.set(xticks=[], yticks=[])
             axis.set_title(picture.title, fontsize=8, parse_math=False)
             axis.set_ylabel(picture.label, fontsize=7, parse_math=False)

@@ -6,14 +6,14 @@ On disk: ``<data>/subset<n>/<series uid>_global_<k>.npy``, two overlapping crops
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.ct.luna import LOOKED_AT, REMEDY, TRAINING_SUBSETS, find_luna, read_crops, read_pair
+from datasets.ct.luna import LOOKED_AT, REMEDY, read_crops, read_pair
 from datasets.layout import GLOBAL, local_name
 from datasets.transforms.crops_v2 import CropAugmentationV2
 from datasets.transforms.intensity import SWAPPED_BOX
@@ -21,13 +21,6 @@ from utils.errors import UserError
 from utils.seeding import generator
 
 LOCALS = "1 or more"  # crops of a file
-
-
-def find_luna_v2(
-    data: Path, train_list: str | None, ratio: float, subsets: Iterable[int] = TRAINING_SUBSETS
-) -> list[str]:
-    """The files of global crops to train on, as :func:`find_luna` finds pairs."""
-    return [str(path) for path in find_luna(data, train_list, ratio, subsets, GLOBAL)]
 
 
 def local_file(path: str) -> str:

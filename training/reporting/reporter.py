@@ -27,6 +27,7 @@ from training.reporting.tensorboard import TensorBoardWriter
 from utils.console import say, warn
 from utils.errors import reason
 from utils.files import write_text
+from utils.image_grid import Windows
 from utils.text import counted
 
 METRICS = "metrics.jsonl"
@@ -137,7 +138,7 @@ class Reporter:
         epochs: int,
         steps_per_epoch: int,
         log_every: int,
-        window: tuple[float, float],
+        windows: Windows,
         device: torch.device,
         method: Method,
         image_every: int = 0,
@@ -150,7 +151,7 @@ class Reporter:
         on from; rows of later steps are cut.
         """
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
-        self.log_every, self.window, self.device = log_every, window, device
+        self.log_every, self.windows, self.device = log_every, windows, device
         self.headline, self.panels, self.headings = method.headline, method.panels, method.headings
         self.image_every = image_every
         _cut_rows(output / METRICS, done)
@@ -294,7 +295,7 @@ class Reporter:
         path = self.output / PICTURES / f"{name}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            draw_reconstructions(self._images, self.window, title, path, self.headings)
+            draw_reconstructions(self._images, self.windows, title, path, self.headings)
             self._tensorboard.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
         except OSError as error:
             warn(f"{path} could not be drawn ({reason(error)}); training goes on")

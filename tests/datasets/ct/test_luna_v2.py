@@ -9,8 +9,8 @@ import pytest
 import torch
 import torchio
 
-from datasets.ct.luna import find_luna
-from datasets.ct.luna_v2 import LunaViews, find_luna_v2, local_file
+from datasets.ct.luna_v2 import LunaViews, local_file
+from datasets.registry import DATASETS
 from datasets.transforms.crops_v2 import CropAugmentationV2
 from utils.errors import UserError
 
@@ -74,13 +74,14 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
 
 def test_files_of_another_method_are_refused_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "v2" / "subset0")
-    assert find_luna_v2(tmp_path / "v2", None, 1.0) == [str(path)]
+    v1, v2 = (DATASETS["luna"].views[name] for name in ("pcrl", "pcrlv2"))
+    assert v2.find(tmp_path / "v2", None, 1.0) == [str(path)]
     with pytest.raises(UserError, match=r"_global_<k>\.npy, not <uid>_img_<k>\.npy.*luna_pre\.py --data"):
-        find_luna(tmp_path / "v2", None, 1.0)
+        v1.find(tmp_path / "v2", None, 1.0)
     (tmp_path / "v1" / "subset0").mkdir(parents=True)
     np.save(tmp_path / "v1" / "subset0" / "1.2_img_0.npy", np.zeros((2, 16, 16, 16)))
     with pytest.raises(UserError, match=r"_img_<k>\.npy, not <uid>_global_<k>\.npy.*luna_pre\.py --recipe pcrlv2"):
-        find_luna_v2(tmp_path / "v1", None, 1.0)
+        v2.find(tmp_path / "v1", None, 1.0)
 
 
 def test_damaged_local_crops_are_named(tmp_path: Path) -> None:
