@@ -84,6 +84,8 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
     from exporting.card import CardFacts, model_card, run_facts
     from exporting.inputs import segmentation_of
     from exporting.portable import TARGETS, checkpoint_options
+    from methods import METHODS
+    from models.weights import is_z_normalised
     from training.reporting.run_record import read_run_record
 
     known = content if isinstance(content, Mapping) else {}
@@ -91,6 +93,10 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
     whose = "student" if options.get("phase", "pretask") == "pretask" else "trained network"
     whose = "teacher (the moving average)" if teacher else whose
     part = "encoder and decoder" if portable.decoder else "encoder"
+    run = run_facts(known, record)
+    pretrained = options if options.get("phase", "pretask") == "pretask" else run.get("weight", {}).get("opt", options)
+    spec = METHODS.get(pretrained.get("model", "pcrl"))
+    z_normalised = is_z_normalised(content, portable.dims)
     facts = CardFacts(
         architecture=portable.architecture,
         library=TARGETS[portable.target][1],
@@ -98,9 +104,13 @@ def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teac
         in_channels=portable.in_channels,
         content=f"The {part} of the {whose}: {len(portable.state)} tensors.",
         decoder=portable.decoder,
-        code=code_for(portable, segmentation_of(options, run_facts(known, record))),
+        code=code_for(portable, segmentation_of(options, run), z_normalised),
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
         source=(checkpoint.name, sha256(checkpoint)),
+        title=spec.title if spec else Path(pretrained["model"]).stem,
+        citation=spec.citation if spec else f"`{Path(pretrained['model']).name}`, a file outside of this project",
+        training_only=spec.training_only if spec else "optimizer, and what else the method has",
+        z_normalised=z_normalised,
     )
     return model_card(facts, known, options, record)
 

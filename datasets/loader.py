@@ -15,6 +15,7 @@ from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 from utils.signals import ignore_stop_signals
+from utils.text import counted
 
 Key = tuple[int, int]  # (epoch, index)
 Batch = dict[str, Tensor]
@@ -84,13 +85,14 @@ def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1)
     """
     needed = min_samples * ranks
     sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
+    fewest = min(sizes)
     lacking = needed - sizes[-1]
     if lacking > 0 and len(sizes) > 1:
         sizes[-2:] = [sizes[-2] - lacking, needed]
     if min(sizes) < needed:
         whose = f" that need {min_samples} each" if min_samples > 1 else ""
         raise UserError(
-            f"--b {batch_size}: of {samples} samples, a batch has {min(sizes)} for {ranks} processes{whose}; "
+            f"--b {batch_size}: of {samples} samples, a batch has {fewest} for {counted(ranks, 'process')}{whose}; "
             f"give a --b of {2 * needed} or more, or use fewer processes"
         )
     return sizes

@@ -67,8 +67,7 @@ Flags (of paths the last part):
 The code is under the MIT licence. The licence of the weights is for those who trained them to choose, within the terms
 of the images: LUNA16's are CC BY 4.0; for ChestX-ray14 see the NIH Clinical Center's; your own are yours.
 
-Method: Zhou et al., "Preservational Learning Improves Self-supervised Medical Image Models by Reconstructing Diverse
-Contexts", ICCV 2021, arXiv 2109.04379.
+Method: {citation}.
 """
 
 
@@ -77,7 +76,9 @@ class CardFacts:
     """What a card tells beyond the run's options.
 
     ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
-    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint.
+    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``, ``citation``,
+    ``training_only``: what the method of the pre-training says of itself (methods/spec.py). ``z_normalised``: whether
+    the network's images are to be normalised to mean 0 and deviation 1.
     """
 
     architecture: str
@@ -89,6 +90,10 @@ class CardFacts:
     code: str
     files: list[tuple[str, int, str]]
     source: tuple[str, str]
+    title: str
+    citation: str
+    training_only: str
+    z_normalised: bool
 
 
 def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[str, Any], record: dict[str, Any]) -> str:
@@ -118,10 +123,11 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         method=method,
         phase=phase,
         architecture=facts.architecture,
-        title=f"{method.upper()} {PHASES.get(phase, phase)}",
+        title=f"{facts.title} {PHASES.get(phase, phase)}",
         content=facts.content,
         code=facts.code,
-        input=input_in_words(facts.dims, facts.in_channels, options, run, PHASES.get(phase, phase)),
+        input=input_in_words(facts.dims, facts.in_channels, options, run, PHASES.get(phase, phase), facts.z_normalised),
+        citation=facts.citation,
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
         flags=_flags(options, run) or UNKNOWN,
         left_out=_left_out(facts, options),
@@ -172,7 +178,7 @@ def _origin(run: Mapping[str, Any]) -> dict[str, str]:
 def _left_out(facts: CardFacts, options: Mapping[str, Any]) -> str:
     """A sentence on what the checkpoint has beside the weights."""
     if options.get("phase", "pretask") == "pretask":
-        return "What only the training needs (contrast head, gate, queue, optimizer) is left out."
+        return f"What only the training needs ({facts.training_only}) is left out."
     if options.get("n") != SEGMENTATION:
         return "The trained classifier is left out: these weights give features, and need a new head."
     return "The optimizer is left out." if facts.decoder else "The trained decoder and output layer are left out."

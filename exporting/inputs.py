@@ -24,6 +24,7 @@ NORMAL = {
 }
 WHOLE_XRAY = "; the whole image is resized to that size, whatever its proportions, not cropped"
 NODULES = "; crops of that size with the place in question in their middle"
+Z_NORMAL = ", then each channel of each image less its mean, divided by its standard deviation (unbiased)"
 AXES = "x from the patient's right to left, y from front to back, z from feet to head"
 PREDICTED = (
     "softmax in windows of {patch} voxels that overlap by {overlap:g} of their length, averaged with Gaussian weights "
@@ -31,8 +32,18 @@ PREDICTED = (
 )
 
 
-def input_in_words(dims: int, channels: int, options: Mapping[str, Any], run: Mapping[str, Any], words: str) -> str:
-    """What the network wants to be given. ``run``: what a checkpoint tells of its run. ``words``: the phase's name."""
+def input_in_words(
+    dims: int,
+    channels: int,
+    options: Mapping[str, Any],
+    run: Mapping[str, Any],
+    words: str,
+    z_normalised: bool = False,
+) -> str:
+    """What the network wants to be given. ``run``: what a checkpoint tells of its run. ``words``: the phase's name.
+
+    ``z_normalised``: whether images in 0..1 are then normalised to mean 0 and deviation 1.
+    """
     phase, n = options.get("phase", "pretask"), options.get("n")
     if n == SEGMENTATION and phase != "pretask":
         return _segmentation(channels, options, run)
@@ -47,6 +58,7 @@ def input_in_words(dims: int, channels: int, options: Mapping[str, Any], run: Ma
         phase=words,
         prepared=prepared,
     )
+    text += Z_NORMAL * z_normalised
     if phase != "pretask":
         text += WHOLE_XRAY if dims == 2 else NODULES
     classes = f" It was trained to tell: {', '.join(run['classes'])}." if run.get("classes") else ""

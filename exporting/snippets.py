@@ -44,14 +44,14 @@ from unet3d import UNet3d
 
 CLASSES = {classes}  # by their numbers in a mask
 WINDOWS = {windows}  # of each channel, the values that become 0 and 1; None: percentiles {percentiles}
-SPACING_MM, PATCH, OVERLAP = {spacing_mm}, {patch}, {overlap}
+SPACING_MM, PATCH, OVERLAP = {spacing_mm}, {patch_shape}, {overlap}
 
 network = UNet3d(in_channels={channels}, out_channels={out_channels}, norm="{norm}", final_act="none")
 network.load_state_dict(torch.load("{file}", weights_only=True))
 network.eval()
 
 
-def read(path):
+{normal}def read(path):
     """The channels of a file, images of 3 axes and one number a voxel."""
     image = sitk.ReadImage(path)
     if image.GetDimension() == 4:
@@ -74,7 +74,7 @@ def segment(*files):
         channel[:] = np.clip((channel - low) / (high - low), 0, 1) if high > low else 0
     image = torch.from_numpy(resampled).half().float()  # training keeps volumes in half precision
     probabilities = sliding_window_inference(
-        image, PATCH, 4, lambda patch: network(patch).softmax(1), overlap=OVERLAP, mode="gaussian"
+        image, PATCH, 4, lambda patch: network({patch}).softmax(1), overlap=OVERLAP, mode="gaussian"
     )
     probabilities = F.interpolate(probabilities, size=arrays[0].shape, mode="trilinear", align_corners=False)
     mask = sitk.GetImageFromArray(probabilities[0].argmax(0).numpy().astype(np.uint8).T)
@@ -86,10 +86,21 @@ def segment(*files):
 sitk.WriteImage(segment({example}), "mask.nii.gz")'''
 
 
-def code_for(portable: Portable, segmentation: Mapping[str, Any] | None) -> str:
+NORMAL = '''def normal(patch):
+    """Each channel less its mean, divided by its standard deviation, as in the training."""
+    axes = (2, 3, 4)
+    std = patch.std(axes, keepdim=True).clamp(min=0.001)
+    return (patch - patch.mean(axes, keepdim=True)) / std
+
+
+'''
+
+
+def code_for(portable: Portable, segmentation: Mapping[str, Any] | None, z_normalised: bool = False) -> str:
     """Lines of Python that load the weights and use them.
 
     ``segmentation``: how the volumes of a fine-tuned segmenter were prepared (tasks/msd.py), if that is known.
+    ``z_normalised``: whether its patches are then normalised to mean 0 and deviation 1.
     """
     known = {
         "architecture": portable.architecture,
@@ -99,7 +110,8 @@ def code_for(portable: Portable, segmentation: Mapping[str, Any] | None) -> str:
         "norm": portable.norm,
     }
     if segmentation and portable.decoder:
-        return SEGMENT.format(**known, **_settings(segmentation))
+        normal = {"patch": "normal(patch)", "normal": NORMAL} if z_normalised else {"patch": "patch", "normal": ""}
+        return SEGMENT.format(**known, **_settings(segmentation), **normal)
     return CODE[portable.target].format(
         **known,
         final_act=portable.final_act,
@@ -117,7 +129,7 @@ def _settings(segmentation: Mapping[str, Any]) -> dict[str, Any]:
         "windows": repr(windows),
         "percentiles": repr(tuple(segmentation["percentiles"])),
         "spacing_mm": repr(tuple(segmentation["spacing_mm"])),
-        "patch": repr(tuple(segmentation["patch"])),
+        "patch_shape": repr(tuple(segmentation["patch"])),
         "overlap": segmentation["overlap"],
         "orientation": segmentation["orientation"],
         "example": ", ".join(f'"{name}"' for name in files),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, Method, Panel, StepOutput
+from methods.base import PICTURED, Batch, Method, Panel, StepOutput
 from methods.spec import MethodSpec, Settings, Wrap
 from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, build_network, enlarge
 from models.unet import Z_NORMAL, UNetNetwork, checkpoint_weights, load_published_state
@@ -28,7 +28,6 @@ from utils.process_group import SINGLE, ProcessGroup
 MAX_LOCALS = 32  # local views of an image: as many scales are drawn, whether there are so many or not
 Z_NORMALISED = frozenset({3})  # dimensions
 MIN_SAMPLES = 2  # of a device: the vectors are normalised over the batch
-SHOWN = 4  # samples whose restorations are kept as pictures
 
 
 @dataclass(frozen=True)
@@ -187,10 +186,12 @@ def _spread(features: Tensor) -> Tensor:
 @torch.no_grad()
 def _pictures(batch: Batch, out: Outputs) -> dict[str, Tensor]:
     """Of the first samples: view 1, its target, its restoration and those at each scale."""
-    target = batch["gt1"][:SHOWN]
-    images = {"view 1": batch["input1"][:SHOWN], "target": target, "restored": out.restored[:SHOWN].detach()}
+    target = batch["gt1"]
+    images = {"view 1": batch["input1"], "target": target, "restored": out.restored}
+    images = {name: image[:PICTURED].detach().clone() for name, image in images.items()}
     for number, restoration in enumerate(out.restorations):
-        images[f"scale {number}"] = enlarge(restoration[:SHOWN].detach().to(target.dtype), target.shape[2:])
+        first = restoration[:PICTURED].detach().to(target.dtype, copy=True)
+        images[f"scale {number}"] = enlarge(first, target.shape[2:])
     return images
 
 

@@ -55,7 +55,8 @@ class Command:
 
 def look_at_run(command: Command, folder: Path) -> None:
     """A finished run of pre-training: its checkpoint, its metrics, its pictures."""
-    paths = folder.glob(f"pcrl_{command.value('--n', 'luna')}_pretask_1.0_*.pt")
+    name = f"{command.value('--model', 'pcrl')}_{command.value('--n', 'luna')}"
+    paths = folder.glob(f"{name}_pretask_1.0_*.pt")
     path = max(paths, key=lambda path: path.stat().st_mtime)
     checkpoint = torch.load(path, weights_only=True)
     assert all(value.isfinite().all() for value in checkpoint["model"].values())
@@ -70,7 +71,8 @@ def look_at_run(command: Command, folder: Path) -> None:
 
 def look_at_pairs(command: Command, folder: Path) -> None:
     """Pairs of the shape that was asked for, with something to see, and their list."""
-    files = sorted(folder.glob("subset*/*_img_*.npy"))
+    kind = "global" if command.value("--recipe") == "pcrlv2" else "img"
+    files = sorted(folder.glob(f"subset*/*_{kind}_*.npy"))
     assert files
     sides = "input_rows", "input_cols", "input_deps"
     shape = [int(command.value(f"--{side}", "0")) for side in sides]
@@ -149,12 +151,14 @@ def small_run(command: Command) -> str:
     more = f" --epochs {epochs}" + " --val_every 1" * ("--val_every" in command.words)
     more += " --processes 2" * ("ddp" in command.words)
     more += " --size 64" * ("chest" in command.words)
-    return f"{TRAIN} {more} --b {2 if {'ddp', 'torchrun'} & {*command.words} else 1}"
+    more += " --weight none" * ({"chest", "pcrlv2"} <= {*command.words})  # else it looks for weights elsewhere
+    return f"{TRAIN} {more} --b {2 if {'ddp', 'torchrun', 'pcrlv2'} & {*command.words} else 1}"
 
 
 def small_pairs(command: Command) -> str:
     published = command.value("--input_rows", "64") == command.value("--input_cols", "64") == "64"
-    return f"--scale 1 --workers 1 {SMALL_PAIRS * published}"
+    scale = 2 if command.value("--recipe") == "pcrlv2" else 1  # pairs that a batch of two is made of
+    return f"--scale {scale} --workers 1 {SMALL_PAIRS * published}"
 
 
 def small_task(command: Command) -> str:
