@@ -16,7 +16,7 @@ from phases.pretask import smallest_chunk
 from tests.conftest import ROOT, rows, run_main, write_pairs, write_xrays
 from tests.crops_v2 import write_crops_v2
 from tests.inprocess import run_script
-from tests.test_flags_in_phases import nodules
+from tests.test_flags_in_phases import nodules, volumes
 
 CPU = ("--workers", 0, "--gpus", ",", "--log_every", 1)
 LUNA = ("--model", "pcrlv2", "--n", "luna", "--b", 2, "--epochs", 2, "--ratio", 1.0, *CPU)
@@ -79,7 +79,7 @@ def test_2d_starts_from_imagenet_unless_told_otherwise(tmp_path: Path, monkeypat
     found = run_main("--data", data, *CHEST, "--dry_run", "--output", "out", cwd=tmp_path)  # which reads TORCH_HOME
     assert "weights of imagenet: 120 tensors used" in found.stdout, found.stderr
     from_none = run(tmp_path, "--data", data, *CHEST, "--weight", "none", "--output", "out")
-    assert "imagenet" not in from_none
+    assert "weights of" not in from_none
     final = torch.load(tmp_path / "out" / FINAL_2D, weights_only=True)
     assert "inputs" not in final
     assert {"conv1.weight", "layer4.1.bn2.running_var"} <= final["state_dict"].keys()
@@ -97,14 +97,24 @@ def test_without_a_connection_the_ways_out_are_named(tmp_path: Path, monkeypatch
 
 
 def test_ranks_and_micro_batches_get_two_samples_each(crops: Path, tmp_path: Path) -> None:
-    flags = ("--data", crops, *LUNA[:-9], "--epochs", 1, "--ratio", 1.0, *CPU)
-    four = ("--b", 4, "--parallel", "ddp", "--processes", 2)
-    run(tmp_path, *flags, *four, "--output", "ranks")
+    flags = ("--data", crops, *LUNA, "--epochs", 1)
+    two = ("--parallel", "ddp", "--processes", 2)
+    found = run_main(*flags, "--b", 4, *two, "--output", "ranks", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
     buffers = torch.load(tmp_path / "ranks" / "pcrlv2_luna_pretask_1.0_1.pt", weights_only=True)["rank_buffers"]
     assert len(buffers) == 2
     run(tmp_path, *flags, "--b", 4, "--accumulate", 2, "--output", "parts")
-    for more in (("--b", 2, "--accumulate", 2), ("--b", 3, "--parallel", "ddp", "--processes", 2), ("--b", 1)):
-        assert "need" in run(tmp_path, *flags, *more, "--output", "no", status=2)
+    for more, words in (
+        (("--b", 2, "--accumulate", 2), "a device gets 1 at a time, and --model pcrlv2 needs 2; give another --b"),
+        (("--b", 3, *two), "a batch has 1 for 2 processes that need 2 each"),
+        (("--b", 1), "a batch has 1 for 1 process that need 2 each; give a --b of 4 or more"),
+    ):
+        if "ddp" in more:
+            found = run_main(*flags, *more, "--output", "no", cwd=tmp_path)
+            assert (found.returncode, "Traceback" in found.stderr) == (2, False)
+            assert words in found.stderr
+        else:
+            assert words in run(tmp_path, *flags, *more, "--output", "no", status=2)
     assert not (tmp_path / "no").exists()
 
 
@@ -169,6 +179,27 @@ def test_networks_that_begin_with_3d_weights_normalise_their_inputs(trained: Pat
         run(tmp_path, *embed, "--weight", trained / FINAL_3D)
         features.append(np.load(tmp_path / f"f{scale}" / "features.npy"))
     np.testing.assert_allclose(features[0], features[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_segmenter_takes_the_encoder_alone_and_its_card_normalises(trained: Path, tmp_path: Path) -> None:
+    flags = ("--data", volumes(tmp_path / "msd"), "--n", "msd", "--phase", "finetune", "--b", 2, "--epochs", 1, *CPU)
+    small = ("--folds", 3, "--patch", "8,8,8", "--patches", 2)
+    text = run(tmp_path, *flags, *small, "--weight", trained / FINAL_3D, "--output", "out")
+    assert "56 tensors used" in text
+    assert "decoder and output layer of another network, so new" in text
+    assert "images are normalised to mean 0 and deviation 1" in text
+    run(tmp_path, "--checkpoint", "out/best.pt", "--save", "weights", script="export.py")
+    card = (tmp_path / "weights" / "README.md").read_text()
+    assert "network(normal(patch)).softmax(1)" in card
+    assert "def normal(patch):" in card
+    assert "arXiv 2301.00772" in card, "of the pre-training"
+
+
+def test_pcrl_is_told_that_such_weights_saw_other_values(trained: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs")
+    flags = ("--data", pairs, "--n", "luna", "--b", 2, "--ratio", 1.0, "--moco_k", 8, *CPU, "--dry_run")
+    text = run(tmp_path, *flags, "--weight", trained / FINAL_3D, "--output", "out")
+    assert "values of mean 0 and deviation 1, not 0 .. 1, which --model pcrl has" in text
 
 
 def test_normalised_images_have_mean_0_and_deviation_1() -> None:
