@@ -153,9 +153,10 @@ def build_student(
     ``recipes``: how the samples were cut, of which a ``--weight`` may know another.
     """
     torch.manual_seed(options.seed)
-    network = method_spec(options.model).network(options.plain())
+    spec = method_spec(options.model)
+    network = spec.network(options.plain())
     check_size(network.unet, shape, options.data)
-    return network, start_from_weight(options, network, recipes)
+    return network, start_from_weight(options, network, recipes, options.dims in spec.z_normalised)
 
 
 def build_method(options: Options, network: UNetNetwork, n_data: int, devices: Devices, ranks: ProcessGroup) -> Method:

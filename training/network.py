@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 
 from datasets.ct.crop_records import window_in_words
-from methods import method_spec
 from models.build import build_unet
 from models.layers import OPERATORS
 from models.unet import UNet, UNetNetwork
@@ -55,12 +54,16 @@ def in_memory_format(network: Network, options: Options, device: torch.device) -
 
 
 def start_from_weight(
-    options: Options, network: UNetNetwork, windows: Sequence[Mapping[str, Any]] = ()
+    options: Options,
+    network: UNetNetwork,
+    windows: Sequence[Mapping[str, Any]] = (),
+    z_normalised: bool = False,
 ) -> dict[str, Any]:
     """Copy what ``--weight`` holds into the network, and say what was used; warn if it saw other images.
 
     Returns what a TrainingJob's ``facts`` tell of the run that made the weights. ``windows``: of the CT crops
-    that the network will see, as far as their records tell (datasets/ct/crop_records.py).
+    that the network will see, as far as their records tell (datasets/ct/crop_records.py). ``z_normalised``: whether the
+    views of a pre-training are normalised to mean 0 and deviation 1.
     """
     if options.weight in ("", "none"):
         return {}
@@ -71,7 +74,7 @@ def start_from_weight(
         network.z_normalised = report.z_normalised
         if report.z_normalised:
             say(f"images are normalised to mean 0 and deviation 1, as in the pre-training of {options.weight}")
-    elif report.z_normalised != (options.dims in method_spec(options.model).z_normalised):
+    elif report.made and report.z_normalised != z_normalised:
         here = "0 .. 1" if report.z_normalised else "mean 0 and deviation 1"
         there = "mean 0 and deviation 1" if report.z_normalised else "0 .. 1"
         others.append(f"values of {there}, not {here}, which --model {options.method_name} has")
