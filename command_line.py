@@ -57,7 +57,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
-        description="Self-supervised pre-training of medical-image networks (PCRL, PCRLv2) in 2D and 3D.",
+        description="Self-supervised pre-training of medical-image networks (PCRL, PCRLv2).",
         epilog=EXAMPLES,
         synonyms=SYNONYMS,
     )

@@ -186,7 +186,7 @@ def test_a_segmenter_takes_the_encoder_alone_and_its_card_normalises(trained: Pa
     small = ("--folds", 3, "--patch", "8,8,8", "--patches", 2)
     text = run(tmp_path, *flags, *small, "--weight", trained / FINAL_3D, "--output", "out")
     assert "56 tensors used" in text
-    assert "decoder and output layer of another network, so new" in text
+    assert "decoder of another network, so new" in text
     assert "images are normalised to mean 0 and deviation 1" in text
     run(tmp_path, "--checkpoint", "out/best.pt", "--save", "weights", script="export.py")
     card = (tmp_path / "weights" / "README.md").read_text()
