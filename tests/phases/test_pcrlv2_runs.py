@@ -13,11 +13,12 @@ from torchvision.models import resnet18
 from command_line import parse_options
 from models.unet import z_normal
 from phases.pretask import smallest_chunk
-from tests.conftest import ROOT, rows, run_main, write_pairs, write_xrays
+from tests.conftest import FULL, ROOT, rows, run_main, write_pairs, write_xrays
 from tests.crops_v2 import write_crops_v2
 from tests.inprocess import run_script
 from tests.test_flags_in_phases import nodules, volumes
 
+NARROW = ("--narrow", 8)
 CPU = ("--workers", 0, "--gpus", ",", "--log_every", 1)
 LUNA = ("--model", "pcrlv2", "--n", "luna", "--b", 2, "--epochs", 2, "--ratio", 1.0, *CPU)
 CHEST = ("--model", "pcrlv2", "--n", "chest", "--b", 2, "--epochs", 2, "--ratio", 1.0, "--size", 64, *CPU)
@@ -76,9 +77,9 @@ def test_2d_starts_from_imagenet_unless_told_otherwise(tmp_path: Path, monkeypat
     places.mkdir(parents=True)
     torch.manual_seed(0)
     torch.save(resnet18().state_dict(), places / "resnet18-f37072fd.pth")  # as torch.hub keeps it
-    found = run_main("--data", data, *CHEST, "--dry_run", "--output", "out", cwd=tmp_path)  # which reads TORCH_HOME
+    found = run_main("--data", data, *CHEST, *FULL, "--dry_run", cwd=tmp_path)  # a process: it reads TORCH_HOME
     assert "weights of imagenet: 120 tensors used" in found.stdout, found.stderr
-    from_none = run(tmp_path, "--data", data, *CHEST, "--weight", "none", "--output", "out")
+    from_none = run(tmp_path, "--data", data, *CHEST, *NARROW, "--weight", "none", "--output", "out")
     assert "weights of" not in from_none
     final = torch.load(tmp_path / "out" / FINAL_2D, weights_only=True)
     assert "inputs" not in final
@@ -89,7 +90,7 @@ def test_without_a_connection_the_ways_out_are_named(tmp_path: Path, monkeypatch
     data = write_xrays(tmp_path / "xrays", count=4, size=64)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
-    found = run_main("--data", data, *CHEST, cwd=tmp_path)
+    found = run_main("--data", data, *CHEST, *FULL, cwd=tmp_path)
     assert found.returncode == 2
     assert "cannot be downloaded" in found.stderr
     assert "--weight FILE, or start from random values, --weight none" in found.stderr
@@ -103,7 +104,7 @@ def test_ranks_and_micro_batches_get_two_samples_each(crops: Path, tmp_path: Pat
     assert found.returncode == 0, found.stderr
     buffers = torch.load(tmp_path / "ranks" / "pcrlv2_luna_pretask_1.0_1.pt", weights_only=True)["rank_buffers"]
     assert len(buffers) == 2
-    run(tmp_path, *flags, "--b", 4, "--accumulate", 2, "--output", "parts")
+    run(tmp_path, *flags, *NARROW, "--b", 4, "--accumulate", 2, "--output", "parts")
     for more, words in (
         (("--b", 2, "--accumulate", 2), "a device gets 1 at a time, and --model pcrlv2 needs 2; give another --b"),
         (("--b", 3, *two), "a batch has 1 for 2 processes that need 2 each"),
