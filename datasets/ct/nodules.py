@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.ct.luna import ROUNDING, read_lines
-from datasets.layout import LABELS, PAIR, TRAINING_LIST, TRAINING_SUBSETS, uid_of_line
+from datasets.layout import GLOBAL, LABELS, PAIR, TRAINING_LIST, TRAINING_SUBSETS, uid_of_line
 from datasets.transforms.spatial import SpatialTransform
 from datasets.xray.lists import first_part
 from utils.errors import UserError, reason
@@ -60,7 +60,8 @@ class Parts:
 def read_crops(data: Path) -> list[Crop]:
     """All crops that ``labels.csv`` lists, in its order."""
     path = data / LABELS
-    if not path.exists() and any(PAIR.fullmatch(file.name) for file in data.glob("subset*/*.npy")):
+    names = (file.name for file in data.glob("subset*/*.npy"))
+    if not path.exists() and any(PAIR.fullmatch(name) or GLOBAL.fullmatch(name) for name in names):
         raise UserError(f"--data {data} holds pairs of crops to pre-train on (--n luna), and no {LABELS}; {MAKE_CROPS}")
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -13,7 +13,7 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
-from datasets.layout import CROP, PAIR, SCANS
+from datasets.layout import CROP, GLOBAL, PAIR, SCANS
 from datasets.xray.folders import IMAGE, NOTHING, SEVERAL, files_below, kind, roots, shows_a_mask
 from datasets.xray.images import SUFFIXES
 from datasets.xray.lists import first_part, read_list
@@ -174,11 +174,12 @@ class Images:
     def _others(self) -> tuple[int, str]:
         """How many files belong to another command, and what they are and which it is."""
         names = [path.rpartition("/")[2] for path in self.files if not (path.endswith(SCANS) and shows_a_mask(path))]
-        pairs, crops = ([name for name in names if kind.fullmatch(name)] for kind in (PAIR, CROP))
+        pairs, pairs_v2, crops = ([name for name in names if kind.fullmatch(name)] for kind in (PAIR, GLOBAL, CROP))
         scans = [name for name in names if name.lower().endswith(SCANS)]
         make = f"python preprocess/luna_pre.py --data {self.data} --save my_pairs"
         kinds = (
             (pairs, "pairs of CT or MR crops", "for these add --n luna"),
+            (pairs_v2, "pairs of CT or MR crops", "for these add --n luna --model pcrlv2"),
             (crops, "CT crops", "for these add --n nodules, with --phase finetune, linear or knn"),
             (scans, "CT or MR scans", f"make pairs of them, {make}, and train on those with --n luna"),
         )
