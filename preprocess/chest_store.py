@@ -33,6 +33,7 @@ from datasets.xray.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store,
 from preprocess.jobs.flags import folders
 from preprocess.jobs.parallel import run_parallel
 from preprocess.jobs.progress import progress
+from utils import json_text
 from utils.cli import Parser
 from utils.console import say
 from utils.cores import available_cores
@@ -105,9 +106,9 @@ def difference(former: str, wanted: str) -> str:
     """What a store that is there differs in from the wanted one, by their descriptions."""
     now = json.loads(wanted)
     try:
-        then = json.loads(former)
+        then = json_text.parse(former)
         size, names, version = then["size"], set(then["names"]), then["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return f"its {DESCRIPTION} does not describe a store"
     words = [f"format {version}, not {now['format']}"] * (version != now["format"])
     if size != now["size"]:

@@ -35,6 +35,7 @@ from phantoms.xray import project, sample_view, upright_phantom
 from preprocess.jobs.flags import folders, would_be_lost
 from preprocess.jobs.parallel import run_parallel
 from preprocess.jobs.progress import progress
+from utils import json_text
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
@@ -239,7 +240,7 @@ def write_tables(flags: argparse.Namespace, made: dict[tuple[str, int], Made]) -
 def read_record(save: Path) -> dict[str, int]:
     """What earlier runs made in ``save``; empty if nothing, or it is not known."""
     try:
-        record = json.loads((save / RECORD).read_text(encoding="utf-8"))
+        record = json_text.parse((save / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     names = (*NUMBERS, "seed", "size")

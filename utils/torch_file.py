@@ -63,7 +63,7 @@ def load(path: str | Path) -> Any:
 
     Beside tensors and plain containers two things are let in: ``argparse.Namespace``, since the published code keeps
     its options in one, and numpy's numbers, since many a training script puts its best loss beside the weights.
-    A file in the format safetensors is read as well.
+    A file in the format safetensors is read as well. Where the file has checksums they are compared.
     """
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder{_files_in(Path(path))}")
@@ -74,6 +74,8 @@ def load(path: str | Path) -> Any:
             raise UserError(
                 f"{path}: is a program in TorchScript, which is not run: load it with torch.jit.load, {PLAIN}"
             )
+        if zipfile.is_zipfile(path):  # whose checksums torch.load passes over
+            check(path)
         with torch.serialization.safe_globals([argparse.Namespace, *STAND_INS]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:

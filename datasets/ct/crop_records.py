@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.layout import CROP, GLOBAL, PAIR, record_name
+from utils import json_text
 from utils.text import counted
 
 SPACING_MM = 1.0  # to which luna_pre.py resamples every scan
@@ -78,7 +79,7 @@ def _record_path(pair: Path) -> Path:
 def _read(path: Path) -> dict[str, Any] | None:
     """The recipe of a record; None if there is none."""
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        recipe = json_text.parse(path.read_text(encoding="utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return recipe if isinstance(recipe, dict) else None

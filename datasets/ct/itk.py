@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from pathlib import Path
@@ -16,6 +17,8 @@ from datasets.ct.nifti import read_nifti, read_nifti_header
 from utils.native import native_output
 
 LONGEST = 200  # characters of what a reader says
+PLACES = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)  # as C reads them
 
 
 def read_file(file: Path, nearest: bool = False) -> sitk.Image:
@@ -58,9 +61,11 @@ def _by_itk(file: Path) -> sitk.Image:
             raise ScanError(reason(file, printed(), str(error))) from None
         if "fail" in printed().lower():  # e.g. MetaIO's "Uncompress failed", after which it reads zeros
             raise ScanError(reason(file, printed(), ""))
-        if file.suffix.lower() in (".mhd", ".mha"):
-            _check_spacing(file)
-            _check_zlib(file, image)
+    if file.suffix.lower() in (".mhd", ".mha"):
+        _check_meta_header(file)
+        _check_zlib(file, image)
+    elif file.suffix.lower() == ".nrrd":
+        _check_nrrd(file)
     return image
 
 
@@ -79,10 +84,20 @@ def _meta_header(file: Path) -> tuple[dict[str, str], int]:
     raise ScanError(f"{file.name} is no MetaImage: it names no ElementDataFile")
 
 
-def _check_spacing(file: Path) -> None:
-    """Raise a ScanError at a negative spacing, whose sign ITK drops: the scan may be a mirror image of itself."""
+def _check_meta_header(file: Path) -> None:
+    """Raise a ScanError where a MetaImage does not say where its voxels lie: ITK would take 1 mm, or 0, for it.
+
+    And at a negative spacing, whose sign ITK drops: the scan may be a mirror image of itself.
+    """
     fields, _ = _meta_header(file)
-    spacing = fields.get("ElementSpacing", fields.get("ElementSize", ""))
+    dims = int(fields["NDims"]) if fields.get("NDims", "").isdecimal() else 0
+    for name in set(PLACES) & fields.keys():
+        numbers = [part for part in fields[name].split() if NUMBER.fullmatch(part)]
+        if len(numbers) != len(fields[name].split()) or len(numbers) not in (dims, dims**2):
+            raise ScanError(f"{file.name} cannot be read: its {name} is {fields[name]!r}")
+    spacing = fields.get("ElementSpacing", fields.get("ElementSize"))
+    if spacing is None:
+        raise ScanError(f"{file.name} does not say how large its voxels are (ElementSpacing)")
     if "-" in re.sub("e-", "", spacing.lower()):
         raise ScanError(f"its spacing is negative: {spacing}")
 
@@ -90,16 +105,50 @@ def _check_spacing(file: Path) -> None:
 def _check_zlib(file: Path, image: sitk.Image) -> None:
     """Raise a ScanError if a MetaImage's compressed data do not have their checksum, which MetaIO ignores."""
     fields, start = _meta_header(file)
+    size = fields.get("CompressedDataSize", "")
     swapped = fields.get("BinaryDataByteOrderMSB", "False").lower() == "true"
-    if fields.get("CompressedData", "False").lower() != "true" or "CompressedDataSize" not in fields or swapped:
+    if fields.get("CompressedData", "False").lower() != "true" or not size or swapped:
         return
+    if not size.isdecimal():
+        raise ScanError(f"{file.name} cannot be read: its CompressedDataSize is {size!r}")
     if fields["ElementDataFile"] != "LOCAL":
         file, start = file.parent / fields["ElementDataFile"], 0
     with file.open("rb") as stream:
-        stream.seek(start + int(fields["CompressedDataSize"]) - 4)
+        stream.seek(start + int(size) - 4)
         checksum = int.from_bytes(stream.read(4), "big")  # the last four bytes of a zlib stream
     if checksum != zlib.adler32(sitk.GetArrayViewFromImage(image).data):
         raise ScanError(f"the compressed data of {file.name} are corrupt")
+
+
+def _check_nrrd(file: Path) -> None:
+    """Raise a ScanError if a NRRD does not say how large its voxels are, or its gzip data do not have their checksum.
+
+    ITK's reader takes 1 mm, and reads what it can.
+    """
+    with file.open("rb") as stream:
+        fields: dict[str, str] = {}
+        for line in iter(stream.readline, b""):
+            if not line.strip():
+                break
+            key, _, value = line.decode(errors="replace").partition(":")
+            fields[key.strip().lower().replace(" ", "")] = value.strip()
+        start = stream.tell()
+    if not fields.keys() & {"spacings", "spacedirections"}:
+        raise ScanError(f"{file.name} does not say how large its voxels are (space directions)")
+    if fields.get("encoding", "").lower() not in ("gzip", "gz") or fields.keys() & {"lineskip", "byteskip"}:
+        return
+    name = fields.get("datafile", "")
+    data = file.parent / name if name else file
+    if not data.is_file():  # a list or a pattern of several
+        return
+    try:
+        with data.open("rb") as stream:
+            stream.seek(0 if name else start)
+            with gzip.GzipFile(fileobj=stream) as unzipped:
+                while unzipped.read(2**20):
+                    pass
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise ScanError(f"the compressed data of {file.name} are corrupt") from None
 
 
 def reason(file: Path, printed: str, error: str) -> str:

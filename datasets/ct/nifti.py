@@ -7,8 +7,10 @@ files that are cut short without a word.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -31,6 +33,8 @@ KINDS = {
     1280: "u8",
 }  # datatype codes: one number a voxel
 UNITS_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; all else counts as millimetres
+MOST_ZIPPED = 1100  # a gzip file becomes at most 1032 times as long
+LARGEST = 2**62  # bytes, of any file
 SCANNER = 1  # the code of a form that leads to the scanner's coordinates
 TO_LPS = np.diag([-1.0, -1.0, 1.0])  # NIfTI's x grows to the right, y to the front; ITK's to the left and the back
 
@@ -55,7 +59,7 @@ class NiftiHeader:
     @property
     def data_bytes(self) -> int:
         """Length of the data."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
+        return math.prod(self.shape) * self.kind.itemsize
 
 
 def read_nifti(file: Path) -> sitk.Image:
@@ -66,6 +70,8 @@ def read_nifti(file: Path) -> sitk.Image:
     header = read_nifti_header(file)
     wanted = header.start + header.data_bytes
     try:
+        if wanted > file.stat().st_size * MOST_ZIPPED:  # not asked for: so much memory there may not be
+            raise _cut_short(file, _length(file), wanted)
         with _opened(file) as stream:
             stream.seek(header.start)
             data = stream.read(header.data_bytes)
@@ -74,7 +80,7 @@ def read_nifti(file: Path) -> sitk.Image:
             while stream.read(2**20):  # to the end of a gzip file, where its checksum lies
                 pass
     except EOFError:
-        raise _cut_short(file, _unzipped_bytes(file), wanted) from None
+        raise _cut_short(file, _length(file), wanted) from None
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ScanError(f"{file.name} cannot be read: {error}") from None
     voxels = np.frombuffer(data, header.kind).reshape(header.shape[::-1])
@@ -125,7 +131,10 @@ def _header(file: Path, stream: BinaryIO) -> NiftiHeader:
     slope, intercept = _scaling(file, fields)
     direction, spacing, origin = _place(file, fields)
     kind = np.dtype(order + KINDS[fields.code])
-    return NiftiHeader(_shape(file, fields), kind, slope, intercept, direction, spacing, origin, fields.start)
+    if not fields.start < LARGEST:  # not: so that NaN is refused as well
+        raise ScanError(f"{file.name} cannot be read: its voxels begin at byte {fields.start:g} (vox_offset)")
+    start = max(fields.size, int(fields.start))
+    return NiftiHeader(_shape(file, fields), kind, slope, intercept, direction, spacing, origin, start)
 
 
 class _Fields:
@@ -144,7 +153,7 @@ class _Fields:
         self.dim = at(40, "i2", 8).tolist() if old else at(16, "i8", 8).tolist()
         self.code = int(at(70 if old else 12, "i2")[0])
         self.pixdim = at(76 if old else 104, real, 8).astype(float)
-        self.start = max(HEADERS[self.size], int(at(108, "f4")[0]) if old else int(at(168, "i8")[0]))
+        self.start = float(at(108, "f4")[0]) if old else int(at(168, "i8")[0])
         self.scaling = at(112 if old else 176, real, 2).astype(float)
         self.units = int(raw[123]) if old else int(at(500, "i4")[0])
         forms = ("i2", 252) if old else ("i4", 344)
@@ -215,11 +224,11 @@ def _cut_short(file: Path, there: int, wanted: int) -> ScanError:
     return ScanError(f"{file.name} is cut short: it has {there} of {wanted} bytes")
 
 
-def _unzipped_bytes(file: Path) -> int:
-    """How much of a gzip file that is cut short can be unzipped."""
+def _length(file: Path) -> int:
+    """How many bytes there are, of a gzip file how much can be unzipped, cut short or not."""
     length = 0
     try:
-        with gzip.open(file) as stream:
+        with cast(BufferedIOBase, _opened(file)) as stream:
             while chunk := stream.read1(2**20):  # read() would lose what comes before the file's end
                 length += len(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile):

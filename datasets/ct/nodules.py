@@ -75,6 +75,8 @@ def read_crops(data: Path) -> list[Crop]:
         raise UserError(f"{path} is no list of crops ({error}); {REMEDY}") from None
     if any(crop.label not in (0, 1) for crop in crops):
         raise UserError(f"{path} has labels other than 0 and 1; {REMEDY}")
+    if any(crop.subset not in range(10) for crop in crops):
+        raise UserError(f"{path} has subsets other than 0 to 9; {REMEDY}")
     return crops
 
 

@@ -7,7 +7,6 @@ Arrays are (x, y, z), x from the patient's right to left, y from front to back, 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from datasets.ct.grid import upright
 from datasets.ct.itk import read_file
 from datasets.ct.itk import read_spacing as read_file_spacing
 from datasets.layout import SCANS
+from utils import json_text
 from utils.errors import UserError, reason
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -102,11 +102,13 @@ def read_description(data: Path) -> Description:
     if not path.exists():
         return Description()
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json_text.parse(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names and values")
         labels, channels = content.get("labels"), content.get("channel_names", content.get("modality"))
         if labels is not None:  # {"1": name} in the Decathlon, {name: 1} in nnU-Net
             _check_labels(labels)
-            pairs = [(int(a), str(b)) if str(a).isdigit() else (int(b), str(a)) for a, b in labels.items()]
+            pairs = [(_whole(a), str(b)) if str(a).isdigit() else (_whole(b), str(a)) for a, b in labels.items()]
             numbers, names = zip(*sorted(pairs), strict=True)
             if numbers != tuple(range(len(numbers))) or len(numbers) < 2:
                 raise ValueError(f"the labels are {', '.join(map(str, numbers))}, not 0 (background), 1, ...")
@@ -132,6 +134,12 @@ def _check_labels(labels: dict[str, Any]) -> None:
             "the label ignore is not supported: its voxels would be learnt as a class; give them a class, or leave "
             "these cases out"
         )
+
+
+def _whole(number: Any) -> int:
+    if isinstance(number, float) and number % 1:
+        raise ValueError(f"a label is {number}, no whole number")
+    return int(number)
 
 
 def _number(channel: tuple[str, Any]) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils import json_text
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -78,7 +78,7 @@ def _valid_count(count: int) -> int:
 
 def _entry(path: Path, fold: int) -> dict[str, list[str]]:
     try:
-        entries: Any = json.loads(path.read_text(encoding="utf-8"))
+        entries: Any = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--split {path} cannot be read as JSON: {error}") from None
     entries = entries if isinstance(entries, list) else [entries]

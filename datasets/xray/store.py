@@ -12,12 +12,12 @@ its folder are
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
+from utils import json_text
 from utils.errors import UserError
 from utils.npy import read_array
 
@@ -87,7 +87,7 @@ class Store:
     def _described_names(self) -> list[str]:
         path = self.folder / DESCRIPTION
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
+            description = json_text.parse(path.read_text(encoding="utf-8"))
             if description["format"] != FORMAT:
                 raise ValueError(f"it has the format {description['format']}, not {FORMAT}")
             names = description["names"]
@@ -96,7 +96,7 @@ class Store:
             if len(set(names)) < len(names):
                 raise ValueError("a name is in it twice")
             return names
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} does not describe a store: {error}; {REMEDY}") from error
 
     @property

@@ -19,6 +19,7 @@ from datasets.layout import RECORD
 from preprocess.jobs.flags import would_be_lost
 from preprocess.volumes.content import content_of, files_of
 from preprocess.volumes.files import Scan
+from utils import json_text
 from utils.errors import UserError, reason
 from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
 from utils.npy import read_array
@@ -48,7 +49,7 @@ def identity(scan: Scan) -> dict[str, Any]:
 def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
     """The record, if it is there and has its recipe and these keys."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and {"recipe", *keys} <= record.keys() else None

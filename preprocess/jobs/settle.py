@@ -24,6 +24,7 @@ from preprocess.jobs.pairs import PairJob
 from preprocess.jobs.progress import progress
 from preprocess.jobs.records import cannot_write, matches, read_record
 from preprocess.volumes.content import Files, content_of, files_of
+from utils import json_text
 from utils.console import warn
 from utils.errors import UserError
 from utils.files import write_text
@@ -105,8 +106,8 @@ class Sources:
 
 def _read_stamps(path: Path) -> dict[str, dict[str, str]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        entries = json_text.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     if not isinstance(entries, dict):
         return {}

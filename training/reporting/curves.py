@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.base import Panel
+from utils import json_text
 from utils.files import atomic_path
 
 IGNORED = {"epoch", "step", "skipped", "replaced"}
@@ -34,7 +34,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError):
-            rows.append(json.loads(line))
+            rows.append(json_text.parse(line))
     return rows
 
 

@@ -24,6 +24,7 @@ from training.reporting.diagnostics import Diagnostics
 from training.reporting.pictures import draw_reconstructions
 from training.reporting.progress import Progress, ProgressState, Throughput, shown, speed
 from training.reporting.tensorboard import TensorBoardWriter
+from utils import json_text
 from utils.console import say, warn
 from utils.errors import reason
 from utils.files import write_text
@@ -87,7 +88,7 @@ def _cut_rows(path: Path, done: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] > done:
+            if json_text.parse(line)["step"] > done:
                 break
         except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half a line
             break

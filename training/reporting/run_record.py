@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from options import Options
+from utils import json_text
 from utils.files import write_text
 
 PACKAGES = (
@@ -64,7 +65,7 @@ def list_hash(names: Sequence[str]) -> str:
 def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:
     """``run.json`` in this folder; empty if there is none, or if it is of a run on other samples."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = json_text.parse((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     of_this_run = isinstance(record, dict) and record.get("data", {}).get("list_sha256") == list_sha256
