@@ -65,7 +65,7 @@ def _by_itk(file: Path) -> sitk.Image:
         _check_meta_header(file)
         _check_zlib(file, image)
     elif file.suffix.lower() == ".nrrd":
-        _check_nrrd(file)
+        _check_nrrd(file, image)
     return image
 
 
@@ -120,7 +120,7 @@ def _check_zlib(file: Path, image: sitk.Image) -> None:
         raise ScanError(f"the compressed data of {file.name} are corrupt")
 
 
-def _check_nrrd(file: Path) -> None:
+def _check_nrrd(file: Path, image: sitk.Image) -> None:
     """Raise a ScanError if a NRRD does not say how large its voxels are, or its gzip data do not have their checksum.
 
     ITK's reader takes 1 mm, and reads what it can.
@@ -141,14 +141,17 @@ def _check_nrrd(file: Path) -> None:
     data = file.parent / name if name else file
     if not data.is_file():  # a list or a pattern of several
         return
+    length = 0
     try:
         with data.open("rb") as stream:
             stream.seek(0 if name else start)
             with gzip.GzipFile(fileobj=stream) as unzipped:
-                while unzipped.read(2**20):
-                    pass
+                while chunk := unzipped.read(2**20):
+                    length += len(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise ScanError(f"the compressed data of {file.name} are corrupt") from None
+    if length != (wanted := sitk.GetArrayViewFromImage(image).nbytes):
+        raise ScanError(f"{file.name} cannot be read: it has {length} bytes of voxels, not {wanted} as its header says")
 
 
 def reason(file: Path, printed: str, error: str) -> str:

@@ -35,6 +35,7 @@ KINDS = {
 UNITS_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; all else counts as millimetres
 MOST_ZIPPED = 1100  # a gzip file becomes at most 1032 times as long
 LARGEST = 2**62  # bytes, of any file
+NOTHING = 1e-30  # of a direction; on smaller numbers ITK's solver prints its doubts
 SCANNER = 1  # the code of a form that leads to the scanner's coordinates
 TO_LPS = np.diag([-1.0, -1.0, 1.0])  # NIfTI's x grows to the right, y to the front; ITK's to the left and the back
 
@@ -123,7 +124,8 @@ def _header(file: Path, stream: BinaryIO) -> NiftiHeader:
     order = next((order for order in "<>" if int(np.frombuffer(raw[:4].ljust(4), f"{order}i4")[0]) in HEADERS), "")
     if not order:
         raise ScanError(f"{file.name} cannot be read: it is no NIfTI file")
-    fields = _Fields(raw, order)
+    with np.errstate(invalid="ignore"):  # of NaN, which is looked for where it matters
+        fields = _Fields(raw, order)
     if len(raw) < fields.size or fields.magic[:2] != b"n+":
         raise ScanError(f"{file.name} cannot be read: it is no NIfTI file in one part")
     if fields.code not in KINDS:
@@ -197,6 +199,7 @@ def _place(file: Path, fields: _Fields) -> tuple[np.ndarray, np.ndarray, np.ndar
     forms = [sform, qform] if fields.sform_code == SCANNER else [qform, sform]
     plain = (1, np.diag(np.abs(fields.pixdim[1:4])), np.zeros(3))
     for code, matrix, offset in (*forms, plain):
+        matrix = np.where(np.abs(matrix) < NOTHING, 0, matrix)
         steps = np.linalg.norm(matrix, axis=0)
         if code > 0 and np.isfinite([*matrix.ravel(), *offset]).all() and (steps > 0).all():
             if abs(np.linalg.det(matrix / steps)) < 0.1:  # axes in one plane, or nearly so
