@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,12 @@ def build_parser() -> Parser:
     add("--workers", "processes (default: one a core)", "N", default=available_cores())
     add("--fold", "make the pairs of this subset alone, 0 to 9 (default: all)", "N")
     add("--preview", "draw so many pairs, old or new, in turn from each scan, into preview.png in --save", "N")
+    _add_values(parser, add)
+    return parser
+
+
+def _add_values(parser: Parser, add: Callable[..., None]) -> None:
+    """The flags on what becomes of a scan's values, and on pairs that are there already."""
     add("--hu_min", "what becomes 0, in Hounsfield units (default: -1000)", "HU")
     add("--hu_max", "what becomes 1, in Hounsfield units (default: 1000)", "HU")
     parser.add_argument(
@@ -133,7 +139,6 @@ def build_parser() -> Parser:
         choices=("float32", "float16"),
         default="float32",
     )
-    return parser
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
