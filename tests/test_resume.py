@@ -17,8 +17,8 @@ from tests.processes import alive, children, held, largest_file, logged, wait_fo
 from training.checkpoint import Position
 
 FINAL = "pcrl_luna_pretask_1.0_2.pt"
-OPTIONS = ("--b", 2, "--epochs", 2, "--ratio", "1.0", "--workers", 1, "--log_every", 1, "--save_minutes", 0)
-OPTIONS = (*OPTIONS, *FULL)  # a run of full width is slow enough to be caught between two of its steps
+# A run of full width is slow enough to be caught between two of its steps.
+OPTIONS = ("--b", 2, "--epochs", 2, "--ratio", "1.0", "--workers", 1, "--log_every", 1, "--save_minutes", 0, *FULL)
 
 
 def start(pairs: Path, output: Path, *more: object) -> subprocess.Popen[str]:

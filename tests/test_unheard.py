@@ -17,8 +17,8 @@ import torch
 from tests.conftest import ROOT, main_command
 from tests.processes import PATIENCE_S, hanging_up, logged, wait_for
 
-OPTIONS = ("--b", "2", "--ratio", "1.0", "--workers", "0", "--log_every", "1", "--save_minutes", "60")
-OPTIONS = (*OPTIONS, "--narrow", "1")  # a run of full width is slow enough to be caught between two of its steps
+# A run of full width is slow enough to be caught between two of its steps.
+OPTIONS = ("--b", "2", "--ratio", "1.0", "--workers", "0", "--log_every", "1", "--save_minutes", "60", "--narrow", "1")
 LEAN = ("--without", "reconstruction,mixup")
 FINAL = "pcrl_luna_pretask_1.0_{}.pt"
 IN_A_TERMINAL = """
