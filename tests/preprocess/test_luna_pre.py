@@ -343,5 +343,7 @@ def test_help_is_laid_out_with_examples_that_parse(capsys: pytest.CaptureFixture
     assert "--input_rows VOXELS" in text
     assert "``" not in text
     commands = [line.split() for line in text.splitlines() if line.strip().startswith("python preprocess/luna_pre.py")]
-    assert len(commands) == 2
-    assert parse(commands[1][2:]).hu_max == 250
+    assert len(commands) == 3
+    parsed = [parse(command[2:]) for command in commands]
+    assert parsed[1].hu_max == 250
+    assert parsed[2].data == ["my_scans"]
