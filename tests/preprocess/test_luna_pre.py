@@ -345,5 +345,5 @@ def test_help_is_laid_out_with_examples_that_parse(capsys: pytest.CaptureFixture
     commands = [line.split() for line in text.splitlines() if line.strip().startswith("python preprocess/luna_pre.py")]
     assert len(commands) == 3
     parsed = [parse(command[2:]) for command in commands]
-    assert parsed[1].hu_max == 250
-    assert parsed[2].data == ["my_scans"]
+    assert [command.recipe for command in parsed] == ["pcrl", "pcrlv2", "pcrl"]
+    assert parsed[2].hu_max == 250
