@@ -9,8 +9,8 @@ if __name__ == "__main__":  # before anything is imported that may be missing
 
     say_missing_packages()
 
-from command_line import check_paths, parse_options
 from options import TRAINING
+from options.command_line import check_paths, parse_options
 from utils.console import say, warn
 from utils.errors import run_cli
 

@@ -12,7 +12,6 @@ OWN = {
     "main",
     "export",
     "options",
-    "command_line",
     "phases",
     "tasks",
     "exporting",

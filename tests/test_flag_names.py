@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from command_line import parse_options
 from options import ALIASES
+from options.command_line import parse_options
 from utils.errors import UserError
 
 

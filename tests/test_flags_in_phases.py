@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from command_line import parse_options
 from methods import METHODS
 from options import NO_EFFECT, PHASES, Options
+from options.command_line import parse_options
 from phases import phase as work_of
 from tests.conftest import ROOT, write_pairs, write_xrays
 from training.devices import Devices

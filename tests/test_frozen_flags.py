@@ -26,7 +26,7 @@ class _ParsedError(Exception):
 
 def flags(command: str) -> dict[str, dict[str, Any]]:
     """Each flag of a command with its default, choices and number of values."""
-    module = importlib.import_module("command_line" if command == "main" else command)
+    module = importlib.import_module("options.command_line" if command == "main" else command)
     if command == "main":
         from dataclasses import fields
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import command_line
-from command_line import EXAMPLES, check_paths, parse_options
-from options import NO_EFFECT, Options, telling
+from options import NO_EFFECT, Options, command_line, telling
+from options.command_line import EXAMPLES, check_paths, parse_options
 from utils.errors import UserError
 
 CHEST = (
@@ -97,11 +96,11 @@ def test_decay_that_empties_the_decoder_is_warned_of(argv: str, warned: bool) ->
         ("--optimizer lamb", "lamb is not known"),
         ("--amp fp8", "fp8 is not known"),
         ("--moco_t 0", "--moco_t 0"),
-        ("--moco_k 0", "--moco_k: 0 is not 1 or more"),
+        ("--moco_k 0", "--moco_k 0: must be 1 or more"),
         ("--moco_m 1", "--moco_m 1.0: must be at least 0 and below 1"),
         ("--b 4 --accumulate 5", "--accumulate 5: a batch has only --b 4"),
-        ("--accumulate 0", "--accumulate: 0 is not 1 or more"),
-        ("--prefetch 0", "--prefetch: 0 is not 1 or more"),
+        ("--accumulate 0", "--accumulate 0: must be 1 or more"),
+        ("--prefetch 0", "--prefetch 0: must be 1 or more"),
         ("--epochs 3 --warmup_epochs 3", "--warmup_epochs 3: must be below --epochs 3"),
         ("--warmup_epochs -1", "--warmup_epochs -1"),
     ],
@@ -123,7 +122,8 @@ def test_help_tells_metavars_defaults_and_examples(capsys: pytest.CaptureFixture
     for line in EXAMPLES.splitlines():
         if line.strip().startswith("python main.py"):
             assert line.strip() in text
-            assert parse_options(line.split()[2:])[1] == []
+            if "--help" not in line:
+                assert parse_options(line.split()[2:])[1] == []
 
 
 def test_telling_options_are_those_with_an_effect() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from command_line import parse_options
+from options.command_line import parse_options
 from phases.pretask import build_loader, build_method, build_student, view_shape
 from tests.conftest import ROOT, rows, run_main, write_pairs
 from tests.processes import alive, children, held, logged, pending, wait_for, wait_until

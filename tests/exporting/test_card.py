@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from command_line import parse_options
 from export import export
 from models.pcrl import build_network
 from models.weights import load_weights
+from options.command_line import parse_options
 from tests.checkpoints import LIST_SHA256, save_checkpoint
 from training.reporting.run_record import origin
 

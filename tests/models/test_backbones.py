@@ -9,12 +9,12 @@ import torch
 import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from command_line import parse_options
 from models.pcrl import Context, PCRLNetwork, build_network
 from models.resnet import BACKBONES
 from models.unet2d import ResNetEncoder
 from models.weights import load_weights
 from options import BACKBONES as NAMES
+from options.command_line import parse_options
 from utils.errors import UserError
 
 STAGES = ("relu", "layer1", "layer2", "layer3", "layer4")

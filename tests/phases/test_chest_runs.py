@@ -12,10 +12,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from command_line import parse_options
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network
 from models.unet import published_state
+from options.command_line import parse_options
 from phases.pretask import build_loader, view_shape
 from tasks.chest import find_chest_labels
 from tests.conftest import ROOT, rows, write_pairs, write_xrays

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from command_line import parse_options
 from models.unet import z_normal
+from options.command_line import parse_options
 from phases.pretask import smallest_chunk
 from tests.conftest import FULL, ROOT, rows, run_main, write_pairs, write_xrays
 from tests.crops_v2 import write_crops_v2

@@ -16,11 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from command_line import parse_options
 from datasets.xray.chest import ChestPairs, find_chest
 from datasets.xray.images import read_image
 from datasets.xray.store import IMAGES_PER_SHARD, Store
 from options import Options
+from options.command_line import parse_options
 from preprocess import chest_store
 from tests.conftest import write_xrays
 from utils.errors import UserError

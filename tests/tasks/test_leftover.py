@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from command_line import parse_options
 from options import Options
+from options.command_line import parse_options
 from tasks.leftover import with_ratio
 from training.checkpoint import checkpoint_name
 from training.reporting.run_record import list_hash

@@ -5,20 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from options import (
-    ALIASES,
-    AS_PHASE,
-    NO_EFFECT,
-    NOT_SEGMENTATION,
-    ONLY_SEGMENTATION,
-    SEGMENTATION,
-    TRAINING,
-    Options,
-    without_effect,
-)
+from options import ALIASES, NO_EFFECT, TRAINING, Options, without_effect
+from options.config import flags_of_file
+from options.flags import AS_PHASE, DIMS, PHASES, means_something
 from utils.cli import Parser
 from utils.cores import cores_of_process
 from utils.errors import UserError
@@ -31,6 +25,9 @@ EXAMPLES = """examples:
     python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run
   pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
     python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
+
+--help with --phase, and --n, shows the flags that mean something there:
+    python main.py --help --phase finetune --n msd
 """
 SYNONYMS = {  # flags of other programs that have no exact counterpart here
     **dict.fromkeys(("device", "cuda", "gpu"), "GPUs are chosen with --gpus 0,1; --gpus , takes the CPU"),
@@ -53,7 +50,8 @@ def _value_type(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
     return field.metadata["argument"].get("type", type(field.default))
 
 
-def _parser() -> Parser:
+def _parser(phase: str | None = None, n: str | None = None) -> Parser:
+    """The parser of all flags; ``--help`` shows those that mean something with this ``--phase`` and ``--n``."""
     parser = Parser(
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
@@ -64,21 +62,63 @@ def _parser() -> Parser:
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for field in dataclasses.fields(Options):
         text = field.metadata["help"]
+        shown = means_something(field.metadata, phase, n)
         if field.default not in (None, "", 0, AS_PHASE) or field.name == "seed":
             text += f" (default: {field.default})"
         argument, group = field.metadata["argument"], groups[field.metadata["group"]]
         if isinstance(field.default, bool):
-            group.add_argument(f"--{field.name}", action="store_true", default=None, help=field.metadata["help"])
+            group.add_argument(
+                f"--{field.name}", action="store_true", default=None, help=text if shown else argparse.SUPPRESS
+            )
             continue
         metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
         more = {key: argument[key] for key in ("nargs", "const") if key in argument}
-        group.add_argument(f"--{field.name}", type=_value_type(field), metavar=metavar, help=text, **more)
+        group.add_argument(
+            f"--{field.name}",
+            type=_value_type(field),
+            metavar=metavar,
+            help=text if shown else argparse.SUPPRESS,
+            **more,
+        )
+    groups["what to run"].add_argument(
+        "--config",
+        metavar="FILE",
+        help="flags from this file, YAML or run.json of a former run; those on the command line win",
+    )
     fields = {field.name: field for field in dataclasses.fields(Options)}
     for alias, name in ALIASES.items():
         parser.add_argument(f"--{alias}", dest=name, type=_value_type(fields[name]), help=argparse.SUPPRESS)
     for name in NO_EFFECT:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
+
+
+def _value_after(argv: Sequence[str], flag: str, known: Collection[str]) -> str | None:
+    """The value of this flag, if it is given and one of the known."""
+    words = [word for given in argv for word in given.split("=", 1)]
+    values = [value for name, value in pairwise(words) if name == flag]
+    return values[-1] if values and values[-1] in known else None
+
+
+def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
+    """The flags of the command line and of its --config; and the names of those on the command line."""
+    parser = _parser(_value_after(argv, "--phase", PHASES), _value_after(argv, "--n", DIMS))
+    typed = {name: value for name, value in vars(parser.parse(argv)).items() if value is not None}
+    path = typed.pop("config", None)
+    if path is None:
+        return typed, set(typed)
+
+    def defaults(options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return Options(**{name: options[name] for name in ("phase", "n", "model", "data") if name in options}).plain()
+
+    try:
+        of_file = vars(parser.parse(flags_of_file(path, defaults)))
+    except UserError as error:
+        line = str(error)
+        raise UserError(line if line.startswith("--config") else f"--config {path}: {line}") from None
+    if of_file.pop("config", None):
+        raise UserError(f"--config {path}: it names another --config")
+    return {**{name: value for name, value in of_file.items() if value is not None}, **typed}, set(typed)
 
 
 def check_paths(options: Options) -> None:
@@ -96,11 +136,12 @@ def check_paths(options: Options) -> None:
 
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
     """Command line -> options and warnings: of flags without effect, and of a choice that spoils a run."""
-    given = {name: value for name, value in vars(_parser().parse(argv)).items() if value is not None}
+    given, typed = _given(sys.argv[1:] if argv is None else argv)
     options = Options(**{name: value for name, value in given.items() if name not in NO_EFFECT})
-    warnings = [f"--{name} has no effect in {options.phase}" for name in without_effect(given, options.phase)]
-    others = NOT_SEGMENTATION if options.n == SEGMENTATION else ONLY_SEGMENTATION
-    warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in others]
+    pointless = without_effect(typed, options.phase, None)
+    warnings = [f"--{name} has no effect in {options.phase}" for name in given if name in pointless]
+    pointless = without_effect(typed.difference(NO_EFFECT), None, options.n)
+    warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in pointless]
     cores = cores_of_process()
     if given.get("workers", 0) > cores:
         warnings.append(f"--workers {options.workers}: it takes {cores}, one for each core here")

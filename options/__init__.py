@@ -1,0 +1,59 @@
+"""The options of a run: one frozen, typed, validated dataclass, made of one for each kind of phase.
+
+Each field is a flag of ``main.py`` of the same name (command_line.py); ``flag`` (flags.py) gives its default, its help
+and where it means something.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from options.common import BACKBONES, MODELS
+from options.flags import DIMS, PHASES, PRETRAINING, SEGMENTATION, SUPERVISED, TRAINING, means_something
+from options.pretrain import PARTS, Pretraining
+from options.segmentation import Segmentation
+
+__all__ = ["ALIASES", "BACKBONES", "DIMS", "MODELS", "NO_EFFECT", "PARTS", "PHASES", "PRETRAINING", "SEGMENTATION"]
+__all__ += ["SUPERVISED", "TRAINING", "Options", "telling", "without_effect"]
+ALIASES = {  # flags as other programs call them -> ours
+    "batch_size": "b",
+    "learning_rate": "lr",
+    "dataset": "n",
+    "dims": "d",
+    "image_size": "size",
+    "num_workers": "workers",
+    "output_dir": "output",
+    "data_dir": "data",
+    "pretrained": "weight",
+}
+NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
+
+
+@dataclass(frozen=True)
+class Options(Pretraining, Segmentation):
+    """Everything a run depends on. Constructing one validates it and raises UserError."""
+
+    def __post_init__(self) -> None:
+        self._check_common()
+        self._check_training()
+        self._check_pretraining()
+        self._check_segmentation()
+
+
+FLAGS = {field.name: field.metadata for field in dataclasses.fields(Options)}
+
+
+def telling(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's options, by name, that meant something in it: for a record that others read."""
+    others = {*without_effect(options, options.get("phase", "pretask"), options.get("n")), "preview", "dry_run"}
+    return {name: value for name, value in options.items() if name not in others}
+
+
+def without_effect(given: Iterable[str], phase: str | None, n: str | None) -> list[str]:
+    """Those of the flags that mean nothing with this ``--phase`` and ``--n``; None: with none of them."""
+    return [
+        name for name in given if name in NO_EFFECT or (name in FLAGS and not means_something(FLAGS[name], phase, n))
+    ]

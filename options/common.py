@@ -1,0 +1,208 @@
+"""Options of every phase: what to run, the data, the network, the machine, the output."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, ClassVar
+
+from options.flags import (
+    AS_PHASE,
+    DIMS,
+    OTHER_THAN_SEGMENTATION,
+    PHASES,
+    PRETRAINING,
+    TRAINING,
+    flag,
+    positive,
+)
+from utils.errors import UserError
+
+MODELS = ("pcrl", "pcrlv2")  # names of the self-supervised methods, in methods/__init__.py
+FROM_IMAGENET = ("pcrlv2",)  # those that start from ImageNet weights in 2D unless --weight says otherwise
+CHANNELS = {2: (1, 3), 3: (1,)}
+PRETRAINING_RATIO = 0.8  # by default
+IN_2D = tuple(name for name, dims in DIMS.items() if dims == 2)
+SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
+BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
+NARROW = (1, 2, 4, 8)  # what the network's channels may be divided by
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every phase has."""
+
+    model: str = flag(
+        "pcrl",
+        "what to run",
+        f"the self-supervised method: {' or '.join(MODELS)}, or a Python file that defines one (CONTRIBUTING.md)",
+        metavar="NAME|FILE.py",
+        phases=TRAINING,
+    )
+    phase: str = flag(
+        "pretask",
+        "what to run",
+        "pretask: pre-training; with labels: finetune: train all, linear: train a new head alone, knn: look up "
+        "neighbours without training; embed: write the encoder's features",
+        choices=list(PHASES),
+    )
+    n: str = flag(
+        "luna",
+        "what to run",
+        "kind of data: luna: pairs of crops of CT or MR, 3D; chest: X-rays, 2D; with labels also nodules: CT crops, "
+        "and msd: segmentation in 3D",
+        choices=list(DIMS),
+    )
+    d: int = flag(0, "what to run", "spatial dimensions, 2 or 3 (default: the data set's)", type=positive)
+    seed: int = flag(0, "what to run", "of all randomness", at_least=0)
+
+    data: str = flag("", "data", "folder of the data (needed)", metavar="FOLDER")
+    train_list: str = flag(
+        "",
+        "data",
+        "what to train on; none: all (default: the list in --data)",
+        metavar="FILE",
+        data=OTHER_THAN_SEGMENTATION,
+    )
+    ratio: float = flag(
+        float(AS_PHASE),
+        "data",
+        "pre-training takes this part of the training list, from its beginning; 1: all (default: 0.8). With labels, "
+        "the part that pre-training had: the other one is trained on; 1: all (default: all, or what the pre-training "
+        "of --weight left of the same list)",
+        phases=(*TRAINING, "knn"),
+        data=OTHER_THAN_SEGMENTATION,
+    )
+    ratio_by_default: ClassVar[bool] = False  # of an object: whether nobody gave a --ratio
+    size: int = flag(0, "data", "pixels of a side of an X-ray's view, a multiple of 32 (default: 224)", data=IN_2D)
+    b: int = flag(16, "data", "batch size over all devices", at_least=1)
+    workers: int = flag(4, "data", "processes that load data; 0: the main one", at_least=0)
+    prefetch: int = flag(2, "data", "batches that each worker makes ahead", at_least=1)
+
+    inchannel: int = flag(
+        0, "network", "input channels (default: 3 in 2D, 1 in 3D)", type=positive, data=OTHER_THAN_SEGMENTATION
+    )
+    backbone: str = flag("", "network", "encoder in 2D (default: resnet18)", choices=list(BACKBONES), data=IN_2D)
+    narrow: int = flag(
+        1,
+        "network",
+        "divide the channels of all layers by this, for trying things out: a run of 8 is quick, and learns little; "
+        f"{', '.join(map(str, NARROW))}",
+    )
+    norm: str = flag(
+        "bn",
+        "network",
+        "normalisation: bn batch, gn group, in instance (gn, in: 3D)",
+        choices=["bn", "gn", "in"],
+    )
+    weight: str = flag(
+        "",
+        "network",
+        "start from the weights in this file, or imagenet (2D), or none: from random values (default: none, but for "
+        "pcrlv2 in 2D imagenet)",
+        metavar="FILE",
+    )
+
+    gpus: str | None = flag(
+        None,
+        "machine",
+        'GPUs, comma-separated, within CUDA_VISIBLE_DEVICES; "": CPU (default: all)',
+        type=str,
+        metavar="0,1,..",
+    )
+    parallel: str = flag(
+        "dp",
+        "machine",
+        "several GPUs: dp DataParallel in this process, or ddp a process for each, DistributedDataParallel",
+        choices=["dp", "ddp"],
+    )
+    processes: int = flag(0, "machine", "of --parallel ddp (default: one for each GPU; needed on the CPU)", at_least=0)
+
+    output: str = flag("./pcrl_output", "output", "folder for checkpoints, logs and pictures", metavar="FOLDER")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # a frozen dataclass fills its own defaults this way
+
+    def _check_common(self) -> None:
+        self._check_choices()
+        known = PHASES[self.phase]
+        if self.n not in known:
+            phases = ", ".join(phase for phase, names in PHASES.items() if self.n in names)
+            raise UserError(
+                f"--n {self.n} with --phase {self.phase}: it knows --n {', '.join(known)}; for {self.n} give one of "
+                f"--phase {phases}"
+            )
+        if self.ratio == AS_PHASE:
+            self._set("ratio_by_default", True)
+            self._set("ratio", PRETRAINING_RATIO if self.phase in PRETRAINING else 1.0)
+        if self.phase == "embed":
+            self._set("ratio", 1.0)
+        if not 0 < self.ratio <= 1:
+            raise UserError(f"--ratio {self.ratio}: must be above 0 and at most 1")
+        self._check_network()
+        self._settle_weight()
+        if not self.data:
+            raise UserError("--data is needed: the folder of the data")
+
+    def _check_choices(self) -> None:
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), field.metadata["at_least"]
+            choices = field.metadata["argument"].get("choices")
+            if choices and value and value not in choices:
+                raise UserError(f"--{field.name} {value} is not known; choose from {', '.join(choices)}")
+            if least is not None and value != field.default and not value >= least:  # NaN is not, either
+                words = "not be negative" if least == 0 else f"be {least} or more"
+                raise UserError(f"--{field.name} {value}: must {words}")
+        if self.model not in MODELS and not self.model.endswith(".py"):
+            known = ", ".join(MODELS)
+            raise UserError(f"--model {self.model} is not known; choose from {known}, or give a Python file")
+
+    def _check_network(self) -> None:
+        if not self.d:
+            self._set("d", self.dims)
+        if self.d != self.dims:
+            raise UserError(f"--d {self.d} with --n {self.n}: {self.n} is {self.dims}D, use --d {self.dims}")
+        if self.dims == 2 and self.norm != "bn":
+            raise UserError(f"--norm {self.norm}: in 2D (a ResNet) only bn")
+        if self.dims != 2 and self.backbone:
+            raise UserError(f"--backbone {self.backbone}: only in 2D; the 3D network has an encoder of its own")
+        if self.dims == 2 and not self.backbone:
+            self._set("backbone", BACKBONES[0])
+        if self.dims != 2 and self.size:
+            raise UserError(f"--size {self.size}: only in 2D; crops of CT and MR have the size they were cut to")
+        if self.dims == 2 and not self.size:
+            self._set("size", SIZE)
+        if self.dims == 2 and (self.size < SMALLEST_SIZE or self.size % SIZE_MULTIPLE):
+            raise UserError(f"--size {self.size}: must be a multiple of {SIZE_MULTIPLE}, {SMALLEST_SIZE} or more")
+        if self.narrow not in NARROW:
+            raise UserError(f"--narrow {self.narrow}: give one of {', '.join(map(str, NARROW))}")
+        if self.narrow > 1 and self.weight == "imagenet":
+            raise UserError(f"--narrow {self.narrow}: the weights of ImageNet are for --narrow 1")
+        allowed = CHANNELS[self.dims]
+        if not self.inchannel:
+            self._set("inchannel", allowed[-1])
+        if self.inchannel not in allowed:
+            words = " or ".join(map(str, allowed))
+            raise UserError(f"--inchannel {self.inchannel}: a {self.dims}D network here reads {words} channel(s)")
+
+    def _settle_weight(self) -> None:
+        """The start that ``--weight`` means: where imagenet is the default "none" stays, elsewhere it is ""."""
+        if self.phase in PRETRAINING and self.dims == 2 and self.model in FROM_IMAGENET:
+            self._set("weight", self.weight or "imagenet")
+        elif self.weight == "none":
+            self._set("weight", "")
+
+    @property
+    def method_name(self) -> str:
+        """``--model``, of a file its name without folder and suffix: what checkpoints are named after."""
+        return self.model if self.model in MODELS else PurePath(self.model).stem
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions, 2 or 3."""
+        return DIMS[self.n]
+
+    def plain(self) -> dict[str, Any]:
+        """All options as a plain dict (``opt`` of a checkpoint)."""
+        return dataclasses.asdict(self)

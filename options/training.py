@@ -1,0 +1,124 @@
+"""Options of the phases that train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.common import Common
+from options.flags import AS_PHASE, SUPERVISED, TRAINING, flag
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Training(Common):
+    """What pre-training and training with labels have."""
+
+    on_bad_sample: str = flag(
+        "stop",
+        "data",
+        "at an unreadable file: stop, or skip it (another takes its place; above 1 %% of an epoch stop anyway)",
+        choices=["stop", "skip"],
+        phases=TRAINING,
+    )
+    epochs: int = flag(100, "optimisation", "passes over the data", phases=TRAINING, at_least=1)
+    lr: float = flag(1e-3, "optimisation", "base learning rate; it follows a cosine to 0", phases=TRAINING, at_least=0)
+    warmup_epochs: int = flag(
+        0,
+        "optimisation",
+        "epochs in which the learning rate first rises in equal steps to --lr; then the cosine (default: 0)",
+        phases=TRAINING,
+        at_least=0,
+    )
+    accumulate: int = flag(
+        1,
+        "optimisation",
+        "take a batch in so many micro-batches, one forward and backward each, then one update, to save memory; batch "
+        "normalisation and mixup see a micro-batch alone, and keys join the queue after each",
+        phases=TRAINING,
+        at_least=1,
+    )
+    optimizer: str = flag("sgd", "optimisation", "optimizer", choices=["sgd", "adam", "adamw"], phases=TRAINING)
+    momentum: float = flag(0.9, "optimisation", "of sgd; the first beta of adam and adamw", phases=TRAINING)
+    weight_decay: float = flag(1e-4, "optimisation", "weight decay, on all parameters", phases=TRAINING, at_least=0)
+    patience: int = flag(
+        0,
+        "optimisation",
+        "results on held-out data (--val_every) in a row without a better one after which it stops; in pre-training "
+        "they count once the queue is full; 0: never (default: 0)",
+        phases=TRAINING,
+        at_least=0,
+    )
+    max_bad_steps: int = flag(
+        10,
+        "optimisation",
+        "steps in a row without a finite loss and gradient before it stops",
+        phases=TRAINING,
+        at_least=1,
+    )
+    amp: str = flag(
+        "auto",
+        "machine",
+        "mixed precision; auto: native on CUDA, off on the CPU; without a word: native",
+        choices=["auto", "off", "native", "apex"],
+        nargs="?",
+        const="native",
+        phases=TRAINING,
+    )
+    channels_last: str = flag(
+        "auto",
+        "machine",
+        "memory format of the network's maps; auto: on, but off on CUDA with --amp off",
+        choices=["auto", "on", "off"],
+        phases=TRAINING,
+    )
+
+    val_every: int = flag(
+        AS_PHASE,
+        "output",
+        "epochs between results on held-out data (subsets 7-9; chest_valid.txt); 0: none (default: 0, with labels 1)",
+        phases=TRAINING,
+        at_least=0,
+    )
+    resume: str = flag(
+        "",
+        "output",
+        "go on from a checkpoint: its path, or auto: the newest in --output, if any; none: start anew (default: start "
+        "anew, unless --output holds a run)",
+        metavar="auto|none|FILE",
+        phases=TRAINING,
+    )
+    save_every: int = flag(
+        60, "output", "epochs between numbered checkpoints; the last is always kept", phases=TRAINING, at_least=1
+    )
+    save_minutes: float = flag(
+        30.0, "output", "minutes between writes of last.pt, from which --resume goes on", phases=TRAINING, at_least=0
+    )
+    dry_run: bool = flag(
+        False,
+        "output",
+        "build everything, take a few steps in memory, say what a run would do, and write nothing",
+        phases=TRAINING,
+    )
+    log_every: int = flag(
+        10,
+        "output",
+        "steps between rows of metrics.jsonl and TensorBoard, beside the first step and the last of each epoch",
+        phases=TRAINING,
+        at_least=1,
+    )
+
+    def _check_training(self) -> None:
+        if self.val_every == AS_PHASE:
+            self._set("val_every", int(self.phase in SUPERVISED))
+        if self.phase in SUPERVISED and not self.val_every:
+            raise UserError(f"--val_every 0: --phase {self.phase} chooses its epoch on held-out data; give 1 or more")
+        if self.patience and not self.val_every:
+            raise UserError(f"--patience {self.patience}: it waits for results on held-out data; give a --val_every")
+        if self.accumulate > self.b:
+            raise UserError(f"--accumulate {self.accumulate}: a batch has only --b {self.b} samples")
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise UserError(f"--warmup_epochs {self.warmup_epochs}: must be below --epochs {self.epochs}")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
+        if self.dry_run and self.phase not in TRAINING:
+            raise UserError(f"--dry_run: it rehearses a training, and --phase {self.phase} trains nothing")
