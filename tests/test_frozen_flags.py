@@ -36,7 +36,7 @@ def flags(command: str) -> dict[str, dict[str, Any]]:
             f"--{f.name}": {"default": f.default, "choices": f.metadata["argument"].get("choices")}
             for f in fields(Options)
         }
-        return known | {f"--{name}": {"default": None, "choices": None} for name in NO_EFFECT}
+        return known | {f"--{name}": {"default": None, "choices": None} for name in ("config", *NO_EFFECT)}
     parser = _parser_of(module)
     return {
         " ".join(action.option_strings): {
@@ -75,4 +75,4 @@ def test_flags_are_as_they_were(command: str) -> None:
 
 
 if __name__ == "__main__":
-    FROZEN.write_text(json.dumps({command: flags(command) for command in COMMANDS}, indent=1) + "\n")
+    FROZEN.write_text(json.dumps({command: flags(command) for command in COMMANDS}, indent=1, sort_keys=True) + "\n")
