@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.inprocess import run_script
 
 pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_docs.py's
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """``python main.py ...`` as a user starts it, from any folder, with a narrow network."""
     command = main_command(*argv)
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
+    if "ddp" in argv:  # which starts itself again
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        status = run_script(command[1:], cwd or Path.cwd(), out, err, timeout)
+        return subprocess.CompletedProcess(command, status, out.read_text(), err.read_text())
 
 
 def rows(output: Path) -> list[dict]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import runpy
 import sys
 from pathlib import Path
@@ -14,25 +15,32 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = (
     *("torch", "torchvision", "torch.utils.data", "numba", "SimpleITK", "skimage.transform", "scipy.ndimage"),
-    *("tensorboardX", "matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image", "tqdm"),
+    *("tensorboardX", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.font_manager", "PIL.Image"),
+    *("tqdm", "monai.losses", "sklearn.metrics", "pydicom"),
 )
 CONTEXT.set_forkserver_preload(list(PRELOADED))
 
 
-def _run(argv: list[str], folder: str, log: str) -> None:
+def _run(argv: list[str], folder: str, logs: tuple[str, str], environment: dict[str, str], largest: int) -> None:
     os.chdir(folder)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    out, err = (os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for log in logs)
     os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.dup2(out if logs[0] == logs[1] else err, 2)
+    os.environ.clear()
+    os.environ.update(environment, OMP_NUM_THREADS="1")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     sys.argv = argv
     sys.path[0] = str(Path(argv[0]).parent)  # as python does for a script
     runpy.run_path(argv[0], run_name="__main__")
 
 
-def run_script(argv: list[str], folder: Path, log: Path, timeout: float = 300) -> int:
-    """``python argv[0] argv[1:]`` in ``folder``; what it prints goes to ``log``. -> the exit status."""
-    process = CONTEXT.Process(target=_run, args=(argv, str(folder), str(log)))
+def run_script(argv: list[str], folder: Path, log: Path, errors: Path | None = None, timeout: float = 300) -> int:
+    """``python argv[0] argv[1:]`` in ``folder``; what it prints goes to ``log``, or ``errors``. -> the exit status.
+
+    It has the environment of this process and its limit on the size of files, but not its other limits.
+    """
+    logs, largest = (str(log), str(errors or log)), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    process = CONTEXT.Process(target=_run, args=(argv, str(folder), logs, dict(os.environ), largest))
     process.start()
     process.join(timeout)
     if process.is_alive():

@@ -81,6 +81,9 @@ def test_preprocessing(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(scan), tmp_path / "scans" / "scan.nii.gz")
     sizes = ("--input_rows", 32, "--input_cols", 32, "--input_deps", 16)
     flags = ("--data", tmp_path / "scans", "--save", tmp_path / "pairs", *sizes)
+    subprocess.run(  # numba keeps what it compiles in files, too
+        [sys.executable, ROOT / "preprocess/luna_pre.py", *map(str, flags), "--save", tmp_path / "whole"], check=True
+    )
     said = run_short_of_room(5000, "preprocess/luna_pre.py", *flags)
     assert said == f"error: --save {tmp_path / 'pairs'}: cannot write there: {FITTED}"
     save = ("--save", tmp_path / "phantoms")
