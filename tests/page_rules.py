@@ -120,7 +120,7 @@ def look_at_results(command: Command, folder: Path) -> None:
 def look_at_features(command: Command, folder: Path) -> None:
     """A row for each image."""
     features = np.load(folder / "features.npy")
-    assert features.shape[1] == 512
+    assert features.shape[1] == 512 // int(command.value("--narrow", "1"))
     assert features.std() > 0
     assert len((folder / "features.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(features)
 

@@ -12,7 +12,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +105,18 @@ def write_segmentation(folder: Path) -> None:
 # Running them -----------------------------------------------------------------------------------------------------
 
 
+def wide(page: str) -> bool:
+    """Whether its networks need all their channels: it exports weights, or its snippets load them."""
+    return any(blocks(page, "python")) or any(command.kind == "export.py" for command in commands(page))
+
+
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all inputs that the pages name, small."""
-    folder = tmp_path_factory.mktemp("sample")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """A function that gives a folder with all inputs that the pages name, small; of wide networks or narrow ones."""
+    return cache(lambda wide: write_sample(tmp_path_factory.mktemp("sample"), wide))
+
+
+def write_sample(folder: Path, wide: bool) -> Path:
     write_xrays(folder / "my_xrays", count=1)
     shutil.copy(folder / "my_xrays" / "chest_train.txt", folder / "my_xrays" / "chest_valid.txt")
     labelled = write_xrays(folder / "chest14_data_path", count=6)
@@ -122,7 +132,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(torchvision.models.resnet34().state_dict(), folder / "resnet34.pt")
     output = folder / "pretrained_model_save_path"
     for n, data in (("chest", "chest14_data_path"), ("luna", "processedLUNA_save_path")):
-        run_page_command(Command("sample", 0, ["python", "main.py", "--n", n, "--data", data]), folder)
+        words = ["python", "main.py", "--n", n, "--data", data]
+        run_page_command(Command("sample", 0, [*words, *narrowed(words, wide)]), folder)
         (folder / "pcrl_output" / f"pcrl_{n}_pretask_1.0_1.pt").rename(folder / f"pcrl_{n}_pretask_1.0_240.pt")
         shutil.rmtree(output, ignore_errors=True)
         (folder / "pcrl_output").rename(output)
@@ -130,6 +141,11 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.link(file, output / file.name)
     (folder / "pretrained").symlink_to(output)
     return folder
+
+
+def narrowed(words: list[str], wide: bool) -> list[str]:
+    """What makes the network of this command narrow; weights from elsewhere, in a .pt of the sample, are wide."""
+    return [] if wide or "main.py" not in words or "resnet34.pt" in words else ["--narrow", "8"]
 
 
 def arguments(command: Command) -> list[str]:
@@ -187,12 +203,13 @@ def runs(page: str) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
-def test_page(page: str, sample: Path, tmp_path: Path) -> None:
-    for entry in sample.iterdir():
+def test_page(page: str, sample: Callable[[bool], Path], tmp_path: Path) -> None:
+    for entry in sample(wide(page)).iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     for command in commands(page):
         if not excused(command):
-            run_page_command(command, tmp_path)
+            words = [*command.words, *narrowed(command.words, wide(page))]
+            run_page_command(replace(command, words=words), tmp_path)
     snippets = [block for _, block in blocks(page, "python")]
     if page == "EXPORT.md":
         for line in EXPORTS:

@@ -24,6 +24,9 @@ OTHERS = Panel("others", "", ())  # of all names that no panel has
 HELD_OUT = "val_"  # names of results on held-out data begin so; they are drawn dashed, beside those in training
 FLAT = 0.05  # an axis spans at least this part of its largest value: rounding should not look like change
 COLUMNS = 3
+LEGEND_COLUMNS = 2
+PANEL_WIDTH, PANEL_HEIGHT, LEGEND_LINE = 3.4, 1.8, 0.18  # inches
+BESIDE, AROUND = 0.9, 0.85  # of a panel, for numbers and titles
 POINTS = 200  # of a curve at most
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -104,15 +107,20 @@ def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, of_me
     from matplotlib.figure import Figure  # late: it takes a second to import
     from matplotlib.ticker import MaxNLocator
 
-    lines = -(-len(shown) // COLUMNS)
-    figure = Figure(figsize=(4.2 * COLUMNS, 2.8 * lines + 0.4), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(lines, COLUMNS, squeeze=False).flat
-    for axis in axes[len(shown) :]:
-        axis.set_axis_off()
-    for (panel, keys), axis in zip(shown, axes, strict=False):
+    # Panels are placed in inches: matplotlib's own layouts take longer than the drawing itself.
+    lines = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
+    legends = [LEGEND_LINE * max(_legend_lines(len(keys)) for _, keys in line) for line in lines]
+    width, height = COLUMNS * (PANEL_WIDTH + BESIDE), 0.4 + sum(PANEL_HEIGHT + AROUND + legend for legend in legends)
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, y=1 - 0.1 / height, va="top")
+    bottom = height - 0.4
+    for number, (panel, keys) in enumerate(shown):
+        column, line = number % COLUMNS, number // COLUMNS
+        bottom -= (PANEL_HEIGHT + AROUND + legends[line]) * (column == 0)
+        left = column * (width / COLUMNS) + 0.7
+        axis = figure.add_axes((left / width, (bottom + 0.45) / height, PANEL_WIDTH / width, PANEL_HEIGHT / height))
         mine = {key: found[key] for key in keys}
-        _draw(axis, mine, panel.title)
+        _draw(axis, mine, panel.title, LEGEND_LINE * _legend_lines(len(mine)) / PANEL_HEIGHT)
         axis.set_xlabel("step", fontsize=8)
         axis.set_ylabel(panel.axis, fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -124,19 +132,27 @@ def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, of_me
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def _draw(axis: Any, lines: Curves, title: str) -> None:
-    """``axis``: matplotlib's. The legend stands between title and panel, where it hides nothing."""
+def _legend_lines(count: int) -> int:
+    """Of a legend with so many entries."""
+    return -(-count // LEGEND_COLUMNS)
+
+
+def _draw(axis: Any, lines: Curves, title: str, legend: float) -> None:
+    """``axis``: matplotlib's. The legend, of this height in parts of the panel's, stands between title and panel."""
     colours: dict[str, str] = {}
     for name, (steps, values) in lines.items():
         held_out, base = name.startswith(HELD_OUT), name.removeprefix(HELD_OUT)
         colour = colours.setdefault(base, f"C{len(colours)}")
         style = {"linestyle": "--" if held_out else "-", "marker": "o" if held_out or len(steps) == 1 else ""}
         axis.plot(thinned(steps), thinned(values), label=name, color=colour, linewidth=1.2, markersize=3, **style)
-    axis.tick_params(labelsize=8)
+    axis.tick_params(labelsize=8, which="both")
     axis.grid(alpha=0.3, which="both")
-    columns = 2
-    height = 0.09 * -(-len(lines) // columns)  # of the legend's lines, in parts of the panel's height
     axis.legend(
-        fontsize=7, loc="lower left", bbox_to_anchor=(0, 1, 1, height), ncols=columns, mode="expand", frameon=False
+        fontsize=7,
+        loc="lower left",
+        bbox_to_anchor=(0, 1, 1, legend),
+        ncols=LEGEND_COLUMNS,
+        mode="expand",
+        frameon=False,
     )
-    axis.set_title(title, fontsize=10, y=1 + height)
+    axis.set_title(title, fontsize=10, y=1 + legend)
