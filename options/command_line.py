@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -33,7 +34,7 @@ SYNONYMS = {  # flags of other programs that have no exact counterpart here
     **dict.fromkeys(("device", "cuda", "gpu"), "GPUs are chosen with --gpus 0,1; --gpus , takes the CPU"),
     **dict.fromkeys(("batch", "bs"), "the batch size is --b"),
     **dict.fromkeys(("name", "run_name", "exp_name", "experiment"), "a run is named by its folder, --output"),
-    **dict.fromkeys(("wandb", "tracker", "mlflow"), "runs are logged to metrics.jsonl and TensorBoard in --output"),
+    **dict.fromkeys(("wandb", "mlflow"), "runs are sent there with --tracker wandb or --tracker mlflow"),
     **dict.fromkeys(("checkpoint", "ckpt"), "--resume goes on from a checkpoint, --weight starts from its weights"),
     **dict.fromkeys(("arch", "network", "encoder"), "the encoder in 2D is --backbone"),
     **dict.fromkeys(("fp16", "bf16", "precision", "mixed_precision"), "mixed precision is --amp"),
@@ -132,6 +133,8 @@ def check_paths(options: Options) -> None:
             needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
             others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
             raise UserError(f"--{name} {path}: no such file{others}")
+    if options.tracker and find_spec(options.tracker) is None:
+        raise UserError(f"--tracker {options.tracker}: not installed here; pip install {options.tracker}")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:

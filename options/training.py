@@ -106,6 +106,14 @@ class Training(Common):
         phases=TRAINING,
         at_least=1,
     )
+    tracker: str = flag(
+        "",
+        "output",
+        "send the rows of metrics.jsonl to Weights & Biases or MLflow as well; their packages are not installed with "
+        "the others (default: to none)",
+        choices=["wandb", "mlflow"],
+        phases=TRAINING,
+    )
 
     def _check_training(self) -> None:
         if self.val_every == AS_PHASE:

@@ -31,6 +31,7 @@ def _run(argv: list[str], folder: str, logs: tuple[str, str], environment: dict[
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     sys.argv = argv
     sys.path[0] = str(Path(argv[0]).parent)  # as python does for a script
+    sys.path[1:1] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     runpy.run_path(argv[0], run_name="__main__")
 
 

@@ -35,7 +35,7 @@ def test_names_that_other_programs_have_are_taken() -> None:
     [
         ("--device", "--gpus 0,1"),
         ("--batch", "the batch size is --b"),
-        ("--wandb", "metrics.jsonl and TensorBoard"),
+        ("--wandb", "--tracker wandb"),
         ("--name", "--output"),
         ("--ckpt", "--resume goes on from a checkpoint, --weight starts from its weights"),
         ("--mixed-precision", "mixed precision is --amp"),

@@ -24,6 +24,7 @@ from training.loop import Trainer, train
 from training.precision import build_precision
 from training.reporting.reporter import PICTURES, NullReporter, Reporter
 from training.reporting.run_record import list_hash, times, write_run_record
+from training.reporting.trackers import open_tracker
 from training.schedule import build_optimizer
 from utils.console import say, warn
 from utils.cores import cores_of_process
@@ -219,7 +220,8 @@ def _reporter(
 ) -> Reporter:
     """The reporter of the first rank, which goes on from the checkpoint's sums."""
     steps = len(job.loader)
-    return Reporter(
+    tracker = open_tracker(options.tracker, output, options.plain(), checkpoint is not None)
+    reporter = Reporter(
         output,
         options.epochs,
         steps,
@@ -231,3 +233,5 @@ def _reporter(
         checkpoint["report"] if checkpoint else None,
         state.position.epoch * steps + state.position.step,
     )
+    reporter.follow(tracker)
+    return reporter

@@ -24,6 +24,7 @@ from training.reporting.diagnostics import Diagnostics
 from training.reporting.pictures import draw_reconstructions
 from training.reporting.progress import Progress, ProgressState, Throughput, shown, speed
 from training.reporting.tensorboard import TensorBoardWriter
+from training.reporting.trackers import Tracker
 from utils import json_text
 from utils.console import say, warn
 from utils.errors import reason
@@ -159,12 +160,17 @@ class Reporter:
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._tensorboard = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
         self._progress, self._throughput = Progress(), Throughput()
+        self._tracker: Tracker | None = None
         self._drawn_at = time.monotonic()
         self._lr = 0.0
         self._images: Mapping[str, Tensor] = {}
         sums = dict(state or {})
         self._diagnostics = Diagnostics(**sums.pop("watch", {}))
         self._totals = EpochTotals(**sums)
+
+    def follow(self, tracker: Tracker | None) -> None:
+        """From now on hand all rows to this tracker, too."""
+        self._tracker = tracker
 
     def fetched(self) -> None:
         """The batch of the next step is there."""
@@ -210,6 +216,8 @@ class Reporter:
         self._tensorboard.scalars({name: value for name, value in row.items() if isinstance(value, float)}, step)
 
     def _append(self, row: Mapping[str, Any]) -> None:
+        if self._tracker:
+            self._tracker.row(row)
         try:
             self._metrics.write(json.dumps(row) + "\n")
             self._metrics.flush()
@@ -311,6 +319,8 @@ class Reporter:
     def close(self) -> None:
         """Close the files, and draw the curves."""
         self._progress.close()
+        if self._tracker:
+            self._tracker.close()
         self._tensorboard.close()
         try:
             self._metrics.close()
