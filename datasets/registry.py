@@ -146,14 +146,14 @@ def _luna_views(
 
 
 def _pairs_shown(sample: Batch) -> Batch:
-    """The crop of each view, the view, and its target."""
-    columns = {"crop {0}": "gt", "view {0}": "input", "target {0}: view {0},\nturned or flipped": "mask"}
+    """The crop of each view, the view, and its target, which is the view turned or flipped."""
+    columns = {"crop {0}": "gt", "view {0}": "input", "target {0}": "mask"}
     return {name.format(view): sample[f"{key}{view}"] for view in (1, 2) for name, key in columns.items()}
 
 
 def _views_shown(sample: Batch) -> Batch:
-    """Both views, the target of the first, and some local views."""
-    named = {"view 1": "input1", "target: view 1,\nas it was": "gt1", "view 2": "input2"}
+    """Both views, the target of the first, which is not corrupted, and some local views."""
+    named = {"view 1": "input1", "target 1": "gt1", "view 2": "input2"}
     pictures = {name: sample[key] for name, key in named.items()}
     return pictures | {f"local view {i + 1}": local for i, local in enumerate(sample["locals"][:LOCALS_SHOWN])}
 

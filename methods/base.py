@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ class Panel(NamedTuple):
     """A panel of ``curves.png``: its title, what its y axis is, and the names of terms or statistics drawn there.
 
     ``log``: logarithmic, where the values span a decade. ``from_zero``: the axis begins at 0. ``most``: what no value
-    can exceed.
+    can exceed. ``group``: of its names in TensorBoard; "": the title.
     """
 
     title: str
@@ -32,6 +31,7 @@ class Panel(NamedTuple):
     log: bool = False
     from_zero: bool = False
     most: float = math.inf
+    group: str = ""
 
 
 @dataclass
@@ -39,8 +39,9 @@ class StepOutput:
     """What one forward of a method gives.
 
     ``loss``: the scalar to minimise. ``terms``: its named parts (scalars, detached), for the logs. Both are means
-    over the samples of this rank. ``images``: named pictures of the first samples of the batch (PICTURED, C, ...),
-    detached and copied: a slice would keep the whole batch's map alive until the next step. ``state``: what
+    over the samples of this rank. ``images``: pictures of the first samples of the batch (PICTURED, C, ...) by
+    ``row: column`` of the sheet, or by column alone; detached and copied: a slice would keep the whole batch's map
+    alive until the next step. ``state``: what
     :meth:`Method.commit` writes once the step was good, the same on all ranks; until then the method's own state is
     untouched. ``statistics``: named scalars, detached, that tell how the method is doing, of this rank's batch; for
     the logs alone.
@@ -63,7 +64,7 @@ class Method(nn.Module, ABC):
     """What is trained and how: ``forward(batch, draws)`` is a training step (the paper's) and returns a StepOutput.
 
     ``headline``: the terms, and results on held-out data, that are shown beside the loss while it trains. ``panels``:
-    of the curves of its terms and statistics. ``headings``: of its pictures, where their names do not say enough.
+    of the curves of its terms and statistics.
 
     Random numbers of the step are drawn by :meth:`draw` and passed in, so a step can be repeated exactly. Where several
     processes train together, ``batch`` is this rank's part and ``draws`` are those of the whole batch.
@@ -71,7 +72,6 @@ class Method(nn.Module, ABC):
 
     headline: tuple[str, ...] = ()
     panels: Sequence[Panel] = ()
-    headings: Mapping[str, str] = MappingProxyType({})
 
     def begin(self, epoch: int, epochs: int) -> None:
         """Called before an epoch (the first is 0), also where a run goes on within it: set what follows a schedule."""
@@ -87,6 +87,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def commit(self, output: StepOutput) -> None:
         """Called after the optimizer's step: write ``output.state``, update moving averages."""
+
+    def drawn(self, images: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A step's ``images`` as people look at them: what is done for the eye alone is done when they are drawn."""
+        return images
 
     def warming(self) -> str:
         """Why results on held-out data do not count yet, in words; empty: they do. The same on all ranks."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from methods.base import Batch, Method, StepOutput
 from methods.nce import contrast
-from methods.pcrl_report import HEADINGS, Targets, curve_panels, feature_statistics, filled, gate_statistics, pictures
+from methods.pcrl_report import Targets, curve_panels, feature_statistics, filled, gate_statistics, pictures, upright
 from methods.spec import MethodSpec, Settings, Wrap
 from models.ema import make_teacher, teacher_mode, update_teacher
 from models.layers import BATCH_NORMS
@@ -87,7 +87,6 @@ class PCRL(Method):
     """
 
     headline = ("contrast", "reconstruction")
-    headings = HEADINGS
 
     def __init__(
         self,
@@ -168,6 +167,7 @@ class PCRL(Method):
         # 2. The student encodes view 1 and decodes twice, gated: its own features, and those mixed with the teacher's.
         q, plain, mixed = self._student_pass(x1, teacher, alpha1, batch["aug1"], batch["aug2"])
         pairs = {"nce": (q, k)}
+        views = {"view 1": x1}
         targets = {"rec": (plain, mask1), "rec_mixed": (mixed, alpha1 * mask1 + (1 - alpha1) * mask2)}
 
         if "mixup" in self.parts:
@@ -179,6 +179,7 @@ class PCRL(Method):
             # 4. The same on the mixed-up views, without the gate; the targets are the mixed-up crops.
             k_of_mixup, teacher = self._encode_keys(mixup_x2, draws.shuffle, shares)
             q_of_mixup, plain, mixed = self._student_pass(mixup_x1, teacher, alpha2)
+            views["mixup"] = mixup_x1
             pairs |= {"nce_mixup": (q_of_mixup, k_of_mixup), "nce_mixed_key": (q_of_mixup, mixup_k)}
             targets |= {"rec_mixup": (plain, gt1), "rec_mixup_mixed": (mixed, alpha2 * gt1 + (1 - alpha2) * gt2)}
 
@@ -195,7 +196,7 @@ class PCRL(Method):
         return StepOutput(
             loss=torch.stack(list(means.values())).sum(),
             terms={name: value.detach() for name, value in (nce | rec | means | positive).items()},
-            images=pictures(x1, targets),
+            images=pictures(views, targets, batch["aug1"]),
             state=state,
             statistics=feature_statistics(q, k, state) | self._gate_statistics(batch["aug1"]),
         )
@@ -237,6 +238,9 @@ class PCRL(Method):
     @torch.no_grad()
     def _gate_statistics(self, code: Tensor) -> dict[str, Tensor]:
         return gate_statistics(self.student.gate_weights(code)) if "gate" in self.parts else {}
+
+    def drawn(self, images: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return upright(images)
 
     def warming(self) -> str:
         """Until the queue is full of keys its first, random rows make the contrast easy: later epochs look worse."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,15 +12,13 @@ from methods.base import PICTURED, Panel
 from models.queue import QueueState
 
 UNIT_NORM_ERROR = 1e-6  # of a key in float32
-PICTURES = {"rec": "", "rec_mixed": "mixed ", "rec_mixup": "mixup ", "rec_mixup_mixed": "mixed mixup "}  # of the terms
-HEADINGS = MappingProxyType(  # of the pictures
-    {
-        "target": "target: view 1,\nturned or flipped",
-        "mixed target": "mixed target: of views\n1 and 2, in shares",
-        "mixup target": "mixup target: crops of\ntwo images, in shares",
-        "mixed mixup target": "mixed mixup target: of\nboth views' crops as well",
-    }
-)
+PICTURES = {  # of the terms: the row that they are drawn in, and what their columns begin with
+    "rec": ("view 1", ""),
+    "rec_mixed": ("view 1", "mixed "),
+    "rec_mixup": ("mixup", ""),
+    "rec_mixup_mixed": ("mixup", "mixed "),
+}
+CODE = "code"  # among the pictures: how each target of view 1 was flipped and turned
 Targets = Mapping[str, tuple[Tensor | None, Tensor]]  # name of the term -> reconstruction and target
 
 
@@ -32,26 +29,49 @@ def curve_panels(reconstruction_loss: str) -> tuple[Panel, ...]:
         Panel("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
         Panel("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
         Panel("reconstruction", error, ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed"), log=True),
-        Panel("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread")),
-        Panel("similarity of a query", "cosine", ("similarity_positive", "similarity_queue")),
-        Panel("positive pair (P0)", "exp(cosine / T) / Z", ("positive",), log=True),
-        Panel("queue", "share of real keys", ("queue_filled",), from_zero=True),
+        Panel("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread"), group="features"),
+        Panel("similarity of a query", "cosine", ("similarity_positive", "similarity_queue"), group="features"),
+        Panel("positive pair (P0)", "exp(cosine / T) / Z", ("positive",), log=True, group="features"),
+        Panel("queue", "share of real keys", ("queue_filled",), from_zero=True, group="features"),
         Panel("gate", "weight, 0 to 1", ("gate_mean", "gate_spread")),
     )
 
 
-def pictures(view: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """The first view, and each reconstruction beside its target, by name: copies of the samples that are drawn."""
+def pictures(views: Mapping[str, Tensor], targets: Targets, code: Tensor) -> dict[str, Tensor]:
+    """What the student sees, and each reconstruction beside its target, by ``row: column``: copies of what is drawn.
+
+    ``views``: its input by row. ``code``: of the spatial transforms between view 1 and its targets.
+    """
 
     def drawn(maps: Tensor) -> Tensor:
         return maps[:PICTURED].detach().clone()
 
-    images = {"view 1": drawn(view)}
+    images = {f"{row}: input": drawn(view) for row, view in views.items()}
     for name, (output, target) in targets.items():
         if output is not None:
-            words = PICTURES[name]
-            images |= {f"{words}target": drawn(target), f"{words}reconstruction": drawn(output)}
-    return images
+            row, words = PICTURES[name]
+            images |= {f"{row}: {words}target": drawn(target), f"{row}: {words}reconstruction": drawn(output)}
+    return images | {CODE: drawn(code)}
+
+
+def upright(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The pictures as they are looked at: targets and reconstructions of view 1 turned back, and so as view 1 is.
+
+    Those mixed of both views are turned as view 1 is, which has the larger share.
+    """
+    left = {name: image for name, image in images.items() if name != CODE}
+    turned = [name for name in left if name.startswith("view 1: ") and not name.endswith(": input")]
+    codes = images[CODE].tolist()
+    for name in turned:
+        left[name] = torch.stack([_turned_back(image, code) for image, code in zip(left[name], codes, strict=True)])
+    return left
+
+
+def _turned_back(image: Tensor, code: Sequence[float]) -> Tensor:
+    """(C, ...) before the flips, then quarter turns, of this code (flips, then turns one-hot)."""
+    flips, turns = code[:-4], code[-4:]
+    back = torch.rot90(image, -turns.index(max(turns)), (1, 2))
+    return torch.flip(back, [axis for axis, flip in enumerate(flips, start=1) if flip])
 
 
 def spread(features: Tensor) -> Tensor:

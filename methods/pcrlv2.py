@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -64,11 +63,10 @@ class PCRLv2(Method):
 
     headline = ("restoration", "comparison", "local")
     panels = (
-        Panel("Restoration", "mean squared error", ("restoration", "deep"), log=True),
-        Panel("Comparison", "minus the cosine", ("comparison", "local")),
+        Panel("Restoration", "mean squared error", ("restoration", "deep"), log=True, group="reconstruction"),
+        Panel("Comparison", "minus the cosine", ("comparison", "local"), group="contrast"),
         Panel("Features", "spread", ("feature_spread",), from_zero=True),
     )
-    headings = MappingProxyType({"target": "target: view 1,\nas it was"})
 
     def __init__(
         self,

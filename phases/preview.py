@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from datasets.ct.crop_records import direction_of
 from datasets.layout import GLOBAL, PAIR
 from options import Options
 from phases.pretask import check_flags, views_of
@@ -13,7 +17,7 @@ from training.devices import Devices
 from training.reporting.pictures import draw_samples
 from training.run import prepare_output
 from utils.console import say
-from utils.image_grid import shortened
+from utils.image_grid import shortened, upright
 from utils.process_group import ProcessGroup
 from utils.text import counted, printable
 
@@ -34,6 +38,11 @@ def in_turn(files: Sequence[str]) -> list[str]:
     return [file for each in rounds for file in each]
 
 
+def _upright(crop: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """A crop (1, X, Y, Z) as patients lie in a scan, whatever the order in which it is stored."""
+    return np.ascontiguousarray(upright(crop[0], np.ones(3), direction)[0])[None]
+
+
 def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Draw the uncorrupted crops, the views and their targets, as the first epoch has them; of scans, in turn."""
     if not ranks.first:
@@ -45,7 +54,11 @@ def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     dataset = views.samples(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
-        samples[f"{index + 1}: {shortened(printable(Path(file).stem))}"] = views.shown(dataset[0, index])
+        shown = views.shown(dataset[0, index])
+        if options.dims == 3:
+            direction = direction_of(file)
+            shown = {name: torch.from_numpy(_upright(image.numpy(), direction)) for name, image in shown.items()}
+        samples[f"{index + 1}: {shortened(printable(Path(file).stem))}"] = shown
     path = prepare_output(options.output) / FILE_NAME
     draw_samples(samples, views.windows, f"{counted(len(files), 'sample')} of {options.data}", path)
     say(f"saved {path}")

@@ -42,7 +42,7 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
     assert logged <= set(table[0])
     (events,) = (output / "tensorboard").glob("events*")
     words = set(re.findall(rb"[a-z_]{4,}", events.read_bytes()))
-    assert {b"reconstructions", *(name.encode() for name in logged)} <= words
+    assert {b"contrast", b"pictures", b"hparams", *(name.encode() for name in logged)} <= words
     for picture in (output / "curves.png", *(output / "reconstructions").glob("epoch_*.png")):
         assert np.asarray(Image.open(picture).convert("L")).std() > 10, picture
     assert list((output / "reconstructions").glob("epoch_*.png"))
@@ -62,7 +62,8 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     checkpoint = assert_run(tmp_path / "out", "pcrl_luna_pretask_1.0_2.pt", steps=4)
     assert ["feature_spread" in row for row in rows(tmp_path / "out")] == [True, False] * 2, "one sample has no spread"
     for epoch in (1, 2):  # where there is no terminal, a line for each
-        assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s, .* waiting for data$", run.stdout, re.M)) == 1
+        assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s(, 0:\d\d:\d\d left)?$", run.stdout, re.M)) == 1
+    assert run.stdout.splitlines()[-1] == "finished: 2 epochs, as --epochs asks; out holds the run"
     assert checkpoint["epoch"] == 2
     assert len(checkpoint["state_dict"]) == 114
     assert checkpoint["contrast"]["pointer"] == 2 * 6 * 3

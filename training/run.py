@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets.loader import Loader
 from methods.base import Method
-from options import Options
+from options import Options, telling
 from training.best import settle_best
 from training.checkpoint import BEST, Position, TrainingState, check_same_run, find_resume
 from training.checkpoint_manager import CheckpointManager
@@ -105,7 +105,7 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
 
 
 def _tell_end(options: Options, state: TrainingState) -> None:
-    """Say why the training ended before the last epoch, or that it leaves no best state though one was asked for."""
+    """Say, as the last line, why the training ended; before it, that there is no best state though it was asked for."""
     epoch = state.position.epoch
     if options.val_every and not state.best_epoch:
         warn(f"there is no {BEST} in {options.output}: no result on held-out data counted, or none could be kept")
@@ -115,6 +115,8 @@ def _tell_end(options: Options, state: TrainingState) -> None:
             f"stopped after epoch {epoch} of {options.epochs}: {counted(state.waited, 'result')} on held-out data "
             f"without a better one (--patience {options.patience}){best}"
         )
+    else:
+        say(f"finished: {counted(epoch, 'epoch')}, as --epochs asks; {options.output} holds the run")
 
 
 @contextmanager
@@ -234,4 +236,5 @@ def _reporter(
         state.position.epoch * steps + state.position.step,
     )
     reporter.follow(tracker)
+    reporter.options(telling(options.plain()))
     return reporter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,20 @@ def middle_slices(volume: np.ndarray, voxel_mm: Sequence[float] = (1.0, 1.0, 1.0
         "coronal": Picture(volume[:, y, ::-1].T, height / width),
         "sagittal": Picture(volume[x, :, ::-1].T, height / depth),
     }
+
+
+def upright(
+    volume: np.ndarray, voxel_mm: np.ndarray, direction: np.ndarray
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Turn a volume and its voxel size so that x runs to the patient's left, y to the back and z to the head.
+
+    ``direction``: column a is the way that axis a runs in the world (ITK: left, back, head). Axes that run at an
+    angle are taken for the nearest ones.
+    """
+    order = max(permutations(range(3)), key=lambda axes: sum(abs(direction[world, a]) for world, a in enumerate(axes)))
+    steps = (slice(None, None, -1 if direction[world, axis] < 0 else 1) for world, axis in enumerate(order))
+    x, y, z = (float(voxel_mm[axis]) for axis in order)
+    return volume.transpose(order)[tuple(steps)], (x, y, z)
 
 
 def draw_sheet(rows: Sequence[Sequence[Picture]], window: Window, title: str, path: str | Path) -> None:

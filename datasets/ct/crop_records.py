@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datasets.layout import CROP, GLOBAL, PAIR, record_name
 from utils import json_text
 from utils.text import counted
@@ -40,6 +42,15 @@ def windows_of(files: Iterable[str]) -> list[dict[str, Any]]:
         if recipe is not None and (window := _window(recipe)):
             found[json.dumps(window)] = window
     return list(found.values())
+
+
+def direction_of(file: str) -> np.ndarray:
+    """How the axes of the crops in this file run in the world (3, 3; ITK: left, back, head); as ITK's, if not known."""
+    try:
+        known = np.asarray(json_text.parse(_record_path(Path(file)).read_text(encoding="utf-8"))["direction"], float)
+    except (OSError, ValueError, KeyError, TypeError):
+        return np.eye(3)
+    return known.reshape(3, 3) if known.size == 9 else np.eye(3)
 
 
 def window_in_words(recipe: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice, permutations
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from preprocess.jobs.pairs import RECORD_KEYS, PairJob
 from preprocess.jobs.records import read_record
 from preprocess.volumes.crops import iou
-from utils.image_grid import Picture, draw_sheet, middle_slices, shortened
+from utils.image_grid import Picture, draw_sheet, middle_slices, shortened, upright
 from utils.npy import read_array
 
 FILE_NAME = "preview.png"
@@ -68,17 +68,3 @@ def _locals(job: PairJob, boxes: dict[str, Any], index: int, direction: np.ndarr
         volume, voxel = upright(crop, size / crop.shape, direction)
         title = f"local crop {number}: {' x '.join(map(str, size))} mm\naxial"
         yield replace(middle_slices(volume, voxel)["axial"], title=title)
-
-
-def upright(
-    volume: np.ndarray, voxel_mm: np.ndarray, direction: np.ndarray
-) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Turn a volume and its voxel size so that x runs to the patient's left, y to the back and z to the head.
-
-    ``direction``: column a is the way that axis a runs in the world (ITK: left, back, head). Axes that run at an
-    angle are taken for the nearest ones.
-    """
-    order = max(permutations(range(3)), key=lambda axes: sum(abs(direction[world, a]) for world, a in enumerate(axes)))
-    steps = (slice(None, None, -1 if direction[world, axis] < 0 else 1) for world, axis in enumerate(order))
-    x, y, z = (float(voxel_mm[axis]) for axis in order)
-    return volume.transpose(order)[tuple(steps)], (x, y, z)

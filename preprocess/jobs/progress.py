@@ -14,7 +14,7 @@ from utils.console import say
 from utils.text import counted
 
 LOG_EVERY_S = 30.0
-BAR = "{n_fmt} of {total_fmt} {unit} {bar} {elapsed}, {remaining} left"
+BAR = "[{bar:10}] {n_fmt}/{total_fmt} {unit}, {elapsed}, {remaining} left"  # as training's line has it
 
 
 class Steps:
@@ -47,7 +47,7 @@ def progress(total: int, unit: str, done: str = "done") -> Iterator[Steps]:
     gets done: a log that stands still looks like a command that hangs.
     """
     if sys.stderr.isatty():
-        style = {"bar_format": BAR, "dynamic_ncols": True, "mininterval": 0.5, "leave": False}
+        style = {"bar_format": BAR, "ascii": " #", "dynamic_ncols": True, "mininterval": 0.5, "leave": False}
         with tqdm(total=total, unit=counted(total, unit).partition(" ")[2], **style) as bar:
             yield Steps(total, unit, done, bar)
         return

@@ -11,13 +11,18 @@ from torch import Tensor
 
 from utils.image_grid import Picture, Windows, draw_sheet, middle_slices
 
-SAMPLES_2D = 3
+SAMPLES = 3
+AXIAL = "axial"  # the slice that is shown of a crop
+
+
+def _grey(image: Tensor) -> np.ndarray:
+    """The first channel of an image (C, ...)."""
+    return image[0].detach().float().cpu().numpy()
 
 
 def _rows(images: Mapping[str, Tensor], label: str, windows: Windows) -> list[list[Picture]]:
     """One sample: a row (2D), or one for each middle slice (3D); a column per named image, of its first channel."""
-    arrays = {name: image[0].detach().float().cpu().numpy() for name, image in images.items()}
-    columns = {name: _pictures(array) for name, array in arrays.items()}
+    columns = {name: _pictures(_grey(image)) for name, image in images.items()}
     rows = []
     for number, slice_name in enumerate(next(iter(columns.values()))):
         row = [replace(each[slice_name], title=name, window=windows.of(name)) for name, each in columns.items()]
@@ -40,20 +45,43 @@ def draw_samples(samples: Mapping[str, Mapping[str, Tensor]], windows: Windows, 
     draw_sheet([first, *untitled], windows.others, title, path)
 
 
-def draw_reconstructions(
-    images: Mapping[str, Tensor],
-    windows: Windows,
-    title: str,
-    path: str | Path,
-    headings: Mapping[str, str],
-) -> None:
-    """Write a PNG of the first samples of a batch, of the first one alone in 3D.
+def _grid(images: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    """Row -> column -> the name of the picture, ``row: column``; what has no row is in one without a name."""
+    rows: dict[str, dict[str, str]] = {}
+    for name in images:
+        row, _, column = name.rpartition(": ")
+        rows.setdefault(row, {})[column] = name
+    return rows
 
-    ``images``: named, (B, C, H, W) or (B, C, X, Y, Z). ``windows``: the values shown black and white.
-    ``headings``: of the images whose names do not say enough.
+
+def draw_reconstructions(images: Mapping[str, Tensor], windows: Windows, title: str, path: str | Path) -> None:
+    """Write a PNG of the first samples of a batch, in 3D of their middle axial slices.
+
+    ``images``: by ``row: column`` or by column alone, (B, C, H, W) or (B, C, X, Y, Z). ``windows``: the values shown
+    black and white.
     """
+    grid = _grid(images)
     batch = next(iter(images.values()))
-    shown = min(SAMPLES_2D, len(batch)) if batch.dim() == 4 else 1
-    headed = {headings.get(name, name): image for name, image in images.items()}
-    samples = {f"sample {i + 1}": {name: image[i] for name, image in headed.items()} for i in range(shown)}
-    draw_samples(samples, windows, title, path)
+    sheet: list[list[Picture]] = []
+    for sample in range(min(SAMPLES, len(batch))):
+        for row, columns in grid.items():
+            pictures = []
+            for column, name in columns.items():
+                array = _grey(images[name][sample])
+                picture = middle_slices(array)[AXIAL] if array.ndim == 3 else Picture(array)
+                pictures.append(replace(picture, title="" if sheet else column, window=windows.of(name)))
+            label = f"{sample + 1}: {row}" if row else f"sample {sample + 1}"
+            sheet.append([replace(pictures[0], label=label), *pictures[1:]])
+    slices = ", axial slices" if batch.dim() == 5 else ""
+    draw_sheet(sheet, windows.others, f"{title}{slices}", path)
+
+
+def strip(images: Tensor, window: tuple[float, float]) -> np.ndarray:
+    """The first samples of (B, C, ...) side by side, grey as uint8 (height, width, 3); of volumes the axial slice."""
+    parts = []
+    for image in images[:SAMPLES]:
+        array = _grey(image)
+        parts.append(middle_slices(array)[AXIAL].pixels if array.ndim == 3 else array)
+    low, high = window
+    grey = np.clip((np.hstack(parts) - low) / (high - low), 0, 1)
+    return np.repeat(np.nan_to_num(255 * grey).astype(np.uint8)[..., None], 3, axis=2)

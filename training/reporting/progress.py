@@ -15,6 +15,7 @@ from utils.console import say
 
 PLAIN_INTERVAL_S = 30.0  # between lines where there is no terminal
 BAR = 10  # characters
+WIDEST = 100  # columns of a line in a log, so that two terminals fit side by side
 CUT = 5  # letters of a term's name in a narrow terminal
 INERTIA = 0.9  # of the pace: how much of it is left after a step
 
@@ -38,6 +39,11 @@ def rate(lr: float) -> str:
 def speed(images_per_s: float) -> str:
     """``512 images/s``."""
     return f"{short(images_per_s)} images/s"
+
+
+def clock(seconds: float) -> str:
+    """``1:05:21``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 class Throughput:
@@ -81,15 +87,14 @@ class ProgressState:
 
     @property
     def left(self) -> str:
-        return str(timedelta(seconds=round(self.seconds_left)))
+        return clock(self.seconds_left)
 
 
 def layouts(now: ProgressState) -> Iterator[str]:
     """The line in a terminal, from the widest form to the narrowest."""
     filled = BAR * now.step // now.steps
     epochs, bar, steps = f"{now.epoch}/{now.epochs}", f"[{'#' * filled:{BAR}}]", f"{now.step}/{now.steps}"
-    terms = shown(now.values, " ")
-    cut_terms = shown({name[:CUT]: value for name, value in now.values.items()}, " ")
+    terms, cut_terms = shown(now.values, " "), shown(cut(now.values), " ")
     lr, left, fast = f"lr {rate(now.lr)}", f"{now.left} left", f"{short(now.images_per_s)}/s"
     yield f"epoch {epochs} {bar} {steps} {terms} {lr} {speed(now.images_per_s)} {now.memory} {left}"
     yield f"epoch {epochs} {steps} {terms} {lr} {speed(now.images_per_s)} {now.memory} {left}"
@@ -98,6 +103,26 @@ def layouts(now: ProgressState) -> Iterator[str]:
     yield f"{epochs} {steps} {cut_terms} {lr} {fast} {now.memory} {now.left}"
     yield f"{epochs} {steps} {cut_terms} {fast} {now.left}"
     yield f"{epochs} {steps} {now.left}"
+
+
+def cut(values: Mapping[str, float]) -> dict[str, float]:
+    """The values under the first letters of their names."""
+    return {name[:CUT]: value for name, value in values.items()}
+
+
+def log_line(epoch: str, values: Mapping[str, float], images_per_s: float, left: float | None) -> str:
+    """A line of a log, at most ``WIDEST`` columns: ``epoch 3/240: loss 7.31, 512 images/s, 1:05:21 left``.
+
+    ``left``: seconds; None: the end is there. What does not fit is cut: first names, then the speed, then terms.
+    """
+    fast, end = [speed(images_per_s)], [] if left is None else [f"{clock(left)} left"]
+    few = dict(list(cut(values).items())[:2])
+    line = ""
+    for terms, rest in ((values, fast + end), (cut(values), fast + end), (cut(values), end), (few, end)):
+        line = f"epoch {epoch}: {', '.join([*([shown(terms)] if terms else []), *rest])}"
+        if len(line) <= WIDEST:
+            break
+    return line[:WIDEST]
 
 
 def fitted(now: ProgressState, columns: int) -> str:
@@ -140,14 +165,13 @@ class Progress:
             self._bar.update()
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()
-            say(
-                f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}: {shown(now.values)}, lr {rate(now.lr)}, "
-                f"{speed(now.images_per_s)}, {now.memory}, {now.left} left"
-            )
+            where = f"{now.epoch}/{now.epochs}, step {now.step}/{now.steps}"
+            say(log_line(where, now.values, now.images_per_s, now.seconds_left))
 
     def epoch_end(self) -> None:
-        """The epoch's own line was said."""
+        """The epoch's own line was said: a full bar would look as if it went on."""
         self._last_line = time.monotonic()
+        self._bar.set_description_str("")
 
     def close(self) -> None:
         """Take the line away."""

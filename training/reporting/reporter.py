@@ -7,23 +7,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from methods.base import Method
 from training.checkpoint import BEST
 from training.evaluation import EvalResult
-from training.reporting.curves import draw_curves, read_rows
+from training.reporting.curves import HELD_OUT, draw_curves, read_rows
 from training.reporting.diagnostics import Diagnostics
-from training.reporting.pictures import draw_reconstructions
-from training.reporting.progress import Progress, ProgressState, Throughput, shown, speed
-from training.reporting.tensorboard import TensorBoardWriter
+from training.reporting.pictures import draw_reconstructions, strip
+from training.reporting.progress import Progress, ProgressState, Throughput, log_line, shown
+from training.reporting.tensorboard import TensorBoardWriter, tag
 from training.reporting.trackers import Tracker
 from utils import json_text
 from utils.console import say, warn
@@ -35,6 +32,7 @@ from utils.text import counted
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 PICTURES = "reconstructions"  # a folder
+MEANS = "means"  # in the row of an epoch's last step: of its loss terms over all its steps, by name
 CURVES_INTERVAL_S = 30.0  # between drawings while the run goes on
 
 
@@ -80,6 +78,10 @@ class EpochTotals:
             self.good += 1
             for name, value in {"loss": report.loss, **report.terms}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Of the loss and its terms, over the good steps."""
+        return {name: value / max(1, self.good) for name, value in self.sums.items()}
 
 
 def _cut_rows(path: Path, done: int) -> None:
@@ -154,7 +156,7 @@ class Reporter:
         """
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
         self.log_every, self.windows, self.device = log_every, windows, device
-        self.headline, self.panels, self.headings = method.headline, method.panels, method.headings
+        self.headline, self.panels, self._drawn_images = method.headline, method.panels, method.drawn
         self.image_every = image_every
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
@@ -171,6 +173,10 @@ class Reporter:
     def follow(self, tracker: Tracker | None) -> None:
         """From now on hand all rows to this tracker, too."""
         self._tracker = tracker
+
+    def options(self, options: Mapping[str, Any]) -> None:
+        """Show the run's options in TensorBoard."""
+        self._tensorboard.options(options, [tag(name, self.panels) for name in ("loss", *self.headline)])
 
     def fetched(self) -> None:
         """The batch of the next step is there."""
@@ -197,7 +203,7 @@ class Reporter:
 
     def _write_row(self, report: StepReport, statistics: Mapping[str, float]) -> None:
         step = self._done(report)
-        row = {
+        row: dict[str, Any] = {
             "epoch": report.epoch + 1,
             "step": step,
             "lr": report.lr,
@@ -212,8 +218,14 @@ class Reporter:
             row["skipped"] = True
         if self._totals.faults:
             row["replaced"] = len(self._totals.faults)
+        if report.step == self.steps_per_epoch:
+            row[MEANS] = self._totals.means()
         self._append(row)
-        self._tensorboard.scalars({name: value for name, value in row.items() if isinstance(value, float)}, step)
+        self._curves({name: value for name, value in row.items() if isinstance(value, float)}, step)
+
+    def _curves(self, values: Mapping[str, float], step: int) -> None:
+        """Values in TensorBoard, in their groups."""
+        self._tensorboard.scalars({tag(name, self.panels): value for name, value in values.items()}, step)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if self._tracker:
@@ -241,14 +253,10 @@ class Reporter:
     def epoch_end(self, epoch: int) -> None:
         """Say the epoch's means and the samples that were replaced, and start the next one afresh."""
         totals = self._totals
-        means = {name: value / max(1, totals.good) for name, value in totals.sums.items()}
-        terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name != "positive")
-        say(
-            f"epoch {epoch + 1}/{self.epochs}: {terms}; {speed(totals.samples / totals.seconds)}, "
-            f"{timedelta(seconds=round(totals.seconds))}, {100 * totals.data_seconds / totals.seconds:.0f} % of it "
-            f"waiting for data"
-        )
-        watched = self._headline(means)
+        means = totals.means()
+        watched, done = self._headline(means), (epoch + 1) * self.steps_per_epoch
+        left = self._throughput.seconds(self.epochs * self.steps_per_epoch - done) if epoch + 1 < self.epochs else None
+        say(log_line(f"{epoch + 1}/{self.epochs}", watched, totals.samples / totals.seconds, left))
         for warning in self._diagnostics.epoch(
             watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds
         ):
@@ -260,7 +268,6 @@ class Reporter:
         if totals.faults:
             replaced = counted(len(totals.faults), "sample was", "samples were")
             warn(f"{replaced} replaced by others, the first: {totals.faults[0]}")
-        self._tensorboard.scalars({f"epoch/{name}": value for name, value in means.items()}, epoch + 1)
         self._totals = EpochTotals()
         self._progress.epoch_end()
         if time.monotonic() - self._drawn_at > CURVES_INTERVAL_S:
@@ -270,9 +277,9 @@ class Reporter:
         """Say and log a result on held-out data."""
         losses, over = result.values, result.over
         step = (epoch + 1) * self.steps_per_epoch
-        row = {"epoch": epoch + 1, "step": step, **{f"val_{name}": value for name, value in losses.items()}}
-        self._append(row)
-        self._tensorboard.scalars({f"validation/{name}": value for name, value in losses.items()}, step)
+        held_out = {f"{HELD_OUT}{name}": value for name, value in losses.items()}
+        self._append({"epoch": epoch + 1, "step": step, **held_out})
+        self._curves(held_out, step)
         headline = self._headline(losses)
         words = [shown({name: value}) for name, value in headline.items() if name not in over]
         words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
@@ -304,8 +311,11 @@ class Reporter:
         path = self.output / PICTURES / f"{name}.png"
         try:
             path.parent.mkdir(exist_ok=True)
-            draw_reconstructions(self._images, self.windows, title, path, self.headings)
-            self._tensorboard.image("reconstructions", np.asarray(Image.open(path).convert("RGB")), step)
+            images = self._drawn_images(self._images)
+            draw_reconstructions(images, self.windows, title, path)
+            for column, image in images.items():
+                place = "pictures/" + column.replace(": ", "_").replace(" ", "_")
+                self._tensorboard.image(place, strip(image, self.windows.of(column)), step)
         except OSError as error:
             warn(f"{path} could not be drawn ({reason(error)}); training goes on")
 

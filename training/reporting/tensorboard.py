@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboardX import summary
@@ -14,11 +15,27 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
+from methods.base import Panel
+from training.reporting.curves import HELD_OUT
 from utils.console import warn
 from utils.errors import reason
 
 FLUSH_S = 30.0  # what is written is on the disk, and seen, after this time
 VERSION = "brain.Event:2"  # of the format: with it, TensorBoard heeds a SessionLog
+SYSTEM = ("lr", "images_per_s", "data_wait", "memory_gb")
+
+
+def tag(name: str, panels: Sequence[Panel] = ()) -> str:
+    """The name of a curve with its group before it, as TensorBoard sorts them: ``contrast/nce``, ``system/lr``.
+
+    ``panels``: of the method, which say the group of their names; what no panel has is in ``results``.
+    """
+    base = name.removeprefix(HELD_OUT)
+    if base in SYSTEM:
+        return f"system/{name}"
+    known = {key: panel.group or panel.title for panel in reversed(panels) for key in panel.names}
+    group = known.get(base, "loss" if base == "loss" else "results")
+    return f"{group.lower().replace(' ', '_')}/{name}"
 
 
 class TensorBoardWriter:
@@ -47,6 +64,13 @@ class TensorBoardWriter:
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """Show a picture of shape (height, width, 3), uint8."""
         self._write([_event(summary.image(name, image, dataformats="HWC"), step)])
+
+    def options(self, options: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Show the options of a run, as hyperparameters beside the curves of these names and as a table."""
+        plain = {name: value if isinstance(value, int | float) else str(value) for name, value in options.items()}
+        table = "\n".join(f"| {name} | {value} |" for name, value in plain.items())
+        shown = [*summary.hparams(plain, dict.fromkeys(metrics)), summary.text("options", f"| | |\n|---|---|\n{table}")]
+        self._write([_event(each, 0) for each in shown])
 
     def close(self) -> None:
         """Write what is left, and close the file."""

@@ -13,11 +13,12 @@ from PIL import Image
 
 from preprocess import luna_pre
 from preprocess.jobs.pairs import RECORD_KEYS, PairJob, PairOptions
-from preprocess.jobs.preview import FILE_NAME, _rows, upright
+from preprocess.jobs.preview import FILE_NAME, _rows
 from preprocess.jobs.records import read_record, write_record
 from preprocess.volumes.files import Scan
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
+from utils.image_grid import upright
 
 FLAGS = ["--scale", "2", "--workers", "1", "--input_rows", "32", "--input_cols", "32", "--input_deps", "16"]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from training.reporting.progress import ProgressState, Throughput, fitted, rate
+from training.reporting.progress import ProgressState, Throughput, fitted, log_line, rate
 
 PROGRAM = """
 import time
@@ -76,9 +76,16 @@ def test_in_a_file_lines_are_plain(tmp_path: Path) -> None:
     lines = text.decode().splitlines()
     assert len(lines) == 5
     assert lines[0] == (
-        "epoch 1/240, step 1/880: loss 7.31, contrast 7.26, reconstruction 0.0558, lr 6.9e-4, 512 images/s, 5.3 GB, "
-        "1:05:25 left"
+        "epoch 1/240, step 1/880: loss 7.31, contrast 7.26, reconstruction 0.0558, 512 images/s, 1:05:25 left"
     )
+
+
+def test_a_line_of_a_log_is_cut_to_100_columns() -> None:
+    values = {"loss": -1.234e-5, "contrast": -1.234e-5, "reconstruction": -1.234e-5, "more": 7.1, "others": 7.1}
+    line = log_line("1200/1200, step 99999/99999", values, 1234.5, 1e6)
+    assert len(line) <= 100
+    assert line.endswith("left")
+    assert log_line("2/2", {"loss": 7.3123}, 512.3, None) == "epoch 2/2: loss 7.31, 512 images/s"
 
 
 @given(

@@ -45,3 +45,5 @@ def test_the_first_step_of_a_run_and_the_last_of_an_epoch_have_rows(tmp_path: Pa
     take(resumed, 1, 8)
     resumed.close()
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1), (5, 5), (8, 8), (13, 15), (16, 18)]
+    means = {row["step"]: row["means"] for row in rows(tmp_path) if "means" in row}
+    assert means == {8: {"loss": 4.5}, 16: {"loss": 14.5}}, "of all steps, those without a row of their own too"

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
+from methods.pcrl_report import curve_panels
 from tests.processes import largest_file
-from training.reporting.tensorboard import TensorBoardWriter
+from training.reporting.tensorboard import TensorBoardWriter, tag
 
 
 def events(path: Path) -> list[Event]:
@@ -84,3 +86,28 @@ def test_where_a_resumed_run_begins_is_not_lost_on_a_full_disk(
     assert (version.file_version, begun.step, begun.session_log.status) == ("brain.Event:2", 7, SessionLog.START)
     assert set(scalars(rest)) == {("loss", 7), ("loss", 8)}
     assert all(event.wall_time > 0 for event in (version, begun))
+
+
+def test_curves_are_in_few_groups() -> None:
+    panels = curve_panels("mse")
+    tags = {tag(name, panels) for panel in panels for name in panel.names}
+    assert {each.partition("/")[0] for each in tags} == {"loss", "contrast", "reconstruction", "features", "gate"}
+    names = ("nce", "val_nce", "loss", "val_loss", "lr", "memory_gb", "val_dice/liver")
+    assert [tag(name, panels) for name in names] == [
+        *("contrast/nce", "contrast/val_nce", "loss/loss", "loss/val_loss", "system/lr", "system/memory_gb"),
+        "results/val_dice/liver",
+    ]
+
+
+def test_options_are_hyperparameters_and_a_table(tmp_path: Path) -> None:
+    board = TensorBoardWriter(tmp_path / "board")
+    board.options({"lr": 0.25, "n": "chest", "dry_run": False, "gpus": None}, ["loss/loss"])
+    board.close()
+    (path,) = (tmp_path / "board").iterdir()
+    values = {value.tag: value for event in events(path)[1:] for value in event.summary.value}
+    start = HParamsPluginData.FromString(
+        values["_hparams_/session_start_info"].metadata.plugin_data.content
+    ).session_start_info.hparams
+    assert (start["lr"].number_value, start["n"].string_value, start["dry_run"].bool_value) == (0.25, "chest", False)
+    table = values["options/text_summary"].tensor.string_val[0].decode()
+    assert "| lr | 0.25 |" in table
