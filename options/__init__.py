@@ -30,6 +30,7 @@ ALIASES = {  # flags as other programs call them -> ours
     "pretrained": "weight",
 }
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
+NO_PART = ("preview", "dry_run", "report")  # of what a run is: of a look at it
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ FLAGS = {field.name: field.metadata for field in dataclasses.fields(Options)}
 
 def telling(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a run's options, by name, that meant something in it: for a record that others read."""
-    others = {*without_effect(options, options.get("phase", "pretask"), options.get("n")), "preview", "dry_run"}
+    others = {*NO_PART, *without_effect(options, options.get("phase", "pretask"), options.get("n"))}
     return {name: value for name, value in options.items() if name not in others}
 
 

@@ -115,6 +115,14 @@ class Training(Common):
         phases=TRAINING,
     )
 
+    report: bool = flag(
+        False,
+        "output",
+        "write report.html at the end: curves, pictures, data, options, versions and a model card in one page; "
+        "scripts/report.py makes it later, too",
+        phases=TRAINING,
+    )
+
     def _check_training(self) -> None:
         if self.val_every == AS_PHASE:
             self._set("val_every", int(self.phase in SUPERVISED))

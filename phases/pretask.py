@@ -16,6 +16,7 @@ from methods import METHODS, method_spec
 from methods.base import Method
 from models.unet import UNetNetwork
 from options import Options
+from reports.of_run import report_on
 from training.devices import Devices
 from training.evaluation import ValidationLoss
 from training.loop import micro_batch_sizes
@@ -185,6 +186,7 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         if "locals" in loader.first_sample:
             check_size(network.unet, loader.first_sample["locals"].shape[2:], options.data)
         method = build_method(options, network, len(loader), devices, ranks)
-        return TrainingJob(method, loader, files, views_of(options).windows, held_out, facts=facts | start)
+        windows = views_of(options).windows
+        return TrainingJob(method, loader, files, windows, held_out, facts=facts | start, report=report_on)
 
     execute(options, devices, ranks, build)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from datasets.registry import list_name
 from methods.base import Method
 from options import Options
+from reports.of_run import report_on
 from tasks import TASKS
 from tasks.base import Task
 from tasks.leftover import with_ratio
@@ -56,7 +57,8 @@ def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         facts = {"shape": list(shape), "list": listed, **task.facts, **task.start}
         windows = Windows((0.0, 1.0))
-        return TrainingJob(task.method, task.loader, task.files, windows, evaluation, finish, facts, task.note)
+        job = TrainingJob(task.method, task.loader, task.files, windows, evaluation, finish, facts, task.note)
+        return replace(job, report=report_on)
 
     execute(options, devices, ranks, build)
 

@@ -13,6 +13,7 @@ OWN = {
     "export",
     "options",
     "phases",
+    "reports",
     "tasks",
     "exporting",
     "phantoms",
@@ -33,7 +34,8 @@ ALLOWED = {
     "training": {"training", "methods", "models", "datasets", "options", "utils"},
     "tasks": {"tasks", "training", "methods", "models", "datasets", "options", "utils"},
     "exporting": {"exporting", "models", "datasets", "options", "utils"},
-    "phases": {"phases", "tasks", "training", "methods", "models", "datasets", "options", "utils"},
+    "reports": {"reports", "training", "methods", "models", "options", "utils"},
+    "phases": {"phases", "reports", "tasks", "training", "methods", "models", "datasets", "options", "utils"},
 }
 
 

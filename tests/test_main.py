@@ -51,7 +51,7 @@ def assert_run(output: Path, name: str, steps: int) -> dict:
 
 
 def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> None:
-    more = ("--epochs", 2, "--output", "out", "--workers", 1, "--log_every", 1)
+    more = ("--epochs", 2, "--output", "out", "--workers", 1, "--log_every", 1, "--report")
     run = run_main("--data", pairs, "--b", 5, *more, *LUNA.split(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "device: CPU" in run.stdout
@@ -63,7 +63,11 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     assert ["feature_spread" in row for row in rows(tmp_path / "out")] == [True, False] * 2, "one sample has no spread"
     for epoch in (1, 2):  # where there is no terminal, a line for each
         assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s(, 0:\d\d:\d\d left)?$", run.stdout, re.M)) == 1
-    assert run.stdout.splitlines()[-1] == "finished: 2 epochs, as --epochs asks; out holds the run"
+    assert run.stdout.splitlines()[-2:] == [
+        "report: out/report.html",
+        "finished: 2 epochs, as --epochs asks; out holds the run",
+    ]
+    assert "PCRL pre-training on CT or MR crops" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert checkpoint["epoch"] == 2
     assert len(checkpoint["state_dict"]) == 114
     assert checkpoint["contrast"]["pointer"] == 2 * 6 * 3

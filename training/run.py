@@ -44,7 +44,7 @@ class TrainingJob:
     the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
     training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
-    once.
+    once. ``report``: writes the page of the run in a folder (--report); -> its path.
     """
 
     method: Method
@@ -55,6 +55,7 @@ class TrainingJob:
     finish: Callable[[Path, TrainingState, Reporter | NullReporter], None] = lambda output, state, reporter: None
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    report: Callable[[Path], Path] | None = None
 
 
 def workers_here(options: Options) -> int:
@@ -170,7 +171,19 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
                 evaluation=job.evaluation,
             )
             job.finish(output, state, reporter)
+        if ranks.first:
+            _write_page(job, options, output)
         _tell_end(options, state)
+
+
+def _write_page(job: TrainingJob, options: Options, output: Path) -> None:
+    """``report.html``, if it is asked for; that it cannot be written costs the run nothing."""
+    if not (options.report and job.report):
+        return
+    try:
+        say(f"report: {job.report(output)}")
+    except UserError as error:
+        warn(str(error))
 
 
 def _begin(

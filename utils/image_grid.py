@@ -99,7 +99,7 @@ def draw_sheet(rows: Sequence[Sequence[Picture]], window: Window, title: str, pa
             axis.imshow(picture.pixels, "gray", aspect=picture.aspect, interpolation="nearest")
             axis.images[0].set_clim(*(picture.window or window))
             axis.set(xticks=[], yticks=[])
-            axis.set_title(picture.title, fontsize=8, parse_math=False)
-            axis.set_ylabel(picture.label, fontsize=7, parse_math=False)
+            axis.set_title(picture.title, fontsize=9, parse_math=False)
+            axis.set_ylabel(picture.label, fontsize=8, parse_math=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

@@ -1,0 +1,95 @@
+"""Curves as SVG, in the colours of the page that they are in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from methods.base import Panel
+from reports.html import COLOURS, Html, tag, text
+from training.reporting.curves import HELD_OUT, Curves, limits, spans_a_decade, thinned
+
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 34  # margins
+TICKS = 4
+Span = tuple[float, float]
+Place = Callable[[float, float], Span]  # (step, value) -> where it is drawn
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two values, about ``TICKS`` of them."""
+    raw = (high - low) / TICKS
+    size = 10 ** math.floor(math.log10(raw))
+    step = next(size * nice for nice in (1, 2, 5, 10) if size * nice >= raw)
+    first = math.ceil(low / step)
+    return [round(number * step, 12) for number in range(first, math.floor(high / step) + 1)]
+
+
+def number(value: float) -> str:
+    """As an axis has it: 0.05, 1,200."""
+    if value and abs(value) < 1e-3:
+        return f"{value:.0e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def chart(panel: Panel, lines: Curves) -> Html:
+    """A figure with the curves of a panel; nothing if no value is a number."""
+    span = limits(lines, panel.from_zero, panel.most)
+    steps = [step for xs, _ in lines.values() for step in xs]
+    if span is None or not steps:
+        return Html("")
+    log = panel.log and spans_a_decade(lines)
+    if log:
+        values = [value for _, ys in lines.values() for value in thinned(ys) if math.isfinite(value)]
+        span = math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
+    low, high = span
+    first, last = min(steps), max(max(steps), min(steps) + 1)
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        x = LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        height = math.log10(value) if log else value
+        return x, HEIGHT - BOTTOM - (height - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    drawn = [*_axes(panel, place, (first, last), (low, high), log)]
+    colours: dict[str, int] = {}
+    legend = []
+    for name, (xs, ys) in lines.items():
+        held_out, base = name.startswith(HELD_OUT), name.removeprefix(HELD_OUT)
+        colour = f"c{colours.setdefault(base, len(colours)) % len(COLOURS['light'])}"
+        points = [place(x, y) for x, y in zip(thinned(xs), thinned(ys), strict=True) if math.isfinite(y)]
+        drawn.append(_curve(points, colour, held_out))
+        legend.append(tag("span", tag("i", class_=f"{colour}{' dashed' * held_out}"), name))
+    label = f"{panel.title}: {', '.join(lines)}"
+    svg = tag("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
+    return tag("figure", tag("b", panel.title), svg, tag("div", *legend, class_="legend"))
+
+
+def _axes(panel: Panel, place: Place, steps: Span, span: Span, log: bool) -> list[Html]:
+    """Grid, numbers and names of both axes."""
+    parts = []
+    low, high = span
+    heights = [10.0**k for k in range(math.ceil(low), math.floor(high) + 1)] if log else ticks(low, high)
+    if log and len(heights) < 2:
+        heights = [10**low, 10**high]
+    for value in heights:
+        _, y = place(steps[0], value)
+        parts.append(Html(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'))
+        parts.append(tag("text", number(value), x=str(LEFT - 6), y=f"{y + 4:.1f}", text_anchor="end"))
+    for step in ticks(*steps):
+        x = LEFT + (step - steps[0]) / (steps[1] - steps[0]) * (WIDTH - LEFT - RIGHT)
+        if step == int(step):
+            parts.append(tag("text", number(step), x=f"{x:.1f}", y=str(HEIGHT - BOTTOM + 15), text_anchor="middle"))
+    middle = (HEIGHT - BOTTOM + TOP) / 2
+    parts.append(tag("text", "step", x=str(WIDTH - RIGHT), y=str(HEIGHT - 4), text_anchor="end"))
+    turn = f"rotate(-90 11 {middle:.0f})"
+    parts.append(tag("text", panel.axis, x="11", y=f"{middle:.0f}", text_anchor="middle", transform=turn))
+    return parts
+
+
+def _curve(points: Sequence[tuple[float, float]], colour: str, held_out: bool) -> Html:
+    if len(points) == 1:
+        x, y = points[0]
+        return Html(f'<path class="{colour}" d="M{x - 3:.1f} {y:.1f}h6m-3 -3v6"/>')
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    dashed = ' stroke-dasharray="5 3"' * held_out
+    return Html(f'<path class="{text(colour)}"{dashed} d="M{path}"/>') if points else Html("")

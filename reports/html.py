@@ -1,0 +1,155 @@
+"""The parts of a page: one HTML file that loads nothing, prints well, and is legible on a phone and in the dark.
+
+What is written into a page is escaped here, once: functions take text and give :class:`Html`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+LARGEST_PICTURE = 500_000  # bytes: a larger one is made smaller, so that pages can be sent by mail
+WIDEST_PICTURE = 1100  # pixels of a picture that is made smaller
+# Scripts, fonts, and whatever lies elsewhere are forbidden to the page, whatever a run's files make it hold.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+COLOURS = {  # of curves, on white and on black
+    "light": ("#1f6fb4", "#c4510a", "#2a8a3c", "#8a3fb0", "#a5770a", "#0b8a8a"),
+    "dark": ("#6db3f2", "#ff9a57", "#6fd083", "#c99bf0", "#e8bb4e", "#4fd1d1"),
+}
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --dim: #5f6a75; --paper: #fff; --panel: #f5f7f9; --line: #d6dde4; %s }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e7ebef; --dim: #9aa6b2; --paper: #14181c; --panel: #1d2329; --line: #38424c; %s }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1.2rem clamp(.8rem, 3vw, 2.5rem) 3rem; max-width: 1180px; background: var(--paper);
+  color: var(--ink); font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0 }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 .7rem; padding-top: .5rem; border-top: 1px solid var(--line) }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem }
+p, li { max-width: 75ch }
+.dim, figcaption, .legend { color: var(--dim); font-size: .88rem }
+.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%%, 320px), 1fr)) }
+.two { grid-template-columns: repeat(auto-fit, minmax(min(100%%, 480px), 1fr)) }
+.tiles { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); margin: 1rem 0 }
+.tile { background: var(--panel); border-radius: 8px; padding: .6rem .8rem }
+.tile b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums }
+figure { margin: 0; background: var(--panel); border-radius: 8px; padding: .7rem }
+figure img { display: block; width: 100%%; height: auto; border-radius: 4px; background: #fff }
+figure svg { display: block; width: 100%%; height: auto }
+figcaption { margin-top: .4rem }
+svg text { fill: var(--dim); font-size: 11px; font-family: inherit }
+svg .axis { stroke: var(--line); stroke-width: 1; fill: none }
+svg path { fill: none; stroke-width: 1.8; stroke-linejoin: round }
+.legend span { white-space: nowrap; margin-right: .9rem }
+.legend i { display: inline-block; width: 1.3em; border-top: 3px solid; vertical-align: middle; margin-right: .35em }
+.legend i.dashed { border-top-style: dashed }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .9rem; min-width: 50%% }
+th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
+  overflow-wrap: anywhere }
+th { font-weight: 600; white-space: nowrap }
+pre { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem }
+summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
+%s
+@media print {
+  :root { color-scheme: light } body { max-width: none; padding: 0; font-size: 11pt }
+  figure, .tile, tr, pre { break-inside: avoid } h2 { break-after: avoid }
+  pre { white-space: pre-wrap } .grid { grid-template-columns: 1fr 1fr } details > * { display: block }
+}
+"""
+
+
+class Html(str):
+    """Text that is HTML already, and is not escaped again."""
+
+
+def text(value: Any) -> Html:
+    """Any value as text of a page."""
+    return value if isinstance(value, Html) else Html(html.escape(str(value), quote=True))
+
+
+def tag(name: str, *inside: Any, **attributes: str) -> Html:
+    """An element; in the names of attributes ``_`` is a hyphen, and nothing at the end (``class_``)."""
+    words = "".join(f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items())
+    return Html(f"<{name}{words}>{''.join(text(each) for each in inside)}</{name}>")
+
+
+def joined(parts: Iterable[Html]) -> Html:
+    """Parts one after the other."""
+    return Html("\n".join(parts))
+
+
+def section(title: str, *inside: Html) -> Html:
+    """A part of the page with a heading; nothing if nothing is in it."""
+    body = joined(part for part in inside if part)
+    return Html(f"<section>\n{tag('h2', title)}\n{body}\n</section>") if body else Html("")
+
+
+def table(rows: Mapping[str, Any] | Sequence[Sequence[Any]], head: Sequence[str] = ()) -> Html:
+    """Rows of cells, or names and values."""
+    lines = [list(pair) for pair in rows.items()] if isinstance(rows, Mapping) else rows
+    if not lines:
+        return Html("")
+    top = [tag("tr", *(tag("th", cell) for cell in head))] if head else []
+    body = [tag("tr", tag("th", line[0]), *(tag("td", cell) for cell in line[1:])) for line in lines]
+    return tag("div", tag("table", *top, *body), class_="scroll")
+
+
+def tiles(values: Mapping[str, str]) -> Html:
+    """Figures that one looks for first, each with what it is."""
+    return tag(
+        "div",
+        *(tag("div", tag("b", value), name, class_="tile") for name, value in values.items() if value),
+        class_="tiles",
+    )
+
+
+def details(summary: str, inside: Html) -> Html:
+    """A part that is opened by a click."""
+    return tag("details", tag("summary", summary), inside) if inside else Html("")
+
+
+def picture(path: Path, caption: str) -> Html:
+    """A picture with its caption, kept in the page; nothing if it is not there or is no picture."""
+    try:
+        data = path.read_bytes()
+        kind, data = ("png", data) if len(data) <= LARGEST_PICTURE else ("jpeg", _smaller(data))
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return Html("")
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    image_tag = f'<img src="{source}" alt="{text(caption)}" width="{width}" height="{height}">'
+    return tag("figure", Html(image_tag), tag("figcaption", caption))
+
+
+def _smaller(data: bytes) -> bytes:
+    """A picture as JPEG, at most ``WIDEST_PICTURE`` wide."""
+    with Image.open(io.BytesIO(data)) as image:
+        image = image.convert("RGB")
+    image.thumbnail((WIDEST_PICTURE, 4 * WIDEST_PICTURE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def page(title: str, *body: Html) -> str:
+    """A whole page."""
+    light, dark = (" ".join(f"--c{i}: {c};" for i, c in enumerate(COLOURS[mode])) for mode in ("light", "dark"))
+    curves = "\n".join(
+        f".c{i} {{ stroke: var(--c{i}); border-color: var(--c{i}) }}" for i in range(len(COLOURS["light"]))
+    )
+    head = (
+        '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f"{tag('title', title)}\n<style>{STYLE % (light, dark, curves)}</style>"
+    )
+    whole = joined(part for part in body if part)
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{whole}\n</body>\n</html>\n'

@@ -1,0 +1,262 @@
+"""The page of one run, from what lies in its folder: run.json, metrics.jsonl, metrics.json and pictures.
+
+Checkpoints are not read, so nothing is unpickled, and runs of earlier versions, or of one that was killed, have a page.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.base import Panel
+from reports.chart import chart
+from reports.html import Html, details, joined, page, picture, section, table, tag, tiles
+from training.predict import RESULTS
+from training.reporting.curves import Curves, curves, panels, read_rows
+from training.reporting.reporter import MEANS, METRICS, PICTURES
+from utils import json_text
+from utils.errors import UserError, reason
+from utils.files import write_text
+
+FILE_NAME = "report.html"
+RECORD, VIEWS = "run.json", "views.png"
+PHASES = {
+    "pretask": "pre-training",
+    "finetune": "fine-tuning",
+    "linear": "training of a head",
+    "knn": "nearest neighbours",
+}
+DATA = {"chest": "chest X-rays", "luna": "CT or MR crops", "nodules": "CT crops", "msd": "volumes with masks"}
+NAMES = {"pcrl": "PCRL", "pcrlv2": "PCRLv2"}
+LIMITS = (
+    "A starting point for training, not a finished tool. Nothing here was validated for diagnosis, and nothing here is "
+    "a medical device. The features follow the modality, body part, scanners and patients of the training images."
+)
+LICENCE = "The code: MIT. The weights: for those who trained them to choose, within the terms of the images."
+CAPTION = (
+    "What the network sees, what it has to reconstruct, and what it makes of it. Targets and reconstructions of view 1 "
+    "are turned back; the targets of mixup are not corrupted, so there it has to repair as well."
+)
+SCORES = {"mean_auroc": "mean AUROC, test part", "mean_dice": "mean Dice, test part"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a folder tells. ``record``: run.json. ``rows``: of metrics.jsonl. ``results``: metrics.json."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    results: Mapping[str, Any]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return _mapping(self.record.get("options"))
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        phase, n = str(self.options.get("phase", "pretask")), str(self.options.get("n", ""))
+        method = str(self.options.get("model", "pcrl"))
+        words = f"{NAMES.get(method, method)} pre-training" if phase == "pretask" else PHASES.get(phase, phase)
+        return f"{words[:1].upper()}{words[1:]} on {DATA.get(n, n or 'images')}"
+
+    def pictures(self) -> list[Path]:
+        """Of the reconstructions, in the order in which they were drawn."""
+        found = [path for path in (self.folder / PICTURES).glob("*.png") if not path.name.startswith(".")]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        return _mapping(json_text.parse(path.read_text(encoding="utf-8", errors="replace")))
+    except (OSError, ValueError):
+        return {}
+
+
+def read_run(folder: Path) -> Run:
+    """What the folder of a run holds; UserError if it is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the --output of a run")
+    rows = []
+    if (folder / METRICS).is_file():
+        rows = [row for row in read_rows(folder / METRICS) if isinstance(row, dict) and _is_number(row.get("step"))]
+    run = Run(folder, _json(folder / RECORD), rows, _json(folder / RESULTS))
+    if not (run.record or run.rows or run.results):
+        raise UserError(f"{folder}: it holds no run (neither {RECORD} nor {METRICS}); give the --output of a run")
+    return run
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def short(value: Any) -> str:
+    """A figure for people; "" if it is none."""
+    return f"{value:.4g}" if _is_number(value) else ""
+
+
+def known_curves(run: Run) -> Curves:
+    """All curves of a run."""
+    return {name: lines for name, lines in curves(run.rows).items() if any(math.isfinite(v) for v in lines[1])}
+
+
+def curve_figures(run: Run, of_method: Sequence[Panel], first: int | None = None) -> Html:
+    """The panels of a run's curves; ``first``: so many of them."""
+    found = known_curves(run)
+    shown = [chart(panel, {name: found[name] for name in names}) for panel, names in panels(found, of_method)]
+    figures = [figure for figure in shown if figure][:first]
+    return tag("div", joined(figures), class_="grid") if figures else Html("")
+
+
+def _last(run: Run, name: str) -> Any:
+    """The last mean of an epoch, else the last value; None if there is none."""
+    for row in reversed(run.rows):
+        mean = _mapping(row.get(MEANS)).get(name)
+        if _is_number(mean):
+            return mean
+    return next((row[name] for row in reversed(run.rows) if _is_number(row.get(name))), None)
+
+
+def key_figures(run: Run) -> Html:
+    """What one looks for first."""
+    epoch, step = (max((row.get(name, 0) for row in run.rows), default=0) for name in ("epoch", "step"))
+    asked = run.options.get("epochs")
+    values = {"epochs": f"{epoch} of {asked}" if asked else short(epoch), "steps": f"{step:,}" if step else ""}
+    for name in ("loss", "contrast", "reconstruction", "restoration", "comparison"):
+        values[f"{name}, last epoch"] = short(_last(run, name))
+    for name in sorted({name for row in run.rows for name in row if "probe" in name}):
+        values[name.replace("_", " ")] = short(_last(run, name))
+    for name, words in SCORES.items():
+        values[words] = short(run.results.get(name))
+    values["images a second"] = short(_last(run, "images_per_s"))
+    return tiles(values)
+
+
+def results_table(results: Mapping[str, Any]) -> Html:
+    """The figures of metrics.json: those that stand alone, then tables of what there is by class."""
+    alone = {name: short(value) or str(value) for name, value in results.items() if not isinstance(value, dict | list)}
+    parts = [table(alone)]
+    for name, value in results.items():
+        if isinstance(value, dict) and value:
+            rows = [[key, *_cells(entry)] for key, entry in value.items()]
+            parts += [tag("h3", name.replace("_", " ")), table(rows)]
+    return joined(parts)
+
+
+def _cells(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key} {short(each) or each}" for key, each in value.items()]
+    if isinstance(value, list):
+        return [", ".join(short(each) or str(each) for each in value)]
+    return [short(value) or str(value)]
+
+
+def epoch_or_step(path: Path) -> str:
+    """``epoch 12`` of ``epoch_0012.png``."""
+    match = re.fullmatch(r"(epoch|step)_0*(\d+)", path.stem)
+    return f"{match[1]} {match[2]}" if match else path.stem
+
+
+def reconstruction_figures(run: Run) -> Html:
+    """The first and the last picture, side by side."""
+    found = run.pictures()
+    chosen = found if len(found) < 2 else [found[0], found[-1]]
+    figures = [picture(path, f"After {epoch_or_step(path)}.") for path in chosen]
+    if not any(figures):
+        return Html("")
+    return joined([tag("p", CAPTION, class_="dim"), tag("div", joined(figures), class_="grid two")])
+
+
+def _command(run: Run) -> Html:
+    words = run.record.get("command")
+    if not isinstance(words, list) or not words:
+        return Html("")
+    return tag("pre", f"python {shlex.join(map(str, words))}")
+
+
+def data_table(run: Run) -> Html:
+    """What it was trained on."""
+    data = _mapping(run.record.get("data"))
+    plain = {name.replace("_", " "): _plain(value) for name, value in data.items() if value not in ("", [], {}, None)}
+    return table({"folder": str(run.options.get("data", "")), **plain} if run.options else plain)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(each, int | float | str) for each in value):
+        return " x ".join(map(str, value))
+    if isinstance(value, list):
+        return "; ".join(_plain(each) for each in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+    return str(value)
+
+
+def machine_table(run: Run) -> Html:
+    """When, where and with what it ran."""
+    machine, versions = _mapping(run.record.get("machine")), _mapping(run.record.get("versions"))
+    resumed = run.record.get("resumed")
+    rows = {
+        "started": run.record.get("started"),
+        "resumed": _plain(resumed) if resumed else None,
+        "device": str(run.record.get("device", "")).removeprefix("device: "),
+        "precision": run.record.get("precision"),
+        "processes": run.record.get("world_size"),
+        "machine": ", ".join(f"{key} {_plain(value)}" for key, value in machine.items() if value not in ("", [], None)),
+        "commit": run.record.get("commit"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return table({name: value for name, value in rows.items() if value})
+
+
+def card(run: Run, citation: str) -> Html:
+    """The model card: what its weights are, and are not."""
+    options, data = run.options, _mapping(run.record.get("data"))
+    network = [f"{name} {options[name]}" for name in ("backbone", "norm", "narrow", "inchannel") if options.get(name)]
+    rows = {
+        "what": run.name,
+        "network": ", ".join(network),
+        "trained on": f"{data['samples']} samples" if data.get("samples") else "",
+        "begun from": _plain(_mapping(data.get("weight")).get("file", "")) or "random values",
+        "limits": LIMITS,
+        "licence": LICENCE,
+        "method": citation,
+    }
+    export = tag("pre", f"python export.py --checkpoint {shlex.quote(str(run.folder / 'last.pt'))} --save weights")
+    words = tag("p", "Weights for other libraries, with a card of their own:")
+    return joined([table({name: value for name, value in rows.items() if value}), words, export])
+
+
+def run_sections(run: Run, of_method: Sequence[Panel], citation: str) -> list[Html]:
+    """All sections of a run's page."""
+    options = {name: value for name, value in run.options.items() if value not in ("", None)}
+    return [
+        section("Results", results_table(run.results)),
+        section("Curves", curve_figures(run, of_method)),
+        section("Reconstructions", reconstruction_figures(run)),
+        section("Views", picture(run.folder / VIEWS, "What pre-training sees of the first samples.")),
+        section("Data", data_table(run)),
+        section("Run", _command(run), machine_table(run), details("All options", table(options))),
+        section("Model card", card(run, citation)) if run.options else Html(""),
+    ]
+
+
+def write_report(folder: Path, of_method: Sequence[Panel] = (), citation: str = "") -> Path:
+    """Write ``report.html`` into the folder of a run; -> its path. UserError if there is no run, or no room."""
+    run = read_run(folder)
+    head = [tag("h1", run.name), tag("p", f"{folder}", class_="dim"), key_figures(run)]
+    path = folder / FILE_NAME
+    try:
+        write_text(path, page(f"{run.name}: {folder.name}", *head, *run_sections(run, of_method, citation)))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({reason(error)})") from None
+    return path
