@@ -25,6 +25,13 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, math.floor(high / step) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten between two exponents; where there are few, those times 2 and 5 as well."""
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    nice = (1,) if high - low > 2.5 else (1, 2, 5)
+    return [10.0**k * each for k in decades for each in nice if low <= math.log10(10.0**k * each) <= high]
+
+
 def number(value: float) -> str:
     """As an axis has it: 0.05, 1,200."""
     if value and abs(value) < 1e-3:
@@ -68,9 +75,7 @@ def _axes(panel: Panel, place: Place, steps: Span, span: Span, log: bool) -> lis
     """Grid, numbers and names of both axes."""
     parts = []
     low, high = span
-    heights = [10.0**k for k in range(math.ceil(low), math.floor(high) + 1)] if log else ticks(low, high)
-    if log and len(heights) < 2:
-        heights = [10**low, 10**high]
+    heights = log_ticks(low, high) if log else ticks(low, high)
     for value in heights:
         _, y = place(steps[0], value)
         parts.append(Html(f'<path class="axis" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'))

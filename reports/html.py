@@ -144,7 +144,8 @@ def page(title: str, *body: Html) -> str:
     """A whole page."""
     light, dark = (" ".join(f"--c{i}: {c};" for i, c in enumerate(COLOURS[mode])) for mode in ("light", "dark"))
     curves = "\n".join(
-        f".c{i} {{ stroke: var(--c{i}); border-color: var(--c{i}) }}" for i in range(len(COLOURS["light"]))
+        f".c{i} {{ stroke: var(--c{i}) }} .legend i.c{i} {{ border-color: var(--c{i}) }}"
+        for i in range(len(COLOURS["light"]))
     )
     head = (
         '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -1,37 +1,52 @@
 #!/usr/bin/env bash
-# The whole way on an embedded sample: phantoms -> preprocessing -> 3D and 2D pre-training -> pictures.
+# The whole way on phantoms, in five minutes: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, one page.
+# bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
+epochs=${2:-40}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
-if [ -e "$out/.complete" ]; then rm -rf "$out/luna" "$out/chest" "$out/.complete"; fi
+if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
+xrays="--data $out/phantoms/Chest14 --n chest --size 64 --narrow 4"
+learn="--optimizer adamw --lr 1e-3 --workers 1 --resume auto"
 
-step "1/4 phantoms of thoraces: CT scans as LUNA16 has them, X-rays as ChestX-ray14 has them"
-python preprocess/phantoms.py --save "$out/phantoms" --scans 4 --patients 12 --xrays_per_patient 2
+step "1/7 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
+python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 45 --xrays_per_patient 3 --size 128
 
-step "2/4 pairs of overlapping crops from the CT scans"
-python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 4 \
+step "2/7 pairs of overlapping crops from the CT scans"
+python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
     --input_rows 32 --input_cols 32 --input_deps 16
 
-step "3/4 pre-training in 3D (a few minutes of what takes days: it shows the way, not the result)"
-python main.py --data "$out/pairs" --output "$out/luna" --n luna --d 3 --b 4 --epochs 4 --ratio 1.0 \
-    --lr 1e-2 --log_every 1 --workers 1 --resume auto
+step "3/7 pre-training in 2D, without labels"
+python main.py $xrays --preview 3 --output "$out/views"
+python main.py $xrays --b 16 --epochs "$epochs" --ratio 1.0 --moco_k 256 $learn --report --output "$out/chest"
+weights=$(ls "$out"/chest/pcrl_chest_pretask_*.pt)
 
-step "4/4 pre-training in 2D"
-python main.py --data "$out/phantoms/Chest14" --output "$out/chest" --n chest --d 2 --b 8 --epochs 4 --ratio 1.0 \
-    --lr 1e-2 --log_every 1 --workers 1 --resume auto
+step "4/7 what the features know of the labels: nearest neighbours, before and after pre-training"
+python main.py $xrays --phase knn --ratio 1.0 --weight none --output "$out/knn_before"
+python main.py $xrays --phase knn --ratio 1.0 --weight "$weights" --output "$out/knn_after"
+
+step "5/7 pre-training in 3D, a moment of it"
+python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 --moco_k 64 $learn \
+    --report --output "$out/luna"
+
+step "6/7 fine-tuning in 2D, from the pre-trained weights"
+python main.py $xrays --phase finetune --weight "$weights" --b 16 --epochs 6 --ratio 1.0 --val_every 2 $learn \
+    --output "$out/finetuned"
+
+if [ -e phases/predict.py ]; then
+    mkdir -p "$out/unseen"
+    for name in $(cut -d' ' -f1 "$out/phantoms/Chest14/chest_test.txt" | grep _000 | head -2); do
+        cp "$out/phantoms/Chest14/images/$name" "$out/unseen"
+    done
+    python main.py --phase predict --weight "$out/finetuned/best.pt" --data "$out/unseen" --output "$out/predicted"
+fi
+
+step "7/7 one page of all that"
+python scripts/report.py --demo "$out"
 
 touch "$out/.complete"
-printf '\nThe demo is done. In %s:\n' "$out"
-printf '  %-34s %s\n' \
-    "phantoms/" "the sample: scans, X-rays, labels" \
-    "pairs/" "what 3D training reads" \
-    "luna/, chest/" "a run each: checkpoint (.pt), run.json, metrics.jsonl, tensorboard/" \
-    "*/curves.png" "the loss terms of single steps, which jump; of the means of the epochs, printed above," \
-    "" "the reconstruction falls, and the contrast rises while its queue fills" \
-    "*/reconstructions/" "pictures of views, targets and reconstructions"
-find "$out/luna" "$out/chest" \( -name '*.pt' -o -name '*.png' \) | sort
-printf 'What each number should do, and by when: docs/LEARNING.md\n'
+printf '\nThe demo is done: open %s/report.html in a browser.\n' "$out"
 if [ "$VIRTUAL_ENV" = "$PWD/.venv" ]; then
     printf 'Commands of your own need the environment, in each new terminal: source .venv/bin/activate\n'
 fi

@@ -21,13 +21,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the page of each run that is named."""
     parser = Parser(usage="report.py RUN [RUN ...]", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="the --output of a run, of any version")
-    runs = parser.parse(argv).runs
-    if not runs:
+    parser.add_argument("--demo", metavar="FOLDER", type=Path, help="the folder of scripts/demo.sh")
+    flags = parser.parse(argv)
+    if not flags.runs and not flags.demo:
         raise UserError("name the folder of a run, its --output")
-    from reports.of_run import report_on  # late: it takes seconds to import
+    from reports.demo_page import write_demo  # late: they take seconds to import
+    from reports.of_run import report_on
 
-    for run in runs:
+    for run in flags.runs:
         say(f"written: {report_on(run)}")
+    if flags.demo:
+        say(f"written: {write_demo(flags.demo)}")
     return 0
 
 

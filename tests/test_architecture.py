@@ -34,7 +34,7 @@ ALLOWED = {
     "training": {"training", "methods", "models", "datasets", "options", "utils"},
     "tasks": {"tasks", "training", "methods", "models", "datasets", "options", "utils"},
     "exporting": {"exporting", "models", "datasets", "options", "utils"},
-    "reports": {"reports", "training", "methods", "models", "options", "utils"},
+    "reports": {"reports", "training", "methods", "models", "datasets", "options", "utils"},
     "phases": {"phases", "reports", "tasks", "training", "methods", "models", "datasets", "options", "utils"},
 }
 

@@ -247,6 +247,7 @@ def _reporter(
         options.image_every,
         checkpoint["report"] if checkpoint else None,
         state.position.epoch * steps + state.position.step,
+        options.report,
     )
     reporter.follow(tracker)
     reporter.options(telling(options.plain()))

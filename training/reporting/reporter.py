@@ -148,8 +148,9 @@ class Reporter:
         image_every: int = 0,
         state: Mapping[str, Any] | None = None,
         done: int = 0,
+        image_first: bool = False,
     ) -> None:
-        """``image_every``: steps between pictures, 0: none but :meth:`picture`'s.
+        """``image_every``: steps between pictures, 0: none but :meth:`picture`'s. ``image_first``: one of step 1, too.
 
         ``method``: says what its terms and pictures are called. ``state``, ``done``: of the checkpoint that a run goes
         on from; rows of later steps are cut.
@@ -157,7 +158,7 @@ class Reporter:
         self.output, self.epochs, self.steps_per_epoch = output, epochs, steps_per_epoch
         self.log_every, self.windows, self.device = log_every, windows, device
         self.headline, self.panels, self._drawn_images = method.headline, method.panels, method.drawn
-        self.image_every = image_every
+        self.image_every, self.image_first = image_every, image_first
         _cut_rows(output / METRICS, done)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._tensorboard = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
@@ -194,7 +195,7 @@ class Reporter:
             self._totals.statistics |= statistics
             self._write_row(report, statistics)
         self._show(report)
-        if self.image_every and done % self.image_every == 0:
+        if self.image_every and (done % self.image_every == 0 or (done == 1 and self.image_first)):
             self._picture(f"step_{done:08d}", f"after step {done}", done)
 
     def _done(self, report: StepReport) -> int:

@@ -1,0 +1,156 @@
+"""The page of ``scripts/demo.sh``: what it made and learnt, in the order in which it did."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from datasets.ct.itk import read_file
+from datasets.xray.lists import CHEST14_LABELS, read_list
+from reports.html import Html, joined, page, picture, section, table, tag, tiles
+from reports.of_run import panels_of
+from reports.run_page import FILE_NAME, Run, curve_figures, read_run, reconstruction_figures, short
+from training.reporting.reporter import MEANS
+from utils.errors import UserError, reason
+from utils.files import write_text
+from utils.image_grid import Picture, draw_sheet, middle_slices, upright
+
+PARTS = ("chest", "luna", "knn_before", "knn_after", "finetuned")
+XRAYS, SHEET, SLICES = 6, "phantoms.png", "slices.png"
+CURVES, LIKELIEST = 3, 3  # shown of a run, and of an image
+INTRODUCTION = (
+    "A few minutes on two CPU cores, of what takes hours on a GPU: enough to see that it works, not what it is worth. "
+    "docs/EVIDENCE.md has measurements."
+)
+PHANTOMS = (
+    "All images of this demo are computed: bodies, lungs, vessels, ribs and findings are drawn at random, and X-rayed "
+    "or scanned. Their labels are true, and no patient is in them."
+)
+VIEWS = "Crops of X-rays, the two views that are made of them, and the targets: views turned or flipped."
+LEARNS = (
+    "No label is used. The error of the reconstruction falls. The contrast first rises, while its queue fills with "
+    "real keys, and needs a longer run to fall."
+)
+BRIEF = "The same in 3D, for a moment: the curves begin, and the pictures show how much there is to learn."
+NEIGHBOURS = (
+    "Each X-ray of the test part gets the labels of its nearest training X-rays, by the encoder's features; AUROC, 0.5 "
+    "is chance. Nothing was trained on labels. With so few patients a figure moves by 0.1 by chance."
+)
+BYTE, HU = (0.0, 255.0), (-1000.0, 400.0)
+GO_ON = """python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run --report
+python preprocess/luna_pre.py --data my_scans --save my_pairs --preview 6
+python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --report"""
+
+
+def _findings(folder: Path) -> dict[str, str]:
+    """The findings of each X-ray of the lists, by its name."""
+    found = {}
+    for part in ("train", "valid", "test"):
+        listed = read_list(folder / f"chest_{part}.txt")
+        labels = listed.labels if listed.labels is not None else [()] * len(listed.names)
+        for name, given in zip(listed.names, labels, strict=True):
+            words = [word for word, label in zip(CHEST14_LABELS, given, strict=False) if label]
+            found[name] = ", ".join(words) or "no finding"
+    return found
+
+
+def draw_phantoms(folder: Path) -> None:
+    """Sheets of X-rays with their findings, and of slices of a scan, beside the phantoms."""
+    xrays, findings = folder / "phantoms" / "Chest14", _findings(folder / "phantoms" / "Chest14")
+    names = sorted(findings, key=lambda name: (name.rpartition("_")[2], name))[:XRAYS]  # each of another patient
+    row = []
+    for name in names:
+        with Image.open(xrays / "images" / name) as image:
+            row.append(Picture(np.asarray(image.convert("L")), title=findings[name].replace(", ", "\n")))
+    draw_sheet([row[: XRAYS // 2], row[XRAYS // 2 :]], BYTE, "", folder / SHEET)
+    scan = read_file(sorted((folder / "phantoms" / "LUNA16").glob("subset*/*.mhd"))[0])
+    voxels, spacing = sitk.GetArrayViewFromImage(scan).T.astype(np.float32), np.array(scan.GetSpacing())
+    volume, voxel_mm = upright(voxels, spacing, np.reshape(scan.GetDirection(), (3, 3)))
+    slices = [replace(each, title=name) for name, each in middle_slices(volume, voxel_mm).items()]
+    draw_sheet([slices], HU, "", folder / SLICES)
+
+
+def neighbours_table(before: Run, after: Run) -> Html:
+    """AUROC of each finding by nearest neighbours, of the untrained and of the trained encoder."""
+    former, now = (run.results.get("auroc", {}) for run in (before, after))
+    rows = [[name, short(former.get(name)), short(now[name])] for name in now]
+    mean = [before.results.get("mean_auroc"), after.results.get("mean_auroc")]
+    return table([*rows, ["mean", *map(short, mean)]], ["finding", "untrained encoder", "pre-trained encoder"])
+
+
+def predictions_table(path: Path, findings: Mapping[str, str]) -> Html:
+    """The likeliest findings of each image of ``predictions.csv``, and those that were put into the phantom."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *lines = csv.reader(file)
+    except (OSError, ValueError):
+        return Html("")
+    rows = []
+    for name, *values in lines:
+        known = zip(header[1:], values, strict=False)
+        scores = sorted(((float(value), key) for key, value in known if value), reverse=True)[:LIKELIEST]
+        told = ", ".join(f"{key} {score:.2f}" for score, key in scores)
+        rows.append([name, told, findings.get(Path(name).name, "")])
+    return table(rows, ["X-ray", "likeliest findings", "put into the phantom"])
+
+
+def _run_part(run: Run, words: str) -> Html:
+    """What a run of pre-training learnt."""
+    return joined([tag("p", words), curve_figures(run, panels_of(run), CURVES), reconstruction_figures(run)])
+
+
+def write_demo(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a demo; -> its path. UserError if a part of the demo is missing."""
+    chest, luna, before, after, tuned = (read_run(folder / name) for name in PARTS)
+    try:
+        draw_phantoms(folder)
+        findings = _findings(folder / "phantoms" / "Chest14")
+    except (OSError, IndexError) as error:
+        raise UserError(f"{folder}: its phantoms cannot be shown ({error}); run scripts/demo.sh again") from None
+    first, last = (short(value) for value in reconstruction_errors(chest))
+    figures = {
+        "X-rays, of phantoms": str(len(findings)),
+        "steps of pre-training in 2D": f"{max(row['step'] for row in chest.rows):,}",
+        "reconstruction error, first and last epoch": f"{first} to {last}",
+        "AUROC by neighbours, untrained and pre-trained": f"{short(before.results.get('mean_auroc'))} to "
+        f"{short(after.results.get('mean_auroc'))}",
+        "AUROC, fine-tuned": short(tuned.results.get("mean_auroc")),
+    }
+    body = [
+        tag("h1", "PCRL: a demo on phantoms"),
+        tag("p", INTRODUCTION),
+        tiles(figures),
+        section(
+            "Phantoms",
+            tag("p", PHANTOMS),
+            picture(folder / SHEET, "X-rays of six phantoms, and what was put into them."),
+            picture(folder / SLICES, "The middle slices of a CT scan of a phantom."),
+        ),
+        section("What the network sees", picture(folder / "views" / "views.png", VIEWS)),
+        section("Pre-training in 2D", _run_part(chest, LEARNS)),
+        section("What the features know", tag("p", NEIGHBOURS), neighbours_table(before, after)),
+        section("Pre-training in 3D", _run_part(luna, BRIEF)),
+        section(
+            "Fine-tuning",
+            tag("p", f"AUROC on the test part: {short(tuned.results.get('mean_auroc'))}."),
+            predictions_table(folder / "predicted" / "predictions.csv", findings),
+        ),
+        section("Go on with your own images", tag("pre", GO_ON)),
+    ]
+    try:
+        write_text(folder / FILE_NAME, page("PCRL: a demo on phantoms", *body))
+    except OSError as error:
+        raise UserError(f"{folder / FILE_NAME} cannot be written ({reason(error)})") from None
+    return folder / FILE_NAME
+
+
+def reconstruction_errors(run: Run) -> tuple[float | None, float | None]:
+    """Of the first and of the last epoch, their means."""
+    means = [row[MEANS]["reconstruction"] for row in run.rows if "reconstruction" in row.get(MEANS, {})]
+    return (means[0], means[-1]) if means else (None, None)
