@@ -46,6 +46,8 @@ class Command:
     @property
     def target(self) -> str:
         """The folder that it writes to."""
+        if self.kind == "scripts/report.py":
+            return self.words[-1]
         default = "pcrl_output" if self.kind.startswith("main.py") else ""
         return self.value("--save", self.value("--output", default))
 
@@ -132,6 +134,13 @@ def look_at_crops(command: Command, folder: Path) -> None:
     assert np.load(files[0]).shape == (32, 32, 16)
 
 
+def look_at_page(command: Command, folder: Path) -> None:
+    """A whole page, with curves."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.endswith("</html>\n")
+    assert "<svg" in page
+
+
 @dataclass(frozen=True)
 class Rule:
     """``small``: flags to append. ``look``: asserts on what the command left in its target."""
@@ -176,6 +185,7 @@ RULES = {
     "preprocess/nodule_crops.py": Rule(lambda command: "--workers 1 --max_negatives 2", look_at_crops),
     "main.py pretask": Rule(small_run, look_at_run),
     "main.py --preview": Rule(lambda command: "--preview 1", look_at_pictures),
+    "scripts/report.py": Rule(lambda command: "", look_at_page),
     "export.py": Rule(lambda command: "", look_at_weights),
     "preprocess/luna_pre.py": Rule(small_pairs, look_at_pairs),
     "preprocess/chest_store.py": Rule(lambda command: "--workers 1", look_at_store),

@@ -28,7 +28,9 @@ from tests.inprocess import run_script
 from tests.page_rules import RULES, Command
 from tests.preprocess.small_scans import chest, write
 
-PAGES = {path.name: path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]}
+PAGES = {"README.md": ROOT / "README.md", "CONTRIBUTING.md": ROOT / "CONTRIBUTING.md"}
+PAGES |= {path.name: path for path in sorted(ROOT.glob("docs/*.md")) if path.name != "README.md"}
+PAGES["docs/README.md"] = ROOT / "docs" / "README.md"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Where a page says that its Python snippets run, and what they need there beside what the page's commands write.
 SNIPPETS_IN = {"EXPORT.md": "weights"}
@@ -38,6 +40,8 @@ EXPORTS = (
 )
 
 NOT_RUN = {
+    "git clone": "loads the project from the internet",
+    "python3 -m venv": "makes an environment",
     "pip install": "changes the environment, and loads packages",
     "bash scripts/demo.sh": "installs, and takes minutes; it is a test of its own",
     "bash scripts/test.sh": "is what runs this test",

@@ -42,7 +42,7 @@ def flags(words: list[str]) -> dict[str, str]:
 
 def command_of_readme(script: str, n: str = "") -> dict[str, str]:
     """The first command of the README with this script, and this ``--n``."""
-    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         words = shlex.split(line) if line.startswith(f"python {script}") else []
         if words and (not n or flags(words).get("--n") == n):
             return flags(words)
