@@ -7,6 +7,7 @@ Without a folder it makes its own images, of the size and about the compression 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import sys
@@ -85,9 +86,12 @@ def _milliseconds(make: Callable[..., object], items: Sequence[object]) -> float
 
 
 def main() -> None:
-    folders = [Path(word) for word in sys.argv[1:] if word != "--quick"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="of X-rays")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
     print(HEADER)
-    show(rows("--quick" in sys.argv[1:], *folders[:1]))
+    show(rows(options.quick, *([options.folder] if options.folder else [])))
 
 
 if __name__ == "__main__":

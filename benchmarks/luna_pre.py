@@ -7,6 +7,7 @@ Without ``--scan`` a synthetic thorax of 512 x 512 x 133 voxels stands in for a 
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -103,10 +104,12 @@ def write_thorax(file: Path) -> Path:
 
 def main() -> None:
     """Print the table."""
-    arguments = sys.argv[1:]
-    scan = Path(arguments[arguments.index("--scan") + 1]) if "--scan" in arguments else None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--scan", type=Path, help="a scan, such as one of LUNA16's .mhd")
+    options = parser.parse_args()
     print(HEADER)
-    measured = rows("--quick" in arguments, scan)
+    measured = rows(options.quick, options.scan)
     show(measured)
     _, whole, reading = measured
     share = [ours / plain for ours, plain in zip(whole.ours_ms, reading.literal_ms, strict=True)]

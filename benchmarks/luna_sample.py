@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.requirements import say_missing_packages
+
+say_missing_packages()
 
 from benchmarks.literal import luna_sample as literal
 from benchmarks.table import HEADER, Row, show
@@ -54,8 +58,11 @@ def _milliseconds(make: Callable[[int], object], numbers: range) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
     print(HEADER)
-    show(rows(quick="--quick" in sys.argv[1:]))
+    show(rows(options.quick))
 
 
 if __name__ == "__main__":

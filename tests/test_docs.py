@@ -171,7 +171,7 @@ def make_room(target: Path, keep: bool) -> None:
 def run_page_command(command: Command, folder: Path) -> None:
     """Run a command in the folder and look at what it wrote."""
     target, log = folder / command.target, folder / "log.txt"
-    make_room(target, keep="--resume" in command.words)
+    make_room(target, keep="--resume" in command.words or command.kind == "scripts/report.py")
     words = [str(ROOT / word) if word.endswith(".py") else word for word in arguments(command)]
     if command.words[0] == "torchrun":
         words[words.index("--nproc_per_node") + 1] = "2"

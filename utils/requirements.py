@@ -16,20 +16,22 @@ PACKAGES = frozenset(  # of requirements.txt, by the names that they are importe
         *("pydicom", "torch", "torchvision", "tqdm", "yaml"),
     ]
 )
+FOR_DEVELOPMENT = frozenset({"torchio"})  # of requirements-dev.txt, which benchmarks need
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """In place of a traceback where one of PACKAGES is not installed."""
-    if not isinstance(error, ModuleNotFoundError) or error.name not in PACKAGES:
+    """In place of a traceback where one of these packages is not installed."""
+    if not isinstance(error, ModuleNotFoundError) or error.name not in PACKAGES | FOR_DEVELOPMENT:
         sys.__excepthook__(kind, error, trace)
         return
+    listed = "requirements-dev.txt" if error.name in FOR_DEVELOPMENT else "requirements.txt"
     complain(
         f"the package {error.name} is not installed here; activate the environment (source .venv/bin/activate) or "
-        f"pip install -r requirements.txt"
+        f"pip install -r {listed}"
     )
     sys.exit(2)
 
 
 def say_missing_packages() -> None:
-    """From now on a package of PACKAGES that is not installed ends the program with one line."""
+    """From now on a package of these that is not installed ends the program with one line."""
     sys.excepthook = _tell
