@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.requirements import say_missing_packages
+if __name__ == "__main__":  # before anything is imported that may be missing
+    from utils.requirements import say_missing_packages
 
-say_missing_packages()
+    say_missing_packages()
 
 from benchmarks.literal import luna_sample as literal
 from benchmarks.table import HEADER, Row, show

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--quick] [--scan FILE] [--xrays FOLDER] [--clock cpu] [--only WORD]
 
-Needs requirements-dev.txt, and no data: a synthetic scan and synthetic X-rays stand in for real ones. ``--quick`` takes about 3 minutes on two
-idle cores, all of it about half an hour.
+Needs requirements-dev.txt, and no data: a synthetic scan and synthetic X-rays stand in for real ones. ``--quick`` takes
+about 3 minutes on two idle cores, all of it about half an hour.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.requirements import say_missing_packages
+if __name__ == "__main__":  # before anything is imported that may be missing
+    from utils.requirements import say_missing_packages
 
-say_missing_packages()
+    say_missing_packages()
 
 from benchmarks import chest_sample, luna_pre, luna_sample, step
 from benchmarks.roofline import measure_peak, show_roofline
