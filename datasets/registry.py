@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.ct import luna
+from datasets.ct import luna, luna_v2
 from datasets.ct.crop_records import recipes_of
 from datasets.ct.luna import LunaPairs, count_luna, find_luna
 from datasets.ct.luna_v2 import LunaViews
 from datasets.layout import GLOBAL, HELD_OUT_SUBSETS, PAIR
 from datasets.loader import Batch, PairDataset
-from datasets.xray import chest
+from datasets.xray import chest, chest_v2
 from datasets.xray.chest import ChestPairs, find_chest
 from datasets.xray.chest_v2 import ChestViews
 from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, listed, training_list
@@ -37,7 +37,7 @@ class Views:
     ``find``: (folder, training list, ratio) -> paths. ``listed``: (folder, training list) -> how many there would be
     without a ratio. ``find_held_out``: folder -> paths. ``samples``: (files, seed, channels, size of a view,
     augmented) -> samples by (epoch, index). ``augment``: makes samples of a batch that was fetched with
-    ``augmented=False``, on its device; None where workers make all. ``windows``: the values shown black and white.
+    ``augmented=False``, on its device. ``windows``: the values shown black and white.
     ``shown``: a sample -> its pictures by their headings, for ``--preview``.
     """
 
@@ -45,7 +45,7 @@ class Views:
     listed: Callable[[Path, str | None], int]
     find_held_out: Callable[[Path], Sequence[str]]
     samples: Callable[[Sequence[str], int, int, int, bool], PairDataset]
-    augment: Callable[[Batch], Batch] | None
+    augment: Callable[[Batch], Batch]
     windows: Windows
     shown: Callable[[Batch], Batch]
 
@@ -99,7 +99,7 @@ def _chest(files: Sequence[str], seed: int, channels: int, size: int, augmented:
 
 
 def _chest_v2(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
-    return ChestViews(files, seed, channels, size)
+    return ChestViews(files, seed, channels, size, augmented)
 
 
 def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
@@ -107,7 +107,7 @@ def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: 
 
 
 def _luna_v2(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
-    return LunaViews(files, seed)
+    return LunaViews(files, seed, augmented)
 
 
 def _find_luna(data: Path, train_list: str | None, ratio: float, pattern: re.Pattern[str]) -> list[str]:
@@ -120,7 +120,7 @@ def _held_out_luna(data: Path, pattern: re.Pattern[str]) -> list[str]:
 
 def _chest_views(
     samples: Callable[[Sequence[str], int, int, int, bool], PairDataset],
-    augment: Callable[[Batch], Batch] | None,
+    augment: Callable[[Batch], Batch],
     shown: Callable[[Batch], Batch],
 ) -> Views:
     return Views(find_chest, listed, _held_out_chest, samples, augment, NORMALISED, shown)
@@ -129,7 +129,7 @@ def _chest_views(
 def _luna_views(
     pattern: re.Pattern[str],
     samples: Callable[[Sequence[str], int, int, int, bool], PairDataset],
-    augment: Callable[[Batch], Batch] | None,
+    augment: Callable[[Batch], Batch],
     windows: Windows,
     shown: Callable[[Batch], Batch],
 ) -> Views:
@@ -164,14 +164,14 @@ DATASETS = {
         _chest_list,
         {
             "pcrl": _chest_views(_chest, chest.augment_batch, _pairs_shown),
-            "pcrlv2": _chest_views(_chest_v2, None, _views_shown),
+            "pcrlv2": _chest_views(_chest_v2, chest_v2.augment_batch, _views_shown),
         },
     ),
     "luna": Source(
         luna.training_list,
         {
             "pcrl": _luna_views(PAIR, _luna, luna.augment_batch, Windows(UNIT), _pairs_shown),
-            "pcrlv2": _luna_views(GLOBAL, _luna_v2, None, Z_WINDOWS, _views_shown),
+            "pcrlv2": _luna_views(GLOBAL, _luna_v2, luna_v2.augment_batch, Z_WINDOWS, _views_shown),
         },
         recipes=recipes_of,
     ),

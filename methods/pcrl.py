@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import Batch, Method, StepOutput
+from methods.buffers import gather_buffers, restore_buffers
 from methods.nce import contrast
 from methods.pcrl_report import Targets, curve_panels, feature_statistics, filled, gate_statistics, pictures, upright
 from methods.spec import MethodSpec, Settings, Wrap
@@ -272,23 +273,14 @@ class PCRL(Method):
             **checkpoint_weights(self.student),
             "model_ema": published_state(self.teacher),
             "contrast": self.queue.state_dict(),
-            **self._rank_buffers(),
+            **gather_buffers(self._statistics(), self.ranks),
         }
-
-    def _rank_buffers(self) -> dict[str, Any]:
-        if self.ranks.size == 1:
-            return {}
-        own = {name: buffer.cpu() for name, buffer in self._statistics().items()}
-        return {"rank_buffers": self.ranks.gather_objects(own)}
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.student, checkpoint["model"])
         load_published_state(self.teacher, checkpoint["model_ema"])
         self.queue.load_state_dict(checkpoint["contrast"])
-        if self.ranks.size > 1:
-            own = checkpoint["rank_buffers"][self.ranks.rank]
-            for name, buffer in self._statistics().items():
-                buffer.copy_(own[name])
+        restore_buffers(self._statistics(), self.ranks, checkpoint)
 
 
 def _network(settings: Settings) -> PCRLNetwork:

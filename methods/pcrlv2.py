@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import PICTURED, Batch, Method, Panel, StepOutput
+from methods.buffers import gather_buffers, restore_buffers
 from methods.spec import MethodSpec, Settings, Wrap
 from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, build_network, enlarge
 from models.unet import Z_NORMAL, UNetNetwork, checkpoint_weights, load_published_state
@@ -146,17 +147,11 @@ class PCRLv2(Method):
         weights: dict[str, Any] = {**checkpoint_weights(self.network)}
         if self.network.dims in Z_NORMALISED:
             weights["inputs"] = Z_NORMAL
-        if self.ranks.size > 1:
-            own = {name: buffer.cpu() for name, buffer in self.named_buffers()}
-            weights["rank_buffers"] = self.ranks.gather_objects(own)
-        return weights
+        return weights | gather_buffers(dict(self.named_buffers()), self.ranks)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.network, checkpoint["model"])
-        if self.ranks.size > 1:
-            own = checkpoint["rank_buffers"][self.ranks.rank]
-            for name, buffer in self.named_buffers():
-                buffer.copy_(own[name])
+        restore_buffers(dict(self.named_buffers()), self.ranks, checkpoint)
 
 
 def _check_sizes(samples: int, locals_: int) -> None:

@@ -89,8 +89,6 @@ def check_flags(options: Options) -> None:
         value = values[options.dims]
         if getattr(options, name) != value:
             raise UserError(f"--{name} {getattr(options, name)}: --model {options.method_name} knows only {value} here")
-    if options.augment == "device" and views_of(options).augment is None:
-        raise UserError(f"--augment device: workers make the views of --model {options.method_name}; leave it out")
     others = frozenset().union(*(other.flags for other in METHODS.values())) - spec.flags - spec.fixed.keys()
     for name in sorted(others):
         if getattr(options, name) != defaults[name]:

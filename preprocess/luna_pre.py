@@ -27,7 +27,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
     say_missing_packages()
 
 from datasets.layout import TRAINING_LIST
-from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
+from preprocess.jobs.flags import at_least, folders, hu_window, writable
 from preprocess.jobs.pairs import (
     FLAT,
     OPTION_WORDS,
@@ -41,10 +41,10 @@ from preprocess.jobs.pairs import (
     refuse_other_recipe,
     write_training_list,
 )
-from preprocess.jobs.parallel import run_parallel
 from preprocess.jobs.preview import FILE_NAME, draw_preview
-from preprocess.jobs.progress import progress, waiting
+from preprocess.jobs.progress import waiting
 from preprocess.jobs.records import cannot_write, refuse_others
+from preprocess.jobs.run import run_jobs, tell
 from preprocess.jobs.settle import Sources, settle, warn_of_doubles
 from preprocess.volumes.files import find_scans
 from utils.cli import Parser
@@ -276,14 +276,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         jobs = [replace(job, anew=job.anew or kept_flat(job)) for job in jobs]
     else:
         refuse_others(flags.save, "pair", jobs, OPTION_WORDS)
-    outcomes = make(jobs, flags.workers, sources)
+    outcomes = run_jobs(
+        make_pairs, lambda name, problem: PairOutcome(name, problem=problem), jobs, flags.workers, sources
+    )
     listed = write_training_list(flags.save)
-    broken = [outcome for outcome in outcomes if outcome.problem]
-    if len(broken) == len(outcomes) == 1:
-        raise UserError(f"{broken[0].name}: {broken[0].problem}")
-    say(summary(outcomes, options, flags.save, time.monotonic() - started, bool(flags.preview)))
-    if len(broken) == len(outcomes):
-        raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
+    report = summary(outcomes, options, flags.save, time.monotonic() - started, bool(flags.preview))
+    broken = tell(outcomes, report, flags.data)
     made = any(outcome.pairs for outcome in outcomes)
     if not made:
         complain(f"--data {flags.data} gives no pair: {way_out(options, outcomes)}")
@@ -293,18 +291,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{flags.save / TRAINING_LIST} names {counted(listed, 'scan')}")
     warn_of_doubles(flags.save, "pair")
     return 1 if broken or not made else 0
-
-
-def make(jobs: Sequence[PairJob], workers: int, sources: Sources) -> list[PairOutcome]:
-    """Make the pairs; what became of the scans, by name."""
-    outcomes = []
-    with progress(len(jobs), "scan") as bar:
-        for job, outcome in run_parallel(make_pairs, jobs, min(workers, len(jobs))):
-            outcomes.append(outcome or PairOutcome(job.scan.name, problem=KILLED))
-            sources.note(job)
-            bar.update()
-    sources.save()
-    return sorted(outcomes, key=lambda outcome: outcome.name)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
     say_missing_packages()
 
 from datasets.layout import LABELS
-from preprocess.jobs.flags import KILLED, at_least, folders, hu_window, writable
+from preprocess.jobs.flags import at_least, folders, hu_window, writable
 from preprocess.jobs.nodule_table import Table, find_table
 from preprocess.jobs.nodules import (
     OPTION_WORDS,
@@ -36,9 +36,9 @@ from preprocess.jobs.nodules import (
     make_crops,
     write_labels,
 )
-from preprocess.jobs.parallel import run_parallel
-from preprocess.jobs.progress import progress, waiting
+from preprocess.jobs.progress import waiting
 from preprocess.jobs.records import refuse_others
+from preprocess.jobs.run import run_jobs, tell
 from preprocess.jobs.settle import Sources, settle, warn_of_doubles
 from preprocess.volumes.files import Scan, find_scans
 from utils.cli import Parser
@@ -150,13 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = settle(jobs, "crop", sources, flags.replace)
     if not flags.replace:
         refuse_others(flags.save, "crop", jobs, OPTION_WORDS)
-    outcomes = make(jobs, flags.workers, sources)
-    broken = [outcome for outcome in outcomes if outcome.problem]
-    if len(broken) == len(outcomes) == 1:
-        raise UserError(f"{broken[0].name}: {broken[0].problem}")
-    say(summary(outcomes, jobs[0].options.shape, flags.save, time.monotonic() - started))
-    if len(broken) == len(outcomes):
-        raise UserError(f"--data {flags.data}: none of its {len(broken)} scans can be read")
+    outcomes = run_jobs(
+        make_crops, lambda name, problem: NoduleOutcome(name, problem=problem), jobs, flags.workers, sources
+    )
+    report = summary(outcomes, jobs[0].options.shape, flags.save, time.monotonic() - started)
+    broken = tell(outcomes, report, flags.data)
     if listed := write_labels(flags.save):
         say(
             f"{flags.save / LABELS} lists {counted(listed, 'crop')}; to learn from them: python main.py --data "
@@ -170,18 +168,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     warn_of_doubles(flags.save, "crop")
     return 1 if broken or not made else 0
-
-
-def make(jobs: Sequence[NoduleJob], workers: int, sources: Sources) -> list[NoduleOutcome]:
-    """Cut the crops; what became of the scans, by name."""
-    outcomes = []
-    with progress(len(jobs), "scan") as bar:
-        for job, outcome in run_parallel(make_crops, jobs, min(workers, len(jobs))):
-            outcomes.append(outcome or NoduleOutcome(job.scan.name, problem=KILLED))
-            sources.note(job)
-            bar.update()
-    sources.save()
-    return sorted(outcomes, key=lambda outcome: outcome.name)
 
 
 if __name__ == "__main__":

@@ -53,18 +53,23 @@ def encode_2d(state: State, image: Tensor) -> list[Tensor]:
     return features
 
 
+def decoder_block(state: State, name: str, x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """Nearest upsampling, joined with the skip, then twice conv3x3 + BN + ReLU."""
+    x = F.interpolate(x, scale_factor=2, mode="nearest")
+    if skip is not None:
+        x = torch.cat([x, skip], dim=1)
+    for conv in (f"{name}.conv1", f"{name}.conv2"):
+        x = F.conv2d(x, state[f"{conv}.0.weight"], padding=1)
+        x = F.relu(batch_norm(state, f"{conv}.1", x), inplace=True)
+    return x
+
+
 def decode_2d(state: State, features: list[Tensor]) -> Tensor:
     """Features shallow to deep -> (B, outchannel, H, W)."""
     x = features[-1]
     skips = [features[3], features[2], features[1], features[0], None]
     for block, skip in enumerate(skips):
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        if skip is not None:
-            x = torch.cat([x, skip], dim=1)
-        for conv in ("conv1", "conv2"):
-            name = f"model.decoder.blocks.{block}.{conv}"
-            x = F.conv2d(x, state[f"{name}.0.weight"], padding=1)
-            x = F.relu(batch_norm(state, f"{name}.1", x), inplace=True)
+        x = decoder_block(state, f"model.decoder.blocks.{block}", x, skip)
     return F.conv2d(x, state["model.segmentation_head.0.weight"], state["model.segmentation_head.0.bias"], padding=1)
 
 
@@ -117,16 +122,19 @@ def gate(state: State, deepest: Tensor, code: Tensor) -> Tensor:
     return deepest * weights
 
 
+def leaves(state: State) -> State:
+    """Copies of the tensors, with a gradient where they are parameters."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: tensor.clone().requires_grad_(not name.endswith(statistics)) for name, tensor in state.items()}
+
+
 class LiteralStep:
     """``student``: leaves with gradient; ``teacher``: its moving average; ``memory``: the queue (K, 128)."""
 
     def __init__(self, dims: int, state: State, memory: Tensor, n_data: int, temperature: float = 0.2) -> None:
-        def trained(name: str) -> bool:
-            return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
-
-        self.student = {name: tensor.clone().requires_grad_(trained(name)) for name, tensor in state.items()}
+        self.student = leaves(state)
         self.teacher = {name: tensor.clone() for name, tensor in state.items()}
-        self.parameters = [name for name in state if trained(name)]
+        self.parameters = [name for name, tensor in self.student.items() if tensor.requires_grad]
         self.encode = encode_2d if dims == 2 else encode_3d
         self.decode = decode_2d if dims == 2 else decode_3d
         self.memory, self.pointer = memory.clone(), 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.literal.step import State, batch_norm, encode_2d, encode_3d, linear, two_convs
+from benchmarks.literal.step import State, batch_norm, decoder_block, encode_2d, encode_3d, leaves, linear, two_convs
 
 BLOCKS_3D = ("up_tr256", "up_tr128", "up_tr64")
 
@@ -41,10 +41,7 @@ def pass_2d(state: State, image: Tensor) -> Pass:
     vectors, restorations = [], []
     for block in range(5):
         name = f"model.decoder.blocks.{block}"
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        for conv in (f"{name}.conv1", f"{name}.conv2"):
-            x = F.conv2d(x, state[f"{conv}.0.weight"], padding=1)
-            x = F.relu(batch_norm(state, f"{conv}.1", x), inplace=True)
+        x = decoder_block(state, name, x)
         vectors.append(project(state, name, x))
         head = f"{name}.deep_supervision_head"
         r = F.conv2d(x, state[f"{head}.0.weight"], state[f"{head}.0.bias"], padding=1)
@@ -81,11 +78,8 @@ class LiteralStepV2:
     """``student``: the network's tensors, leaves with gradient."""
 
     def __init__(self, dims: int, state: State) -> None:
-        def trained(name: str) -> bool:
-            return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
-
-        self.student = {name: tensor.clone().requires_grad_(trained(name)) for name, tensor in state.items()}
-        self.parameters = [name for name in state if trained(name)]
+        self.student = leaves(state)
+        self.parameters = [name for name, tensor in self.student.items() if tensor.requires_grad]
         self.run = pass_2d if dims == 2 else pass_3d
 
     def losses(self, batch: dict[str, Tensor], draws: Any) -> list[Tensor]:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.transforms.blur import blur
+from datasets.transforms.affine import Affine
+from datasets.transforms.blur import GaussianBlur, blur
 from datasets.transforms.corruption import BLOCKS, GAMMA, MAX_BOXES, MIX_1, MIX_2
 from datasets.transforms.crops import CropAugmentation
 from datasets.transforms.spatial import SpatialTransform
@@ -31,18 +32,25 @@ def parameters(augmentation: CropAugmentation, shape: tuple[int, ...]) -> dict[s
     if painting is not None:
         count = painting.sides.shape[1]
         boxes[:, :, :count] = painting.starts, painting.starts + painting.sides
-    blur_x, blur_y, blur_z = augmentation.blur.matrices(shape)
     return {
-        "places": augmentation.affine.places(shape),
-        "blur_x": blur_x,
-        "blur_y": blur_y,
-        "blur_z": blur_z,
+        **spatial_parameters(augmentation.affine, augmentation.blur, shape),
         "shuffling": np.array(NO_SEED if shuffling is None else shuffling.seed),
         "painting": np.array(NO_SEED if painting is None else painting.seed),
         "inside": np.array(painting is not None and painting.inside),
         "boxes": boxes,
         "aug": augmentation.spatial.code,
     }
+
+
+def spatial_parameters(affine: Affine, blur: GaussianBlur, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Those of the first two steps, of :func:`resample` and :func:`blurred`."""
+    along_x, along_y, along_z = blur.matrices(shape)
+    return {"places": affine.places(shape), "blur_x": along_x, "blur_y": along_y, "blur_z": along_z}
+
+
+def blurred(crops: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Blur (N, X, Y, Z) by the matrices of :func:`spatial_parameters`."""
+    return blur(crops, [parameters[f"blur_{axis}"] for axis in "xyz"])
 
 
 @torch.no_grad()
@@ -56,8 +64,8 @@ def augment(crops: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Te
     for start in range(0, len(crops), at_once):
         part = slice(start, start + at_once)
         own = {name: values[part] for name, values in parameters.items()}
-        image = _resample(crops[part], own["places"])
-        image = blur(image, (own["blur_x"], own["blur_y"], own["blur_z"]))
+        image = resample(crops[part], own["places"])
+        image = blurred(image, own)
         image = _shuffle_some(image, own["shuffling"])
         image = _paint(image, own["painting"], own["inside"], own["boxes"])
         images.append(image)
@@ -65,7 +73,7 @@ def augment(crops: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Te
     return torch.cat(images), torch.cat(targets)
 
 
-def _resample(crops: Tensor, places: Tensor) -> Tensor:
+def resample(crops: Tensor, places: Tensor) -> Tensor:
     """Read each crop at its own ``places`` (N, 3, 4) of the output's voxels; outside lies its minimum."""
     voxels = crops.flatten(1)
     axes = [torch.arange(size, dtype=torch.float64, device=crops.device) for size in crops.shape[1:]]
@@ -109,9 +117,9 @@ def _shuffle(images: Tensor, seeds: Tensor) -> Tensor:
     """
     shape = images.shape[1:]
     sizes = torch.tensor(shape, device=images.device)[:, None]
-    words = _words(seeds[:, None], torch.arange(6 * BLOCKS, device=images.device)).view(-1, 6, BLOCKS)
-    sides = 1 + _below(words[:, :3], sizes // 10)
-    starts = _below(words[:, 3:], sizes - sides + 1)
+    drawn = words(seeds[:, None], torch.arange(6 * BLOCKS, device=images.device)).view(-1, 6, BLOCKS)
+    sides = 1 + _below(drawn[:, :3], sizes // 10)
+    starts = _below(drawn[:, 3:], sizes - sides + 1)
     volumes = sides.prod(1)
     first = 6 * BLOCKS + volumes.cumsum(1) - volumes
 
@@ -122,7 +130,7 @@ def _shuffle(images: Tensor, seeds: Tensor) -> Tensor:
     side_x_y_z, volumes, first = sides.transpose(0, 1).flatten(1), volumes.flatten(), first.flatten()
     origins = torch.arange(len(images), device=images.device)[:, None] * shape.numel()
     corners = (origins + (starts[:, 0] * shape[1] + starts[:, 1]) * shape[2] + starts[:, 2]).flatten()
-    chosen = t + _below(_words(block_seeds, first + t), (volumes - t).clamp(min=1))
+    chosen = t + _below(words(block_seeds, first + t), (volumes - t).clamp(min=1))
     taken = _fisher_yates(chosen)
     blocks = torch.arange(len(volumes), device=images.device)
     offers = torch.where(t < volumes, blocks * most + taken, -1)
@@ -169,7 +177,7 @@ def _paint(images: Tensor, seeds: Tensor, inside: Tensor, boxes: Tensor) -> Tens
             in_this &= along.view(-1, *(size if other == axis else 1 for other in range(3)))
         in_a_box |= in_this
     place = torch.arange(images[0].numel(), device=images.device)
-    noise = _shift(_words(seeds[:, None], place), 40).to(images.dtype) * 2.0**-24
+    noise = uniform(seeds[:, None], place)
     noisy = (in_a_box == inside[:, None, None, None]) & (seeds != NO_SEED)[:, None, None, None]
     return torch.where(noisy, noise.view(images.shape), images)
 
@@ -184,22 +192,27 @@ def _transform_spatially(images: Tensor, codes: Tensor) -> Tensor:
     return torch.stack(targets)
 
 
-def _words(seeds: Tensor, index: Tensor) -> Tensor:
+def words(seeds: Tensor, index: Tensor) -> Tensor:
     """SplitMix64's words, as int64 with the same bits: torch has no arithmetic on uint64, and int64 wraps."""
-    words = seeds + _signed(GAMMA) * (index + 1)
-    words = (words ^ _shift(words, 30)) * _signed(MIX_1)
-    words = (words ^ _shift(words, 27)) * _signed(MIX_2)
-    return words ^ _shift(words, 31)
+    word = seeds + _signed(GAMMA) * (index + 1)
+    word = (word ^ shift(word, 30)) * _signed(MIX_1)
+    word = (word ^ shift(word, 27)) * _signed(MIX_2)
+    return word ^ shift(word, 31)
+
+
+def uniform(seeds: Tensor, index: Tensor) -> Tensor:
+    """The upper 24 bits of each word, as float32 in [0, 1)."""
+    return shift(words(seeds, index), 40).float() * 2.0**-24
 
 
 def _signed(word: int) -> int:
     return word - 2**64 if word >= 2**63 else word
 
 
-def _shift(words: Tensor, bits: int) -> Tensor:
+def shift(word: Tensor, bits: int) -> Tensor:
     """To the right, as if the words were unsigned: zeros come in from the left."""
-    return (words >> bits) & ((1 << (64 - bits)) - 1)
+    return (word >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _below(words: Tensor, counts: Tensor) -> Tensor:
-    return (_shift(words, 32) * counts) >> 32
+def _below(drawn: Tensor, counts: Tensor) -> Tensor:
+    return (shift(drawn, 32) * counts) >> 32

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.transforms.corruption import random_seed, uniform_words
+from utils.jit import compiled
 
 NOISE_STD = (0.0, 0.25)
 LOG_GAMMA = (-0.3, 0.3)
@@ -71,14 +72,30 @@ class Swaps:
             starts[same, 1] = rng.integers(0, room, (int(same.sum()), 3))
         return cls(SWAPPED_BOX, starts)
 
+    def places(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Where the boxes' voxels lie in an image of this shape in C order: int32 (pairs, 2, voxels of a box)."""
+        strides = np.array([shape[1] * shape[2], shape[2], 1])
+        within = np.indices(self.size).reshape(3, -1)
+        return ((self.starts @ strides)[..., None] + strides @ within).astype(np.int32)
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Of overlapping boxes: the first is written to the second's place, then what was there to the first's."""
-        swapped = image.copy()
-        for pair in self.starts:
-            first, second = (tuple(slice(s, s + n) for s, n in zip(start, self.size, strict=True)) for start in pair)
-            of_first, of_second = swapped[first].copy(), swapped[second].copy()
-            swapped[second], swapped[first] = of_first, of_second
-        return swapped
+        return _swap(image, self.starts, *self.size)
+
+
+@compiled
+def _swap(image: np.ndarray, starts: np.ndarray, side_x: int, side_y: int, side_z: int) -> np.ndarray:
+    swapped = image.copy()
+    of_first = np.empty((side_x, side_y, side_z), image.dtype)
+    of_second = np.empty_like(of_first)
+    for pair in range(len(starts)):
+        x, y, z = starts[pair, 0]
+        u, v, w = starts[pair, 1]
+        of_first[:] = swapped[x : x + side_x, y : y + side_y, z : z + side_z]
+        of_second[:] = swapped[u : u + side_x, v : v + side_y, w : w + side_z]
+        swapped[u : u + side_x, v : v + side_y, w : w + side_z] = of_first
+        swapped[x : x + side_x, y : y + side_y, z : z + side_z] = of_second
+    return swapped
 
 
 def z_normalise(image: np.ndarray) -> np.ndarray:

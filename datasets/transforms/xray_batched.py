@@ -23,23 +23,25 @@ def parameters(image: np.ndarray, params: XRayParams, channels: int, size: int) 
 
     ``image``: uint8, (height, width) if grey, (height, width, 3) if RGB.
     """
-    distorted, cropped = (
-        np.broadcast_to(plane if plane.ndim == 3 else plane[..., None], (size, size, channels)).transpose(2, 0, 1)
-        for plane in pixels(image, params, channels, size)
-    )
+    distorted, cropped = (planes(plane, channels) for plane in pixels(image, params, channels, size))
     return {
-        "input": np.array(distorted, order="C"),
-        "gt": np.array(cropped, order="C"),
+        "input": distorted,
+        "gt": cropped,
         "holes": np.array(params.holes, np.int64),
         "aug": params.spatial.code,
     }
 
 
+def planes(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 (channels, height, width), contiguous, of (height, width) or (height, width, channels)."""
+    of_all = pixels if pixels.ndim == 3 else pixels[..., None]
+    return np.array(np.broadcast_to(of_all, (*pixels.shape[:2], channels)).transpose(2, 0, 1), order="C")
+
+
 @torch.no_grad()
 def finish(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Stacked :func:`parameters` -> ``input``, ``mask``, ``gt``, float32 (N, channels, size, size), and ``aug``."""
-    distorted = normalise(views["input"])
-    distorted = distorted.masked_fill(_holes(views["holes"], distorted.shape[-1])[:, None], 0)
+    distorted = with_holes(normalise(views["input"]), views["holes"])
     mask = _transform(distorted, views["aug"])
     return {"input": distorted, "mask": mask, "gt": normalise(views["gt"]), "aug": views["aug"]}
 
@@ -49,6 +51,11 @@ def normalise(images: Tensor) -> Tensor:
     values = torch.from_numpy(normalised_values(images.shape[1])).to(images.device)
     planes = [of_channel[plane.int()] for of_channel, plane in zip(values, images.unbind(1), strict=True)]
     return torch.stack(planes, 1)
+
+
+def with_holes(images: Tensor, centres: Tensor) -> Tensor:
+    """``images`` (N, channels, size, size), 0 in the squares around ``centres`` (N, holes, 2)."""
+    return images.masked_fill(_holes(centres, images.shape[-1])[:, None], 0)
 
 
 def _holes(centres: Tensor, size: int) -> Tensor:

@@ -41,13 +41,17 @@ def view(image: np.ndarray, params: XRayParams, channels: int, size: int) -> tup
     ``image``: uint8, (height, width) if grey, (height, width, 3) if RGB. The target is the crop, turned and flipped;
     the input is the target in other colours, blurred and with holes.
     """
-    turned = turn(crop(image, params.box, size, channels), params)
-    distorted = normalise(np.asarray(recolour(turned, params)), channels)
+    distorted, target = (normalise(plane, channels) for plane in pixels(image, params, channels, size))
     cut_holes(distorted, params.holes)
-    return distorted, normalise(np.asarray(turned), channels)
+    return distorted, target
 
 
 def local_view(image: np.ndarray, params: XRayParams, channels: int, size: int) -> np.ndarray:
     """A local view of ``size`` x ``size`` pixels: float32 (channels, size, size). It has no holes and no target."""
-    cropped = crop(image, params.box, size, channels)
-    return normalise(np.asarray(recolour(turn(cropped, params), params)), channels)
+    return normalise(pixels(image, params, channels, size)[0], channels)
+
+
+def pixels(image: np.ndarray, params: XRayParams, channels: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A view as 8-bit pixels, distorted and as its target: uint8, (size, size) or (size, size, 3)."""
+    turned = turn(crop(image, params.box, size, channels), params)
+    return np.asarray(recolour(turned, params)), np.asarray(turned)

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from datasets.transforms import xray_batched
 from datasets.transforms.xray import XRayParams, view
+from datasets.xray.dataset import XRays
 from datasets.xray.files import find_chest
-from datasets.xray.images import read_image
-from datasets.xray.store import store_of
-from utils.errors import UserError
 from utils.seeding import generator
 
 __all__ = ["ChestPairs", "augment_batch", "find_chest"]
 
 
-class ChestPairs(Dataset[dict[str, torch.Tensor]]):
+class ChestPairs(XRays):
     """Pairs of views of X-rays, by (epoch, index of the image).
 
     A sample holds float32 tensors: ``input1 input2`` (the augmented views), ``mask1 mask2`` (their spatial
@@ -38,26 +35,16 @@ class ChestPairs(Dataset[dict[str, torch.Tensor]]):
         Compiles the augmentation, which takes seconds on the first run on a machine: worker processes that
         are forked later find it done.
         """
-        if channels not in (1, 3):
-            raise UserError(f"X-rays are read with 1 or 3 channels, not {channels}")
-        self.files = list(files)
-        self.store = store_of(self.files[0]) if self.files else None
-        self.seed = seed
-        self.channels = channels
-        self.size = size
-        self.augmented = augmented
+        super().__init__(files, channels)
+        self.seed, self.size, self.augmented = seed, size, augmented
         rng = np.random.default_rng(0)
         view(np.zeros((size, size), np.uint8), XRayParams.sample(size, size, size, rng), channels, size)
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         """The sample of this (epoch, index); UserError, naming the file, if it is no image."""
         epoch, index = key
         rng = generator(self.seed, "chest", epoch, index)
-        path = self.files[index]
-        image = self.store.read(path) if self.store else read_image(path)
+        image = self.pixels(index)
         height, width = image.shape[:2]
         sample: dict[str, np.ndarray] = {}
         for number in ("1", "2"):

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datasets.transforms.single import augmented_view, plain_view
-from datasets.xray.images import read_image
-from datasets.xray.store import store_of
+from datasets.xray.dataset import XRays
 from utils.seeding import generator
 
 
-class SingleXRays(Dataset[dict[str, Tensor]]):
+class SingleXRays(XRays):
     """X-rays by (epoch, index): ``image`` float32 (channels, size, size), normalised as for pre-training.
 
     With labels, ``label`` float32 (classes,) too. Augmented with a ``seed``: a sample then depends on it and on its
@@ -32,19 +30,14 @@ class SingleXRays(Dataset[dict[str, Tensor]]):
         size: int = 224,
     ) -> None:
         """``files``: of images, or all in one store. ``labels``: float32 (N, classes)."""
-        self.files, self.labels = [str(file) for file in files], labels
-        self.store = store_of(self.files[0]) if self.files else None
-        self.channels, self.seed, self.size = channels, seed, size
+        super().__init__(files, channels)
+        self.labels, self.seed, self.size = labels, seed, size
         plain_view(np.zeros((size, size), np.uint8), channels, size)  # compiled before workers are forked
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         """The sample of this (epoch, index); UserError, naming the file, if it is no image."""
         epoch, index = key
-        path = self.files[index]
-        pixels = self.store.read(path) if self.store else read_image(path)
+        pixels = self.pixels(index)
         if self.seed is None:
             image = plain_view(pixels, self.channels, self.size)
         else:

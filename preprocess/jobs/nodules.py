@@ -19,20 +19,30 @@ import SimpleITK as sitk
 from datasets.layout import CROP, LABEL_COLUMNS, LABELS, SUBSET, crop_name, record_name, subset_folder, uid_of_record
 from preprocess.jobs.nodule_table import Place
 from preprocess.jobs.records import (
+    BAD_SCAN,
     cannot_write,
     clear,
     identity,
+    in_a_line,
     is_array,
     matches,
+    not_written,
     read_record,
     recipe_of,
-    too_long,
     write_array,
     write_record,
 )
 from preprocess.volumes.crops import Window
 from preprocess.volumes.files import Scan
-from preprocess.volumes.volume import OUTSIDE_HU, ScanError, place_at_1mm, read_image, resample, shape_at_1mm
+from preprocess.volumes.volume import (
+    OUTSIDE_HU,
+    ScanError,
+    one_thread,
+    place_at_1mm,
+    read_image,
+    resample,
+    shape_at_1mm,
+)
 from utils.files import write_text
 from utils.seeding import generator
 
@@ -122,8 +132,7 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
     Raises:
         UserError: the crops cannot be written.
     """
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the scans run side by side
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    one_thread()
     try:
         recipe = job.recipe()
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
@@ -133,8 +142,8 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
         source = identity(job.scan)
         places = _choose(image, job)
         _check_inside(image, places)
-    except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
-        return NoduleOutcome(job.scan.name, problem=" ".join(str(error).split()) or type(error).__name__)
+    except BAD_SCAN as error:
+        return NoduleOutcome(job.scan.name, problem=in_a_line(error))
     negatives = sum(place.label == 0 for place in places)
     shortage = ""
     if job.draw_negatives and negatives < job.options.max_negatives:
@@ -147,9 +156,7 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
         crops = [(place.label, *place.world) for place in places]
         write_record(job.record, {"recipe": recipe, **source, "crops": crops, "shortage": shortage})
     except OSError as error:
-        if problem := too_long(error):
-            return NoduleOutcome(job.scan.name, problem=problem)
-        raise cannot_write(job.save, error) from None
+        return NoduleOutcome(job.scan.name, problem=not_written(job.save, error))
     return _outcome(job, [place.label for place in places], shortage)
 
 

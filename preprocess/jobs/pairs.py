@@ -31,21 +31,24 @@ from datasets.layout import (
     uid_of_record,
 )
 from preprocess.jobs.records import (
+    BAD_SCAN,
     cannot_write,
     clear,
     identity,
+    in_a_line,
     is_array,
     matches,
+    not_written,
     read_record,
     recipe_of,
-    too_long,
     write_array,
     write_record,
 )
-from preprocess.volumes.crops import Pair, Window, draw_pairs, feasible_boxes
-from preprocess.volumes.crops_v2 import LOCAL_CROP, LOCALS, CropsV2, draw_crops, feasible_boxes_v2, region
+from preprocess.volumes.crops import MIN_IOU, Pair, Window, draw_pairs, feasible_boxes
+from preprocess.volumes.crops_v2 import LOCAL_CROP, LOCALS, CropsV2, feasible_boxes_v2, region, with_locals
+from preprocess.volumes.crops_v2 import MIN_IOU as MIN_IOU_V2
 from preprocess.volumes.files import Scan
-from preprocess.volumes.volume import ScanError, read_image, resample, shape_at_1mm
+from preprocess.volumes.volume import ScanError, one_thread, read_image, resample, shape_at_1mm
 from utils.errors import UserError
 from utils.files import write_text
 from utils.seeding import generator
@@ -183,8 +186,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
     Raises:
         UserError: the pairs cannot be written.
     """
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the scans run side by side
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    one_thread()
     name = job.scan.name
     try:
         recipe = job.recipe()
@@ -196,8 +198,8 @@ def make_pairs(job: PairJob) -> PairOutcome:
         source = identity(job.scan)
         refused = FlatPairs(job.options.min_std)
         pairs, none_fits = _pairs(image, job, refused)
-    except (ScanError, OSError, RuntimeError, ValueError, MemoryError) as error:  # whatever a bad file does
-        return PairOutcome(name, problem=" ".join(str(error).split()) or type(error).__name__)
+    except BAD_SCAN as error:
+        return PairOutcome(name, problem=in_a_line(error))
     try:
         clear(job.record, *((GLOBAL, LOCAL) if job.options.has_locals else (PAIR,)))
         boxes, flat = _write(job, pairs)
@@ -207,9 +209,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
         record |= {"redrawn": refused.count, "direction": image.GetDirection(), "boxes": boxes}
         write_record(job.record, record)
     except OSError as error:
-        if problem := too_long(error):
-            return PairOutcome(name, problem=problem)
-        raise cannot_write(job.save, error) from None
+        return PairOutcome(name, problem=not_written(job.save, error))
     return PairOutcome(name, made, shortage=shortage, flat=flat, redrawn=refused.count)
 
 
@@ -224,9 +224,9 @@ def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterabl
     origin, end = region(boxes, shape) if options.has_locals else boxes.region()
     part = resample(image, origin, end)
     rng = generator(options.seed, "luna_pre", job.scan.uid)
-    if options.has_locals:
-        return draw_crops(part, origin, shape, boxes, options.shape, window, options.pairs, rng, refused), ""
-    return draw_pairs(part, origin, boxes, options.shape, window, options.pairs, rng, refused), ""
+    min_iou = MIN_IOU_V2 if options.has_locals else MIN_IOU
+    pairs = draw_pairs(part, origin, boxes, options.shape, window, options.pairs, rng, refused, min_iou)
+    return (with_locals(pairs, part, origin, shape, window, rng) if options.has_locals else pairs), ""
 
 
 def _shortage(options: PairOptions, redrawn: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from datasets.ct.errors import ScanError
 from datasets.layout import RECORD
 from preprocess.jobs.flags import would_be_lost
 from preprocess.volumes.content import content_of, files_of
@@ -25,6 +26,7 @@ from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
 from utils.npy import read_array
 from utils.text import counted
 
+BAD_SCAN = (ScanError, OSError, RuntimeError, ValueError, MemoryError)  # whatever reading a bad file raises
 TEMPORARY = re.compile(rf"\.(.*)\.\d+{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL)  # utils.files.atomic_path's
 
 
@@ -135,9 +137,16 @@ def is_array(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
     return array.shape == shape and array.dtype == dtype
 
 
-def too_long(error: OSError) -> str:
-    """What is wrong with a scan whose files' names the disk does not take; "" if it is something else."""
-    return "its name is too long for this disk: rename the scan" if error.errno == errno.ENAMETOOLONG else ""
+def in_a_line(error: Exception) -> str:
+    """What is wrong with a scan that raised one of BAD_SCAN."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def not_written(save: Path, error: OSError) -> str:
+    """What is wrong with a scan whose files' names the disk does not take; the UserError if it is something else."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "its name is too long for this disk: rename the scan"
+    raise cannot_write(save, error) from None
 
 
 def cannot_write(save: Path, error: OSError) -> UserError:

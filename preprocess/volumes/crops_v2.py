@@ -5,13 +5,13 @@ Arrays are (x, y, z) at 1 mm. A pair's union is the smallest box around its two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from skimage.transform import resize
 
-from preprocess.volumes.crops import PUBLISHED_CROP, Boxes, Pair, Window, draw_pairs, feasible_boxes
+from preprocess.volumes.crops import PUBLISHED_CROP, Boxes, Pair, Window, feasible_boxes
 
 BOXES = ((96, 96, 64), (96, 96, 96), (112, 112, 64), (64, 64, 32))
 MIN_IOU = 0.3
@@ -64,23 +64,19 @@ def cut_local(volume: np.ndarray, start: np.ndarray, size: np.ndarray, window: W
     return window.scale(resize(clipped, LOCAL_CROP, order=1, anti_aliasing=True, preserve_range=True))
 
 
-def draw_crops(
+def with_locals(
+    pairs: Iterable[Pair],
     volume: np.ndarray,
     origin: np.ndarray,
     scan_shape: tuple[int, ...],
-    boxes: Boxes,
-    shape: tuple[int, ...],
     window: Window,
-    wanted: int,
     rng: np.random.Generator,
-    refused: Callable[[np.ndarray], bool] = lambda crops: False,
 ) -> Iterator[CropsV2]:
-    """Yield up to ``wanted`` pairs of crops of this ``shape``, with local crops, of a scan of ``scan_shape``.
+    """Yield each pair of a scan of ``scan_shape`` with its local crops.
 
-    ``volume`` is the part of the scan from voxel ``origin`` on that :func:`region` says. Each crop of a pair has the
-    tissue limit of its own box, as in ``crops.py``; ``refused`` is as there.
+    ``volume`` is the part of the scan from voxel ``origin`` on that :func:`region` says.
     """
-    for pair in draw_pairs(volume, origin, boxes, shape, window, wanted, rng, refused, MIN_IOU):
+    for pair in pairs:
         starts, sizes = draw_locals(pair.starts, pair.sizes, scan_shape, rng)
         crops = [cut_local(volume, start - origin, size, window) for start, size in zip(starts, sizes, strict=True)]
         yield CropsV2(pair, np.stack(crops), starts, sizes)

@@ -19,6 +19,12 @@ OUTSIDE_HU = -1000  # the value beyond the scan's edge: air
 MAX_EXTENT_MM = 3000  # a scan of more than that has a wrong spacing
 
 
+def one_thread() -> None:
+    """For a process that works on scans beside others: SimpleITK has one thread, and prints no warnings."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
 def read_image(scan: Scan) -> sitk.Image:
     """Read a scan whole: a 3D image of one finite number a voxel.
 

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from preprocess.volumes.crops import Window, iou, overlapping_pairs
+from preprocess.volumes.crops import Window, draw_pairs, iou, overlapping_pairs
 from preprocess.volumes.crops_v2 import (
     BOXES,
     LOCAL_BOXES,
     LOCALS,
     MIN_IOU,
+    CropsV2,
     cut_local,
-    draw_crops,
     draw_locals,
     feasible_boxes_v2,
     region,
+    with_locals,
 )
 
 HU = Window(-1000, 1000, None)
@@ -71,8 +72,13 @@ def test_crops_of_a_part_are_those_of_the_whole_scan() -> None:
     assert (low >= 0).all()
     assert (high <= shape).all()
     part = scan[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    of_part = list(draw_crops(part, low, shape, boxes, (64, 64, 32), HU, 3, np.random.default_rng(0)))
-    of_scan = list(draw_crops(scan, low * 0, shape, boxes, (64, 64, 32), HU, 3, np.random.default_rng(0)))
+
+    def drawn(volume: np.ndarray, origin: np.ndarray) -> list[CropsV2]:
+        rng = np.random.default_rng(0)
+        pairs = draw_pairs(volume, origin, boxes, (64, 64, 32), HU, 3, rng, min_iou=MIN_IOU)
+        return list(with_locals(pairs, volume, origin, shape, HU, rng))
+
+    of_part, of_scan = drawn(part, low), drawn(scan, low * 0)
     assert len(of_part) == 3
     for ours, theirs in zip(of_part, of_scan, strict=True):
         assert ours.pair.crops.shape == (2, 64, 64, 32)
