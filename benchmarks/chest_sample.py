@@ -1,4 +1,4 @@
-"""How fast one core makes an X-ray sample: both views, all augmentations, reading included.
+"""How fast one core makes an X-ray sample: all views, all augmentations, reading included.
 
     python benchmarks/chest_sample.py [FOLDER OF IMAGES] [--quick]
 
@@ -23,8 +23,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal import chest_sample as literal
+from benchmarks.literal import chest_sample_v2 as literal_v2
 from benchmarks.table import HEADER, Row, show
+from datasets.loader import PairDataset
 from datasets.xray.chest import ChestPairs
+from datasets.xray.chest_v2 import ChestViews
 from datasets.xray.files import ALL_IMAGES, find_chest
 from preprocess import chest_store
 
@@ -40,17 +43,19 @@ def rows(quick: bool, folder: Path | None = None) -> list[Row]:
         (Path(temporary) / "list.txt").write_text("\n".join(Path(file).name for file in files))
         store = make_store(data, Path(temporary))
         stored = find_chest(store, ALL_IMAGES)
-        ways = {
-            "2D sample from PNG": ChestPairs(files, 0),
-            "2D sample from a store": ChestPairs(stored, 0),
+        ways: dict[str, tuple[Callable[[Path], object], PairDataset]] = {
+            "2D sample from PNG": (literal.sample, ChestPairs(files, 0)),
+            "2D sample from a store": (literal.sample, ChestPairs(stored, 0)),
             # The device's part does not count: this is what a core has left to do.
-            "... last steps on the device": ChestPairs(stored, 0, augmented=False),
+            "... last steps on the device": (literal.sample, ChestPairs(stored, 0, augmented=False)),
+            "2D sample of pcrlv2, from PNG": (literal_v2.sample, ChestViews(files, 0)),
+            "... from a store": (literal_v2.sample, ChestViews(stored, 0)),
         }
         result = [Row(what, [], []) for what in ways]
         for repeat in range(5 if quick else 20):
             keys = [(repeat, index) for index in range(len(files))]
-            for row, dataset in zip(result, ways.values(), strict=True):
-                row.literal_ms.append(_milliseconds(literal.sample, [Path(file) for file in files]))
+            for row, (literally, dataset) in zip(result, ways.values(), strict=True):
+                row.literal_ms.append(_milliseconds(literally, [Path(file) for file in files]))
                 row.ours_ms.append(_milliseconds(dataset.__getitem__, keys))
     return result
 

@@ -9,6 +9,7 @@ about 3 minutes on two idle cores, all of it about half an hour.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -74,9 +75,9 @@ def start_of_chest() -> None:
 def steps(quick: bool, clock: str) -> None:
     """Print speed, memory and roofline of the training step, and how well it agrees."""
     results = []
-    for dims in step.SIZES:
+    for model, dims in itertools.product(step.TERMS, step.SIZES):
         batch, repeats, size = step.effort(dims, quick)
-        found = step.measure(dims, batch, repeats, clock=clock, size=size)
+        found = step.measure(dims, batch, repeats, clock=clock, size=size, model=model)
         show([result.row for result in found])
         results += found
     step.show_memory(results)
@@ -94,8 +95,8 @@ def steps(quick: bool, clock: str) -> None:
         "\nrelative difference of each loss from the literal float32 step's, same seed: of the means (worst step)",
         flush=True,
     )
-    for dims in step.SIZES:
-        step.agreement(dims, 50)
+    for model, dims in itertools.product(step.TERMS, step.SIZES):
+        step.agreement(dims, 50, model=model)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """How fast the training step is, how much memory it takes, and whether it computes the same.
 
-    python benchmarks/step.py [--quick] [--dims 2|3] [--size 64x64x32] [--batch N] [--repeats N] [--device cuda]
-                              [--clock cpu]
-    python benchmarks/step.py --agreement 50 [--dims 2|3] [--size 32x32x16]
+    python benchmarks/step.py [--model pcrlv2] [--quick] [--dims 2|3] [--size 64x64x32] [--batch N] [--repeats N]
+                              [--device cuda] [--clock cpu]
+    python benchmarks/step.py --agreement 50 [--model pcrlv2] [--dims 2|3] [--size 32x32x16]
 
 A step is forward, backward, SGD, the teacher's update and the queue's. The baseline is the literal step in float32,
 in torch's own memory format; ours is in the format that main.py trains in.
@@ -29,12 +29,16 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal.step import LiteralStep, total
+from benchmarks.literal.step_v2 import LiteralStepV2, total_v2
 from benchmarks.roofline import Count, has_bf16
 from benchmarks.table import HEADER, Row, machine, show
+from methods.base import Method
 from methods.pcrl import PCRL, PCRLConfig
+from methods.pcrlv2 import PCRLv2
 from models.layers import OPERATORS
 from models.pcrl import build_network
-from models.unet import published_state
+from models.pcrlv2 import build_network as build_network_v2
+from models.unet import UNetNetwork, published_state
 
 CHANNELS = {2: 3, 3: 1}
 SIZES = {2: (224, 224), 3: (64, 64, 32)}
@@ -43,7 +47,11 @@ QUICK_BATCH = {2: 2, 3: 2}
 QUICK_SIZES = {2: (224, 224), 3: (32, 32, 16)}
 AGREEMENT_SIZES = {2: (64, 64), 3: (32, 32, 16)}
 AGREEMENT_BATCH = 4
-TERMS = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
+TERMS = {
+    "pcrl": ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed"),
+    "pcrlv2": ("restoration", "comparison", "local", "deep"),
+}
+LOCALS = {2: (6, 3, 96, 96), 3: (6, 1, 16, 16, 16)}
 TOLERANCE = 0.02  # of a loss term, the mean over the steps
 N_DATA = 100
 
@@ -61,10 +69,11 @@ class Case(NamedTuple):
     size: tuple[int, ...]
     device: str = "cpu"
     clock: str = "wall"
+    model: str = "pcrl"
 
 
 class Measured(NamedTuple):
-    """A step: its time, the peak of memory until its end, interpreter included, and its seven losses.
+    """A step: its time, the peak of memory until its end, interpreter included, and its losses.
 
     ``gflop``, ``gigabytes``: see benchmarks/roofline.py; counted in the first step, which warms up.
     """
@@ -81,11 +90,14 @@ class Measured(NamedTuple):
 
 def random_batch(case: Case, rng: np.random.Generator) -> dict[str, Tensor]:
     """Inputs of a step, uniform in [0, 1)."""
-    shape = (case.batch, CHANNELS[case.dims], *case.size)
-    batch = {
-        name: torch.from_numpy(rng.random(shape, dtype=np.float32)).to(case.device)
-        for name in ("input1", "input2", "mask1", "mask2", "gt1", "gt2")
-    }
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.random((case.batch, *shape), dtype=np.float32)).to(case.device)
+
+    view = (CHANNELS[case.dims], *case.size)
+    if case.model == "pcrlv2":
+        return {name: uniform(*view) for name in ("input1", "input2", "gt1")} | {"locals": uniform(*LOCALS[case.dims])}
+    batch = {name: uniform(*view) for name in ("input1", "input2", "mask1", "mask2", "gt1", "gt2")}
     for name in ("aug1", "aug2"):
         flips, turns = rng.integers(0, 2, (case.batch, case.dims)), rng.integers(0, 4, case.batch)
         code = np.concatenate([flips, np.eye(4)[turns]], axis=1).astype(np.float32)
@@ -93,17 +105,29 @@ def random_batch(case: Case, rng: np.random.Generator) -> dict[str, Tensor]:
     return batch
 
 
-def stepper(case: Case) -> Callable[[], list[float]]:
-    """A function that takes one training step and returns its seven losses."""
+def build(case: Case) -> tuple[Method, LiteralStep | LiteralStepV2]:
+    """The method, and the literal step that begins with the same values."""
     torch.manual_seed(0)
+    channels, final_act = CHANNELS[case.dims], "sigmoid" if case.dims == 3 else "none"
+    if case.model == "pcrlv2":
+        network = build_network_v2(case.dims, channels, channels, final_act)
+        return PCRLv2(network).train(), LiteralStepV2(case.dims, _on_device(network, case))
+    of_pcrl = build_network(case.dims, channels, channels, "bn", final_act)
+    method = PCRL(of_pcrl, PCRLConfig(n_data=N_DATA)).train()
+    memory = method.queue.memory.to(case.device)
+    return method, LiteralStep(case.dims, _on_device(of_pcrl, case), memory, N_DATA)
+
+
+def _on_device(network: UNetNetwork, case: Case) -> dict[str, Tensor]:
+    return {name: tensor.to(case.device) for name, tensor in published_state(network).items()}
+
+
+def stepper(case: Case) -> Callable[[], list[float]]:
+    """A function that takes one training step and returns its losses."""
     rng = np.random.default_rng(0)
-    channels = CHANNELS[case.dims]
-    network = build_network(case.dims, channels, channels, "bn", "sigmoid" if case.dims == 3 else "none")
-    method = PCRL(network, PCRLConfig(n_data=N_DATA)).train()
-    literal = None
-    if case.way == "literal":
-        state = {name: tensor.to(case.device) for name, tensor in published_state(network).items()}
-        literal = LiteralStep(case.dims, state, method.queue.memory.to(case.device), N_DATA)
+    method, literal = build(case)
+    is_literal = case.way == "literal"
+    if is_literal:
         parameters = [literal.student[name] for name in literal.parameters]
     else:
         method.to(case.device).to(memory_format=OPERATORS[case.dims].channels_last)
@@ -114,15 +138,15 @@ def stepper(case: Case) -> Callable[[], list[float]]:
         optimizer.zero_grad()
         batch, draws = random_batch(case, rng), method.draw(case.batch, rng)
         with torch.autocast(case.device, torch.bfloat16, enabled=case.precision == "bfloat16"):
-            if literal:
+            if is_literal:
                 losses = literal.losses(batch, draws)
-                loss = total(losses)
+                loss = total(losses) if case.model == "pcrl" else total_v2(losses, epoch=0, epochs=1)
             else:
                 output = method(batch, draws)
-                loss, losses = output.loss, [output.terms[name] for name in TERMS]
+                loss, losses = output.loss, [output.terms[name] for name in TERMS[case.model]]
         loss.backward()
         optimizer.step()
-        literal.update_teacher() if literal else method.commit(output)
+        literal.update_teacher() if is_literal else method.commit(output)
         return [value.item() for value in losses]
 
     return step
@@ -192,15 +216,23 @@ class StepResult(NamedTuple):
 
 
 def measure(
-    dims: int, batch: int, repeats: int, device: str = "cpu", clock: str = "wall", size: tuple[int, ...] = ()
+    dims: int,
+    batch: int,
+    repeats: int,
+    device: str = "cpu",
+    clock: str = "wall",
+    size: tuple[int, ...] = (),
+    model: str = "pcrl",
 ) -> list[StepResult]:
     """Our ``ways`` against the literal float32 step, after a step each to warm up."""
-    cases = [Case(way, precision, dims, batch, size or SIZES[dims], device, clock) for way, precision in ways(device)]
+    cases = [
+        Case(way, precision, dims, batch, size or SIZES[dims], device, clock, model) for way, precision in ways(device)
+    ]
     literal, *ours = list(zip(*take_turns(cases, repeats + 1), strict=True))
     return [
         StepResult(
             Row(
-                f"step {dims}D, {'x'.join(map(str, case.size))}, batch {batch}, {case.precision}",
+                f"step {model} {dims}D, {'x'.join(map(str, case.size))}, batch {batch}, {case.precision}",
                 [measured.milliseconds for measured in literal[1:]],
                 [measured.milliseconds for measured in way[1:]],
             ),
@@ -224,19 +256,20 @@ def show_memory(results: list[StepResult]) -> None:
         print(f"{result.row.what:46} {literal:11.0f} {ours:9.0f} {ours / literal:16.2f}")
 
 
-def agreement(dims: int, steps: int, size: tuple[int, ...] = ()) -> bool:
+def agreement(dims: int, steps: int, size: tuple[int, ...] = (), model: str = "pcrl") -> bool:
     """Print how far ours is from the literal float32 step, in each loss, over ``steps`` from one seed.
 
     Judged are the means over the steps. Single steps part from one another by rounding alone, whatever the precision:
     that float32 does so, too, is printed beside.
     """
-    cases = [Case(way, precision, dims, AGREEMENT_BATCH, size or AGREEMENT_SIZES[dims]) for way, precision in ways()]
+    size = size or AGREEMENT_SIZES[dims]
+    cases = [Case(way, precision, dims, AGREEMENT_BATCH, size, model=model) for way, precision in ways()]
     losses = np.array([[measured.losses for measured in turn] for turn in take_turns(cases, steps)])
     worst = np.abs(losses[:, 1:] / losses[:, :1] - 1).max(axis=0)
     means = np.abs(losses[:, 1:].mean(axis=0) / losses[:, :1].mean(axis=0) - 1)
     for case, of_means, of_steps in zip(cases[1:], means, worst, strict=True):
         figures = ", ".join(
-            f"{name} {mean:.2%} ({step:.1%})" for name, mean, step in zip(TERMS, of_means, of_steps, strict=True)
+            f"{name} {mean:.2%} ({step:.1%})" for name, mean, step in zip(TERMS[model], of_means, of_steps, strict=True)
         )
         print(f"{dims}D, {steps} steps, {case.precision}: {figures}", flush=True)
     return bool((means < TOLERANCE).all())
@@ -249,6 +282,7 @@ def size_of(text: str) -> tuple[int, ...]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(TERMS), default="pcrl")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--dims", type=int, choices=list(SIZES), help="only these")
     parser.add_argument("--size", type=size_of, default=(), help="of an image, such as 64x64x32; with --dims")
@@ -264,7 +298,7 @@ def main() -> int:
         return 0
     chosen = [options.dims] if options.dims else list(SIZES)
     if options.agreement:
-        agree = [agreement(dims, options.agreement, options.size) for dims in chosen]
+        agree = [agreement(dims, options.agreement, options.size, options.model) for dims in chosen]
         return 0 if all(agree) else 1
     print(machine())
     print(HEADER)
@@ -278,6 +312,7 @@ def main() -> int:
             options.device,
             options.clock,
             options.size or size,
+            options.model,
         )
         show([result.row for result in found])
         results += found

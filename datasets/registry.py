@@ -15,6 +15,7 @@ from datasets.ct.luna import LunaPairs, count_luna, find_luna
 from datasets.ct.luna_v2 import LunaViews
 from datasets.layout import GLOBAL, HELD_OUT_SUBSETS, PAIR
 from datasets.loader import Batch, PairDataset
+from datasets.third_target import ThirdTarget, with_third_target
 from datasets.xray import chest, chest_v2
 from datasets.xray.chest import ChestPairs, find_chest
 from datasets.xray.chest_v2 import ChestViews
@@ -102,6 +103,14 @@ def _chest_v2(files: Sequence[str], seed: int, channels: int, size: int, augment
     return ChestViews(files, seed, channels, size, augmented)
 
 
+def _chest_third(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
+    return ThirdTarget(_chest(files, seed, channels, size, augmented), seed, augmented)
+
+
+def _luna_third(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
+    return ThirdTarget(_luna(files, seed, channels, size, augmented), seed, augmented)
+
+
 def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
     return LunaPairs(files, seed, augmented)
 
@@ -151,6 +160,11 @@ def _pairs_shown(sample: Batch) -> Batch:
     return {name.format(view): sample[f"{key}{view}"] for view in (1, 2) for name, key in columns.items()}
 
 
+def _third_shown(sample: Batch) -> Batch:
+    """Those of a pair, and the third target."""
+    return _pairs_shown(sample) | {"target 3: view 1,\nturned or flipped": sample["mask3"]}
+
+
 def _views_shown(sample: Batch) -> Batch:
     """Both views, the target of the first, which is not corrupted, and some local views."""
     named = {"view 1": "input1", "target 1": "gt1", "view 2": "input2"}
@@ -164,6 +178,7 @@ DATASETS = {
         _chest_list,
         {
             "pcrl": _chest_views(_chest, chest.augment_batch, _pairs_shown),
+            "pcrl_paper": _chest_views(_chest_third, with_third_target(chest.augment_batch), _third_shown),
             "pcrlv2": _chest_views(_chest_v2, chest_v2.augment_batch, _views_shown),
         },
     ),
@@ -171,6 +186,9 @@ DATASETS = {
         luna.training_list,
         {
             "pcrl": _luna_views(PAIR, _luna, luna.augment_batch, Windows(UNIT), _pairs_shown),
+            "pcrl_paper": _luna_views(
+                PAIR, _luna_third, with_third_target(luna.augment_batch), Windows(UNIT), _third_shown
+            ),
             "pcrlv2": _luna_views(GLOBAL, _luna_v2, luna_v2.augment_batch, Z_WINDOWS, _views_shown),
         },
         recipes=recipes_of,

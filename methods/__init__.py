@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from methods import pcrl, pcrlv2
+from methods import pcrl, pcrl_paper, pcrlv2
 from methods.spec import MethodSpec, spec_in_file
 
 # Their names stand in options.MODELS, too, which is free of torch.
-METHODS = {spec.name: spec for spec in (pcrl.SPEC, pcrlv2.SPEC)}
+METHODS = {spec.name: spec for spec in (pcrl.SPEC, pcrl_paper.SPEC, pcrlv2.SPEC)}
 
 
 def method_spec(model: str) -> MethodSpec:

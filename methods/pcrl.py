@@ -29,6 +29,7 @@ from utils.console import warn
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
 
 FEATURES_MB = {2: 5, 3: 45}  # of a sample of 224 x 224 or 64 x 64 x 32, in float32
+NETWORK_OPTIONS = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone", "narrow")
 FULL_QUEUE = 0.99  # keys whose norm is a little off are keys, too
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
@@ -76,7 +77,8 @@ class PCRLDraws:
         return cls(alpha1, lam, alpha2, torch.from_numpy(shuffle), torch.from_numpy(index))
 
 
-def _larger(share: float) -> float:
+def larger(share: float) -> float:
+    """A share of two, as max(v, 1 - v): of the first, which has the larger one."""
     return max(share, 1 - share)
 
 
@@ -158,7 +160,7 @@ class PCRL(Method):
         The loss is the mean of the three NCE terms plus the mean of the four reconstruction terms.
         """
         x1, x2, mask1, mask2 = (batch[name] for name in ("input1", "input2", "mask1", "mask2"))
-        alpha1, lam, alpha2 = _larger(draws.alpha1), _larger(draws.lam), _larger(draws.alpha2)
+        alpha1, lam, alpha2 = larger(draws.alpha1), larger(draws.lam), larger(draws.alpha2)
         shares = self.ranks.shares(len(draws.shuffle))
         index = (draws.index[shares.own] - shares.own.start).to(x1.device)
 
@@ -284,13 +286,17 @@ class PCRL(Method):
 
 
 def _network(settings: Settings) -> PCRLNetwork:
-    names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone", "narrow")
-    return build_network(*(settings[name] for name in names))
+    return build_network(*(settings[name] for name in NETWORK_OPTIONS))
 
 
 def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> PCRL:
     assert isinstance(network, PCRLNetwork)
-    config = PCRLConfig(
+    return PCRL(network, config_of(settings, n_data), wrap, ranks)
+
+
+def config_of(settings: Settings, n_data: int) -> PCRLConfig:
+    """What the options say; ``n_data``: batches of an epoch."""
+    return PCRLConfig(
         n_data=n_data,
         temperature=settings["moco_t"],
         queue_size=settings["moco_k"],
@@ -299,7 +305,6 @@ def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ra
         shuffle_bn=settings["shuffle_bn"] == "full",
         without=frozenset(name.strip() for name in settings["without"].split(",") if name.strip()),
     )
-    return PCRL(network, config, wrap, ranks)
 
 
 SPEC = MethodSpec(

@@ -17,6 +17,8 @@ PICTURES = {  # of the terms: the row that they are drawn in, and what their col
     "rec_mixed": ("view 1", "mixed "),
     "rec_mixup": ("mixup", ""),
     "rec_mixup_mixed": ("mixup", "mixed "),
+    "rec_momentum": ("momentum", ""),  # of --model pcrl_paper, as is the next one
+    "rec_hybrid": ("hybrid", ""),
 }
 CODE = "code"  # among the pictures: how each target of view 1 was flipped and turned
 Targets = Mapping[str, tuple[Tensor | None, Tensor]]  # name of the term -> reconstruction and target
@@ -27,8 +29,8 @@ def curve_panels(reconstruction_loss: str) -> tuple[Panel, ...]:
     error = {"mse": "squared error", "l1": "absolute error"}[reconstruction_loss]
     return (
         Panel("loss", "mean over the batch", ("loss", "contrast", "reconstruction")),
-        Panel("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key")),
-        Panel("reconstruction", error, ("rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed"), log=True),
+        Panel("contrast", "NCE, nats", ("nce", "nce_mixup", "nce_mixed_key", "nce_hybrid")),
+        Panel("reconstruction", error, tuple(PICTURES), log=True),
         Panel("spread of the features", "1: even, 0: collapsed", ("feature_spread", "queue_spread"), group="features"),
         Panel("similarity of a query", "cosine", ("similarity_positive", "similarity_queue"), group="features"),
         Panel("positive pair (P0)", "exp(cosine / T) / Z", ("positive",), log=True, group="features"),

@@ -19,7 +19,7 @@ from options.flags import (
 )
 from utils.errors import UserError
 
-MODELS = ("pcrl", "pcrlv2")  # names of the self-supervised methods, in methods/__init__.py
+MODELS = ("pcrl", "pcrl_paper", "pcrlv2")  # names of the self-supervised methods, in methods/__init__.py
 FROM_IMAGENET = ("pcrlv2",)  # those that start from ImageNet weights in 2D unless --weight says otherwise
 CHANNELS = {2: (1, 3), 3: (1,)}
 PRETRAINING_RATIO = 0.8  # by default

@@ -109,6 +109,9 @@ class LiteralStepV2:
         deep = F.mse_loss(first.restorations[scale].to(target.dtype), target)
         return [restoration, comparison, sum(calls, torch.zeros(())) / len(calls), deep]
 
+    def update_teacher(self) -> None:
+        """There is none."""
+
 
 def total_v2(losses: list[Tensor], epoch: int, epochs: int) -> Tensor:
     """The loss: the deep restoration fades out."""

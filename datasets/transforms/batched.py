@@ -69,7 +69,7 @@ def augment(crops: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Te
         image = _shuffle_some(image, own["shuffling"])
         image = _paint(image, own["painting"], own["inside"], own["boxes"])
         images.append(image)
-        targets.append(_transform_spatially(image, own["aug"]))
+        targets.append(transform(image, own["aug"]))
     return torch.cat(images), torch.cat(targets)
 
 
@@ -182,7 +182,7 @@ def _paint(images: Tensor, seeds: Tensor, inside: Tensor, boxes: Tensor) -> Tens
     return torch.where(noisy, noise.view(images.shape), images)
 
 
-def _transform_spatially(images: Tensor, codes: Tensor) -> Tensor:
+def transform(images: Tensor, codes: Tensor) -> Tensor:
     """Each image by the transform that its code (N, 7) stands for."""
     targets = []
     for image, code in zip(images, codes.cpu().numpy(), strict=True):

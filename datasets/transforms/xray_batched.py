@@ -42,7 +42,7 @@ def planes(pixels: np.ndarray, channels: int) -> np.ndarray:
 def finish(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Stacked :func:`parameters` -> ``input``, ``mask``, ``gt``, float32 (N, channels, size, size), and ``aug``."""
     distorted = with_holes(normalise(views["input"]), views["holes"])
-    mask = _transform(distorted, views["aug"])
+    mask = transform(distorted, views["aug"])
     return {"input": distorted, "mask": mask, "gt": normalise(views["gt"]), "aug": views["aug"]}
 
 
@@ -66,7 +66,7 @@ def _holes(centres: Tensor, size: int) -> Tensor:
     return (rows[..., :, None] & columns[..., None, :]).any(1)
 
 
-def _transform(images: Tensor, codes: Tensor) -> Tensor:
+def transform(images: Tensor, codes: Tensor) -> Tensor:
     """Each image (channels, size, size) by the spatial transform that its code (N, 6) stands for.
 
     One gather for the whole batch, by a table of where each pixel of each of the 16 transforms comes from.
