@@ -154,8 +154,8 @@ def run(folder: Path, *argv: object, script: str = "main.py") -> str:
 
 
 def test_trains_resumes_and_is_exported(pairs: Path, tmp_path: Path) -> None:
-    flags = ("--data", pairs, *FLAGS, "--narrow", 8, "--epochs", 2)
-    text = run(tmp_path, *flags, "--output", "whole", "--save_every", 1, "--without", "gate")
+    flags = ("--data", pairs, *FLAGS, "--narrow", 8, "--epochs", 2, "--without", "gate")
+    text = run(tmp_path, *flags, "--output", "whole", "--save_every", 1)
     assert "--without has no effect with --model pcrl_paper" in text
     assert set(TERMS) <= rows(tmp_path / "whole")[0].keys()
     assert (tmp_path / "whole" / "curves.png").exists()

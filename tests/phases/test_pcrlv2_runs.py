@@ -132,11 +132,18 @@ def test_dataparallel_deals_chunks() -> None:
         (("--norm", "gn"), "--norm gn: --model pcrlv2 knows only bn here"),
         (("--loss", "l1"), "--loss l1: --model pcrlv2 knows only mse here"),
         (("--final_act", "none"), "--final_act none: --model pcrlv2 knows only sigmoid here"),
-        (("--augment", "device"), "--augment device: workers make the views of --model pcrlv2; leave it out"),
     ],
 )
 def test_flags_that_it_does_not_have_are_refused(crops: Path, tmp_path: Path, flags: Any, words: str) -> None:
     assert words in run(tmp_path, "--data", crops, *LUNA, *flags, status=2)
+
+
+def test_views_made_on_the_device_train_alike(crops: Path, trained: Path, tmp_path: Path) -> None:
+    flags = ("--data", crops, *LUNA, "--epochs", 1, "--save_every", 1, "--output", "out", "--augment", "device")
+    run(tmp_path, *flags)
+    first, by_workers = rows(tmp_path / "out")[0], rows(trained)[0]
+    for name in ("loss", "restoration", "comparison", "local", "deep"):
+        assert first[name] == pytest.approx(by_workers[name], rel=1e-3, abs=1e-4), name
 
 
 def test_another_methods_flags_are_warned_of_and_its_crops_refused(crops: Path, tmp_path: Path) -> None:
