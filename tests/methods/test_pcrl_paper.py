@@ -16,12 +16,14 @@ from torch.utils.data import default_collate
 from benchmarks.literal.step import LiteralStep, gate, head
 from datasets.registry import DATASETS
 from datasets.transforms.spatial import SpatialTransform
+from export import export
 from methods import METHODS
 from methods.pcrl import PCRLConfig, PCRLDraws
 from methods.pcrl_paper import PaperNetwork, PCRLPaper
 from models.build import build_unet
 from models.unet import published_state
 from options import Options
+from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT, rows, write_pairs, write_xrays
 from tests.inprocess import run_script
 from tests.methods.test_data_parallel import Chunks, Joined, Replicas
@@ -145,15 +147,15 @@ def test_the_third_target_is_view_1_transformed_anew(n: str, tmp_path: Path) -> 
     assert "mask3" not in raw
 
 
-def run(folder: Path, *argv: object, script: str = "main.py") -> str:
+def run(folder: Path, *argv: object) -> str:
     log = folder / "log"
-    status = run_script([str(ROOT / script), *map(str, argv)], folder, log)
+    status = run_script([str(ROOT / "main.py"), *map(str, argv)], folder, log)
     text = log.read_text()
     assert status == 0, text
     return text
 
 
-def test_trains_resumes_and_is_exported(pairs: Path, tmp_path: Path) -> None:
+def test_trains_and_resumes(pairs: Path, tmp_path: Path) -> None:
     flags = ("--data", pairs, *FLAGS, "--narrow", 8, "--epochs", 2, "--without", "gate")
     text = run(tmp_path, *flags, "--output", "whole", "--save_every", 1)
     assert "--without has no effect with --model pcrl_paper" in text
@@ -166,9 +168,14 @@ def test_trains_resumes_and_is_exported(pairs: Path, tmp_path: Path) -> None:
     assert "going on at epoch 2" in resumed
     a, b = (torch.load(tmp_path / out / name.format(2), weights_only=True)["model"] for out in ("whole", "resumed"))
     assert all(torch.equal(a[key], b[key]) for key in a)
-    run(tmp_path, "--checkpoint", f"whole/{name.format(2)}", "--save", "weights", script="export.py")
+
+
+def test_is_exported_with_its_name_and_its_paper(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "full.pt", "luna", model="pcrl_paper")
+    saved = torch.load(tmp_path / "full.pt", weights_only=True)["model"]
+    export(tmp_path / "full.pt", tmp_path / "weights", None, teacher=False)
     weights = torch.load(tmp_path / "weights" / "unet3d.pt", weights_only=True)
-    assert torch.equal(weights["down_tr64.ops.0.conv1.weight"], a["down_tr64.ops.0.conv1.weight"])
+    assert all(torch.equal(value, saved[name]) for name, value in weights.items())
     card = (tmp_path / "weights" / "README.md").read_text()
     assert "PCRL as in the paper" in card
     assert "Preservational Learning" in card
