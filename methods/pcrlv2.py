@@ -64,9 +64,9 @@ class PCRLv2(Method):
 
     headline = ("restoration", "comparison", "local")
     panels = (
-        Panel("Restoration", "mean squared error", ("restoration", "deep"), log=True, group="reconstruction"),
-        Panel("Comparison", "minus the cosine", ("comparison", "local"), group="contrast"),
-        Panel("Features", "spread", ("feature_spread",), from_zero=True),
+        Panel("restoration", "mean squared error", ("restoration", "deep"), log=True, group="reconstruction"),
+        Panel("comparison", "minus the cosine", ("comparison", "local"), group="contrast"),
+        Panel("spread of the features", "1: even, 0: collapsed", ("feature_spread",), from_zero=True, group="features"),
     )
 
     def __init__(

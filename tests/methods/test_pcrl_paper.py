@@ -24,8 +24,7 @@ from models.build import build_unet
 from models.unet import published_state
 from options import Options
 from tests.checkpoints import save_checkpoint
-from tests.conftest import ROOT, rows, write_pairs, write_xrays
-from tests.inprocess import run_script
+from tests.conftest import rows, run_main, write_pairs, write_xrays
 from tests.methods.test_data_parallel import Chunks, Joined, Replicas
 
 SHAPES = {2: (3, 32, 32), 3: (1, 16, 16, 8)}
@@ -148,15 +147,13 @@ def test_the_third_target_is_view_1_transformed_anew(n: str, tmp_path: Path) -> 
 
 
 def run(folder: Path, *argv: object) -> str:
-    log = folder / "log"
-    status = run_script([str(ROOT / "main.py"), *map(str, argv)], folder, log)
-    text = log.read_text()
-    assert status == 0, text
-    return text
+    found = run_main(*argv, cwd=folder)
+    assert found.returncode == 0, found.stderr
+    return found.stdout + found.stderr
 
 
 def test_trains_and_resumes(pairs: Path, tmp_path: Path) -> None:
-    flags = ("--data", pairs, *FLAGS, "--narrow", 8, "--epochs", 2, "--without", "gate")
+    flags = ("--data", pairs, *FLAGS, "--epochs", 2, "--without", "gate")
     text = run(tmp_path, *flags, "--output", "whole", "--save_every", 1)
     assert "--without has no effect with --model pcrl_paper" in text
     assert set(TERMS) <= rows(tmp_path / "whole")[0].keys()
@@ -183,7 +180,7 @@ def test_is_exported_with_its_name_and_its_paper(tmp_path: Path) -> None:
 
 def test_x_rays_on_the_device_and_a_preview(tmp_path: Path) -> None:
     data = write_xrays(tmp_path / "xrays", count=4, size=64)
-    flags = ("--data", data, "--n", "chest", *FLAGS, "--narrow", 8, "--epochs", 1, "--size", 64)
+    flags = ("--data", data, "--n", "chest", *FLAGS, "--epochs", 1, "--size", 64)
     run(tmp_path, *flags, "--output", "look", "--preview", 1)
     assert (tmp_path / "look" / "views.png").exists()
     run(tmp_path, *flags, "--output", "out", "--augment", "device")

@@ -33,7 +33,7 @@ TOLERANCE = 1e-10
 def make_method(dims: int, ranks: ProcessGroup = SINGLE) -> PCRLv2:
     torch.manual_seed(0)
     channels = SHAPES[dims][0]
-    network = build_network(dims, channels, channels, "sigmoid" if dims == 3 else "none")
+    network = build_network(dims, channels, channels, "sigmoid" if dims == 3 else "none", narrow=8)
     return PCRLv2(network, ranks=ranks).double().train()
 
 
@@ -143,13 +143,14 @@ def by_halves(method: PCRLv2, batch: dict[str, Tensor], draws: PCRLv2Draws, cut:
     return terms
 
 
-def test_data_parallel_equals_two_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dims", [2, 3])
+def test_data_parallel_equals_two_replicas(dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scatter_gather, "Scatter", Chunks)
     monkeypatch.setattr(scatter_gather, "Gather", Joined)
-    expected, replicas = make_method(2), Replicas(2)
+    expected, replicas = make_method(dims), Replicas(2)
     method = PCRLv2(copy.deepcopy(expected.network), replicas.wrap).double().train()
     replicas.watch(method.network)
-    batch, draws = make_batch(2, 5), make_draws(2, 1)
+    batch, draws = make_batch(dims, 5), make_draws(dims, 1)
     terms = by_halves(expected, batch, draws, 3)
     output = method(batch, draws)
     assert replicas.calls == 1

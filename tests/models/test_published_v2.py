@@ -14,9 +14,8 @@ from models.pcrlv2 import build_network
 from models.unet import UNetNetwork, published_state
 from models.weights import load_weights
 from options import Options
-from tests.conftest import FULL, ROOT
+from tests.conftest import FULL, run_main
 from tests.crops_v2 import write_crops_v2
-from tests.inprocess import run_script
 from tests.published_v2 import encoder_2d, network_3d, published_v2
 from training.network import new_unet, start_from_weight
 
@@ -103,7 +102,7 @@ def test_pcrl_is_told_of_the_other_normalisation(files: dict[int, Path], capsys:
 def test_from_the_command_line(files: dict[int, Path], tmp_path: Path) -> None:
     flags = (*FULL, "--model", "pcrlv2", "--ratio", 1.0, "--b", 2, "--workers", 0, "--gpus", ",", "--dry_run")
     argv = ("--data", write_crops_v2(tmp_path / "crops"), *flags, "--weight", files[3], "--output", "out")
-    assert run_script([str(ROOT / "main.py"), *map(str, argv)], tmp_path, tmp_path / "log") == 0
-    text = (tmp_path / "log").read_text()
-    assert "169 tensors used; 0 missing; 0 unexpected" in text
-    assert "warning" not in text
+    found = run_main(*argv, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "169 tensors used; 0 missing; 0 unexpected" in found.stdout
+    assert "warning" not in found.stderr
