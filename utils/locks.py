@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 from utils.errors import UserError, reason
 from utils.files import TEMPORARY_SUFFIX
 
+HOLDER = re.compile(r"process (\d+) on (.+)")  # what the lock file says
+ENDS_WITHIN_S = 30.0  # the helpers of a killed run
 OWN_TEMPORARY = re.compile(rf"\..+\.\d+{re.escape(TEMPORARY_SUFFIX)}")  # .<name>.<process id>.tmp
 
 
@@ -25,14 +29,7 @@ def exclusive(folder: Path, subfolders: Sequence[str] = ()) -> Iterator[None]:
     that ends.
     """
     with open(folder / ".lock", "ab+", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().decode(errors="replace").strip() or "another process"
-            raise UserError(f"{folder} is in use by {holder}; give another folder or stop that run") from None
-        except OSError:
-            pass  # a file system without locks: better to run than to refuse
+        _take(file, folder)
         try:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
@@ -43,3 +40,39 @@ def exclusive(folder: Path, subfolders: Sequence[str] = ()) -> Iterator[None]:
                 if OWN_TEMPORARY.fullmatch(stale.name) and stale.is_file():
                     stale.unlink(missing_ok=True)
         yield
+
+
+def _take(file: io.FileIO, folder: Path) -> None:
+    """Lock the file. The processes that load data for a killed run hold it, too, until they see that it is gone."""
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().decode(errors="replace").strip()
+            if not _is_gone(holder) or time.monotonic() > deadline:
+                holder = holder or "another process"
+                raise UserError(f"{folder} is in use by {holder}; give another folder or stop that run") from None
+            time.sleep(0.05)
+        except OSError:
+            return  # a file system without locks: better to run than to refuse
+        else:
+            return
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether the process that the lock file names was one of this machine, and has ended."""
+    words = HOLDER.fullmatch(holder)
+    if not words or words[2] != os.uname().nodename:
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    try:  # a zombie, whose parent does not ask for its status, has ended
+        return Path(f"/proc/{words[1]}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import ROOT
+from utils.errors import UserError
 from utils.locks import exclusive
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from utils.locks import exclusive
+with exclusive(Path(sys.argv[1])):
+    if os.fork() == 0:  # as a process that loads data
+        time.sleep(float(sys.argv[2]))
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_only_own_temporary_files_of_this_folder_are_swept(tmp_path: Path) -> None:
@@ -18,3 +37,19 @@ def test_only_own_temporary_files_of_this_folder_are_swept(tmp_path: Path) -> No
         assert not any((tmp_path / name).exists() for name in swept)
         assert all((tmp_path / name).exists() for name in others)
         assert (tmp_path / ".folder.77.tmp").is_dir()
+
+
+def test_what_a_killed_run_leaves_alive_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, "1.5"], cwd=ROOT, check=False)
+    started = time.monotonic()
+    with exclusive(tmp_path):
+        assert time.monotonic() - started > 0.2, "the lock was held"
+
+
+def test_a_run_that_lives_is_named(tmp_path: Path) -> None:
+    with (
+        exclusive(tmp_path),
+        pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .*; give another folder or stop"),
+        exclusive(tmp_path),
+    ):
+        pass
