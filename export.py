@@ -41,7 +41,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--checkpoint", metavar="FILE", help="needed: a checkpoint of this or of the published code")
     add("--save", metavar="FOLDER", help="needed: new folder for the weights and the card")
-    target = "what will load them; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)"
+    target = "library to export for; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)"
     add("--target", metavar="|".join(CODE), choices=list(CODE), help=target)
     add("--teacher", action="store_true", help="the teacher's weights (default: the student's)")
     return parser

@@ -27,11 +27,11 @@ EXAMPLES = """examples:
   pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
     python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
 
---help with --phase, and --n, shows the flags that mean something there:
+to see only the flags that apply to one phase and one kind of data:
     python main.py --help --phase finetune --n msd
 """
 SYNONYMS = {  # flags of other programs that have no exact counterpart here
-    **dict.fromkeys(("device", "cuda", "gpu"), "GPUs are chosen with --gpus 0,1; --gpus , takes the CPU"),
+    **dict.fromkeys(("device", "cuda", "gpu"), "choose GPUs with --gpus 0,1, or the CPU with --gpus ''"),
     **dict.fromkeys(("batch", "bs"), "the batch size is --b"),
     **dict.fromkeys(("name", "run_name", "exp_name", "experiment"), "a run is named by its folder, --output"),
     **dict.fromkeys(("wandb", "mlflow"), "runs are sent there with --tracker wandb or --tracker mlflow"),
@@ -118,7 +118,7 @@ def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
         line = str(error)
         raise UserError(line if line.startswith("--config") else f"--config {path}: {line}") from None
     if of_file.pop("config", None):
-        raise UserError(f"--config {path}: it names another --config")
+        raise UserError(f"--config {path}: the file contains --config itself; remove that line")
     return {**{name: value for name, value in of_file.items() if value is not None}, **typed}, set(typed)
 
 
@@ -147,10 +147,10 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in pointless]
     cores = cores_of_process()
     if given.get("workers", 0) > cores:
-        warnings.append(f"--workers {options.workers}: it takes {cores}, one for each core here")
+        warnings.append(f"--workers {options.workers}: only {cores} are used, one per available core")
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
-            f"--optimizer adam divides --weight_decay {options.weight_decay} by the gradient's size, too: weights of "
-            "small gradients, such as the decoder's, vanish; take adamw, or --weight_decay 0"
+            f"--optimizer adam with --weight_decay {options.weight_decay}: the decay is divided by the gradient's "
+            "size, so weights with small gradients, such as the decoder's, go to zero; take adamw, or --weight_decay 0"
         )
     return options, warnings

@@ -43,39 +43,39 @@ class Common:
     phase: str = flag(
         "pretask",
         "what to run",
-        "pretask: pre-training; with labels: finetune: train all, linear: train a new head alone, knn: look up "
-        "neighbours without training; embed: write the encoder's features",
+        "pretask: pre-training; finetune: train the whole network with labels; linear: train only a new head with "
+        "labels; knn: classify by nearest neighbours, no training; embed: write the encoder's features",
         choices=list(PHASES),
     )
     n: str = flag(
         "luna",
         "what to run",
-        "kind of data: luna: pairs of crops of CT or MR, 3D; chest: X-rays, 2D; with labels also nodules: CT crops, "
-        "and msd: segmentation in 3D",
+        "kind of data: luna: pairs of CT or MR crops, 3D; chest: X-rays, 2D; nodules: CT crops with labels, 3D; msd: "
+        "volumes with segmentations, 3D",
         choices=list(DIMS),
     )
     d: int = flag(0, "what to run", "spatial dimensions, 2 or 3 (default: the data set's)", type=positive)
-    seed: int = flag(0, "what to run", "of all randomness", at_least=0)
+    seed: int = flag(0, "what to run", "random seed", at_least=0)
 
     data: str = flag("", "data", "folder of the data (needed)", metavar="FOLDER")
     train_list: str = flag(
         "",
         "data",
-        "what to train on; none: all (default: the list in --data)",
+        "list of the images or scans to use; none: all in --data (default: the list in --data, if there is one)",
         metavar="FILE",
         data=OTHER_THAN_SEGMENTATION,
     )
     ratio: float = flag(
         float(AS_PHASE),
         "data",
-        "pre-training takes this part of the training list, from its beginning; 1: all (default: 0.8). With labels, "
-        "the part that pre-training had: the other one is trained on; 1: all (default: all, or what the pre-training "
-        "of --weight left of the same list)",
+        "fraction of the training list that pre-training uses, from the start of the list (default: 0.8). In phases "
+        "with labels, the remaining part is used for training (default: all, or the part that the pre-training of "
+        "--weight left of the same list). 1: the whole list",
         phases=(*TRAINING, "knn"),
         data=OTHER_THAN_SEGMENTATION,
     )
     ratio_by_default: ClassVar[bool] = False  # of an object: whether nobody gave a --ratio
-    size: int = flag(0, "data", "pixels of a side of an X-ray's view, a multiple of 32 (default: 224)", data=IN_2D)
+    size: int = flag(0, "data", "side of an X-ray's view in pixels, a multiple of 32 (default: 224)", data=IN_2D)
     b: int = flag(16, "data", "batch size over all devices", at_least=1)
     workers: int = flag(4, "data", "processes that load data; 0: the main one", at_least=0)
     prefetch: int = flag(2, "data", "batches that each worker makes ahead", at_least=1)
@@ -87,20 +87,20 @@ class Common:
     narrow: int = flag(
         1,
         "network",
-        "divide the channels of all layers by this, for trying things out: a run of 8 is quick, and learns little; "
-        f"{', '.join(map(str, NARROW))}",
+        f"divide the channels of every layer by {', '.join(map(str, NARROW[:-1]))} or {NARROW[-1]}, for quick tests; a "
+        "network divided by 8 learns little",
     )
     norm: str = flag(
         "bn",
         "network",
-        "normalisation: bn batch, gn group, in instance (gn, in: 3D)",
+        "normalisation layers: bn (batch), gn (group) or in (instance); gn and in only in 3D",
         choices=["bn", "gn", "in"],
     )
     weight: str = flag(
         "",
         "network",
-        "start from the weights in this file, or imagenet (2D), or none: from random values (default: none, but for "
-        "pcrlv2 in 2D imagenet)",
+        "initial weights: a file, imagenet (2D only), or none for random values (default: none; imagenet for "
+        "pre-training with pcrlv2 in 2D)",
         metavar="FILE",
     )
 
@@ -117,7 +117,9 @@ class Common:
         "several GPUs: dp DataParallel in this process, or ddp a process for each, DistributedDataParallel",
         choices=["dp", "ddp"],
     )
-    processes: int = flag(0, "machine", "of --parallel ddp (default: one for each GPU; needed on the CPU)", at_least=0)
+    processes: int = flag(
+        0, "machine", "number of processes for --parallel ddp (default: one per GPU; required on the CPU)", at_least=0
+    )
 
     output: str = flag("./pcrl_output", "output", "folder for checkpoints, logs and pictures", metavar="FOLDER")
 
@@ -130,8 +132,8 @@ class Common:
         if self.n not in known:
             phases = ", ".join(phase for phase, names in PHASES.items() if self.n in names)
             raise UserError(
-                f"--n {self.n} with --phase {self.phase}: it knows --n {', '.join(known)}; for {self.n} give one of "
-                f"--phase {phases}"
+                f"--phase {self.phase} does not support --n {self.n}, only --n {', '.join(known)}; --n {self.n} "
+                f"supports --phase {phases}"
             )
         if self.ratio == AS_PHASE:
             self._set("ratio_by_default", True)

@@ -18,7 +18,7 @@ class Pretraining(Training):
     augment: str = flag(
         "workers",
         "data",
-        "where views are made: by the workers, or their last steps batched on the training device",
+        "where to augment: workers: in the worker processes; device: the last steps per batch on the training device",
         choices=["workers", "device"],
         phases=PRETRAINING,
     )
@@ -43,28 +43,28 @@ class Pretraining(Training):
     moco_k: int = flag(
         16384,
         "optimisation",
-        "keys in the queue; fewer only in runs of thousands of steps on few samples",
+        "size of the queue (number of keys); use less only for few samples and thousands of steps",
         phases=PRETRAINING,
         at_least=1,
     )
     moco_m: float = flag(
         0.999,
         "optimisation",
-        "momentum of the teacher at each step; with less it catches up, and features collapse",
+        "momentum of the teacher (EMA); with a smaller value the teacher follows too fast, and features may collapse",
         phases=PRETRAINING,
     )
     shuffle_bn: str = flag(
         "full",
         "machine",
-        "with several processes and --norm bn: full: they exchange the images that the teacher encodes, so that its "
-        "batch statistics do not give away which belong together (ShuffleBN); off: they do not, which saves traffic",
+        "ShuffleBN with several processes and --norm bn: full: images are shuffled across processes before the "
+        "teacher encodes them, so that batch statistics do not reveal positive pairs; off: no exchange, less traffic",
         choices=["full", "off"],
         phases=PRETRAINING,
     )
     preview: int = flag(
         0,
         "output",
-        "draw what pre-training sees of the first so many samples into views.png in --output, and end",
+        "draw the views of N training samples to views.png in --output and exit, without training",
         type=positive,
         phases=PRETRAINING,
     )
@@ -91,9 +91,9 @@ class Pretraining(Training):
         if not 0 <= self.moco_m < 1:
             raise UserError(f"--moco_m {self.moco_m}: must be at least 0 and below 1")
         if self.preview and self.phase not in PRETRAINING:
-            raise UserError(f"--preview {self.preview}: it shows what pre-training sees, not --phase {self.phase}")
+            raise UserError(f"--preview {self.preview}: works only with --phase pretask, not --phase {self.phase}")
         if self.dry_run and self.preview:
-            raise UserError("--dry_run: it rehearses a training, and --preview trains nothing")
+            raise UserError("--dry_run and --preview cannot be combined; give one of them")
         unknown = self.left_out - PARTS
         if unknown:
             raise UserError(f"--without {min(unknown)} is not known; choose from {', '.join(sorted(PARTS))}")

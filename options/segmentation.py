@@ -15,25 +15,25 @@ from utils.errors import UserError
 class Segmentation(Training):
     """What segmentation has."""
 
-    folds: int = flag(5, "segmentation", "parts of the cases; one is tested on", data=(SEGMENTATION,), at_least=2)
+    folds: int = flag(5, "segmentation", "folds of the cross-validation", data=(SEGMENTATION,), at_least=2)
     fold: int = flag(
         0,
         "segmentation",
-        "the part to test on, from 0; with --split, the entry of the file (default: 0)",
+        "the fold that is the test set, from 0; with --split, the entry of that file (default: 0)",
         data=(SEGMENTATION,),
         at_least=0,
     )
     split: str = flag(
         "",
         "segmentation",
-        "splits in place of --folds, as nnU-Net's splits_final.json (default: none)",
+        "JSON file of splits like nnU-Net's splits_final.json, used in place of --folds (default: none)",
         metavar="FILE",
         data=(SEGMENTATION,),
     )
     train_cases: int = flag(
         0,
         "segmentation",
-        "train on the first so many of the training cases (default: all)",
+        "train on the first N training cases only (default: all)",
         data=(SEGMENTATION,),
         at_least=0,
     )
@@ -44,30 +44,31 @@ class Segmentation(Training):
     spacing_mm: str = flag(
         "",
         "segmentation",
-        "of the voxels (default: median of the training cases)",
+        "voxel spacing to which volumes are resampled, in mm (default: median of the training cases)",
         metavar="X,Y,Z",
         data=(SEGMENTATION,),
     )
     modality: str = flag(
         "",
         "segmentation",
-        "ct: --hu_min .. --hu_max become 0 .. 1; mr: percentiles 0.5 .. 99.5 (default: as dataset.json says, else mr)",
+        "intensity scaling to 0..1: ct: from the window --hu_min..--hu_max; mr: from the percentiles 0.5..99.5 of each "
+        "volume and channel (default: from dataset.json, else mr)",
         choices=["ct", "mr"],
         data=(SEGMENTATION,),
     )
-    hu_min: int = flag(-1000, "segmentation", "of CT, what becomes 0, in Hounsfield units", data=(SEGMENTATION,))
-    hu_max: int = flag(1000, "segmentation", "of CT, what becomes 1, in Hounsfield units", data=(SEGMENTATION,))
+    hu_min: int = flag(-1000, "segmentation", "CT window, lower end in HU; becomes 0", data=(SEGMENTATION,))
+    hu_max: int = flag(1000, "segmentation", "CT window, upper end in HU; becomes 1", data=(SEGMENTATION,))
     mirror: str = flag(
         "auto",
         "segmentation",
-        "exchange left and right at random; auto: unless the name of a class says left or right",
+        "random left-right flips of training patches; auto: on, unless a class name contains left or right",
         choices=["auto", "on", "off"],
         data=(SEGMENTATION,),
     )
     cache: str = flag(
         "",
         "segmentation",
-        "for prepared volumes, mapped from there (default: in memory)",
+        "folder to store preprocessed volumes and memory-map them from (default: keep them in memory)",
         metavar="FOLDER",
         data=(SEGMENTATION,),
     )
@@ -78,7 +79,7 @@ class Segmentation(Training):
         if self.spacing and min(self.spacing) <= 0:
             raise UserError(f"--spacing_mm {self.spacing_mm}: must be above 0")
         if self.hu_min >= self.hu_max:
-            raise UserError(f"--hu_min {self.hu_min} --hu_max {self.hu_max}: they must rise")
+            raise UserError(f"--hu_min {self.hu_min} --hu_max {self.hu_max}: --hu_min must be less than --hu_max")
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:

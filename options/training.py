@@ -16,7 +16,8 @@ class Training(Common):
     on_bad_sample: str = flag(
         "stop",
         "data",
-        "at an unreadable file: stop, or skip it (another takes its place; above 1 %% of an epoch stop anyway)",
+        "unreadable file: stop: end the run; skip: use another sample instead, and end the run only if more than 1 %% "
+        "of an epoch's samples are unreadable",
         choices=["stop", "skip"],
         phases=TRAINING,
     )
@@ -32,33 +33,33 @@ class Training(Common):
     accumulate: int = flag(
         1,
         "optimisation",
-        "take a batch in so many micro-batches, one forward and backward each, then one update, to save memory; batch "
-        "normalisation and mixup see a micro-batch alone, and keys join the queue after each",
+        "gradient accumulation: split a batch into N micro-batches to save memory; batch normalisation and mixup use "
+        "one micro-batch at a time, and its keys join the queue before the next one",
         phases=TRAINING,
         at_least=1,
     )
     optimizer: str = flag("sgd", "optimisation", "optimizer", choices=["sgd", "adam", "adamw"], phases=TRAINING)
-    momentum: float = flag(0.9, "optimisation", "of sgd; the first beta of adam and adamw", phases=TRAINING)
+    momentum: float = flag(0.9, "optimisation", "momentum of sgd; beta1 of adam and adamw", phases=TRAINING)
     weight_decay: float = flag(1e-4, "optimisation", "weight decay, on all parameters", phases=TRAINING, at_least=0)
     patience: int = flag(
         0,
         "optimisation",
-        "results on held-out data (--val_every) in a row without a better one after which it stops; in pre-training "
-        "they count once the queue is full; 0: never (default: 0)",
+        "early stopping: stop after N held-out results (--val_every) in a row without improvement; --model pcrl "
+        "counts results only once its queue is full; 0: never stop early (default: 0)",
         phases=TRAINING,
         at_least=0,
     )
     max_bad_steps: int = flag(
         10,
         "optimisation",
-        "steps in a row without a finite loss and gradient before it stops",
+        "stop the run after N steps in a row whose loss or gradient is not finite",
         phases=TRAINING,
         at_least=1,
     )
     amp: str = flag(
         "auto",
         "machine",
-        "mixed precision; auto: native on CUDA, off on the CPU; without a word: native",
+        "mixed precision; auto: native on CUDA, off on the CPU; --amp without a value: native",
         choices=["auto", "off", "native", "apex"],
         nargs="?",
         const="native",
@@ -75,15 +76,16 @@ class Training(Common):
     val_every: int = flag(
         AS_PHASE,
         "output",
-        "epochs between results on held-out data (subsets 7-9; chest_valid.txt); 0: none (default: 0, with labels 1)",
+        "evaluate on held-out data every N epochs (pre-training: subsets 7-9 of luna, chest_valid.txt of chest); 0: "
+        "never (default: 0; with labels 1)",
         phases=TRAINING,
         at_least=0,
     )
     resume: str = flag(
         "",
         "output",
-        "go on from a checkpoint: its path, or auto: the newest in --output, if any; none: start anew (default: start "
-        "anew, unless --output holds a run)",
+        "auto: continue from the newest checkpoint in --output, if any; FILE: continue from this checkpoint; none: new "
+        "run (default: new run; an error if --output already holds one)",
         metavar="auto|none|FILE",
         phases=TRAINING,
     )
@@ -127,7 +129,7 @@ class Training(Common):
         if self.val_every == AS_PHASE:
             self._set("val_every", int(self.phase in SUPERVISED))
         if self.phase in SUPERVISED and not self.val_every:
-            raise UserError(f"--val_every 0: --phase {self.phase} chooses its epoch on held-out data; give 1 or more")
+            raise UserError(f"--val_every 0: --phase {self.phase} selects its epoch on held-out data; give 1 or more")
         if self.patience and not self.val_every:
             raise UserError(f"--patience {self.patience}: it waits for results on held-out data; give a --val_every")
         if self.accumulate > self.b:
@@ -137,4 +139,4 @@ class Training(Common):
         if not 0 <= self.momentum < 1:
             raise UserError(f"--momentum {self.momentum}: must be at least 0 and below 1")
         if self.dry_run and self.phase not in TRAINING:
-            raise UserError(f"--dry_run: it rehearses a training, and --phase {self.phase} trains nothing")
+            raise UserError(f"--dry_run: works only with phases that train, not --phase {self.phase}; leave it out")

@@ -49,8 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--table", metavar="FILE", type=Path, help=table)
     save = "where the lists go (default: train_val_txt)"
     add("--save", metavar="FOLDER", type=Path, default=PROJECT / "train_val_txt", help=save)
-    add("--seed", metavar="N", type=int, default=0, help="of the permutation of the patients (default: 0)")
-    add("--replace", action="store_true", help="replace lists in --save that are others")
+    add("--seed", metavar="N", type=int, default=0, help="random seed for the permutation of the patients (default: 0)")
+    add("--replace", action="store_true", help="overwrite lists in --save that have other content")
     return parser.parse(argv)
 
 

@@ -91,40 +91,41 @@ def build_parser() -> Parser:
         choices=RECIPES,
         default=RECIPES[0],
     )
-    add("--input_rows", "of a crop in x (default: 64)", "VOXELS", default=64)
-    add("--input_cols", "of a crop in y (default: 64)", "VOXELS", default=64)
-    add("--input_deps", "of a crop in z (default: 32)", "VOXELS", default=32)
+    add("--input_rows", "size of a crop in x (default: 64)", "VOXELS", default=64)
+    add("--input_cols", "size of a crop in y (default: 64)", "VOXELS", default=64)
+    add("--input_deps", "size of a crop in z (default: 32)", "VOXELS", default=32)
     add(
         "--crop_rows",
-        "how large the boxes are that crops are cut from: 64 gives the published ones, of 32 to 112 mm in x; 128 gives "
-        "ones of twice the size in x (default: as --input_rows, so that larger crops come from larger boxes)",
+        "scale in x of the boxes that are cut and resized to crops: 64 gives the published boxes of 32 to 112 mm, 128 "
+        "boxes twice as large (default: as --input_rows)",
         "MM",
     )
-    add("--crop_cols", "the same in y (default: as --input_cols)", "MM")
-    add("--scale", "pairs a scan (default: 16)", "N", default=16)
-    add("--seed", "of all randomness, together with a scan's uid (default: 0)", "N", default=0)
+    add("--crop_cols", "the same for y (default: as --input_cols)", "MM")
+    add("--scale", "pairs per scan (default: 16)", "N", default=16)
+    add("--seed", "random seed, combined with a scan's uid (default: 0)", "N", default=0)
     add("--workers", "processes (default: one a core)", "N", default=available_cores())
     add("--fold", "make the pairs of this subset alone, 0 to 9 (default: all)", "N")
-    add("--preview", "draw so many pairs, old or new, in turn from each scan, into preview.png in --save", "N")
+    add("--preview", "draw N pairs, new or already there, from the scans in turn, to preview.png in --save", "N")
     _add_values(parser, add)
     return parser
 
 
 def _add_values(parser: Parser, add: Callable[..., None]) -> None:
     """The flags on what becomes of a scan's values, and on pairs that are there already."""
-    add("--hu_min", "what becomes 0, in Hounsfield units (default: -1000)", "HU")
-    add("--hu_max", "what becomes 1, in Hounsfield units (default: 1000)", "HU")
+    add("--hu_min", "CT window, lower end in Hounsfield units; becomes 0 (default: -1000)", "HU")
+    add("--hu_max", "CT window, upper end in Hounsfield units; becomes 1 (default: 1000)", "HU")
     parser.add_argument(
         "--percentiles",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="for MR, e.g. 0.5 99.5: what becomes 0 and 1, as percentiles of each scan; no limit on tissue then",
+        help="for MR, in place of --hu_min and --hu_max: two percentiles of each scan that become 0 and 1, e.g. 0.5 "
+        "99.5; switches the tissue limit off",
     )
     add(
         "--min_std",
-        "pairs of which a crop has a standard deviation below this, in parts of the window, show nearly nothing: "
-        f"others are drawn in their place (default: {FLAT:g}; 0: all are kept, as published)",
+        "minimum standard deviation of a crop, scaled to [0, 1]; a pair with a crop below it is nearly constant and is "
+        f"replaced by another draw (default: {FLAT:g}; 0: keep all pairs, as published)",
         "PART",
         type=float,
         default=FLAT,
@@ -133,7 +134,7 @@ def _add_values(parser: Parser, add: Callable[..., None]) -> None:
     parser.add_argument("--replace", action="store_true", help=replace_help)
     add(
         "--dtype",
-        "of the numbers in the files (default: float32)",
+        "data type of the .npy files (default: float32)",
         "float32|float16",
         type=str,
         choices=("float32", "float16"),

@@ -64,21 +64,21 @@ def build_parser() -> Parser:
 
     add("--data", "needed: LUNA16, with candidates_V2.csv or annotations.csv beside subset0..9", "FOLDER", type=Path)
     add("--save", "needed: where the crops go", "FOLDER", type=Path)
-    table = "of the places (default: candidates_V2.csv, else annotations.csv, in --data or its CSVFILES)"
+    table = "table of nodule positions (default: candidates_V2.csv, else annotations.csv, in --data or its CSVFILES)"
     add("--table", table, "FILE", type=Path)
-    add("--input_rows", "of a crop in x (default: 64)", "VOXELS", default=64)
-    add("--input_cols", "of a crop in y (default: 64)", "VOXELS", default=64)
-    add("--input_deps", "of a crop in z (default: 32)", "VOXELS", default=32)
-    add("--max_negatives", "places without a nodule, of each scan at most (default: 20)", "N", default=20)
-    add("--seed", "of the choice of these, together with a scan's uid (default: 0)", "N", default=0)
+    add("--input_rows", "size of a crop in x (default: 64)", "VOXELS", default=64)
+    add("--input_cols", "size of a crop in y (default: 64)", "VOXELS", default=64)
+    add("--input_deps", "size of a crop in z (default: 32)", "VOXELS", default=32)
+    add("--max_negatives", "maximum number of crops without a nodule per scan (default: 20)", "N", default=20)
+    add("--seed", "random seed for crops without a nodule, combined with a scan's uid (default: 0)", "N", default=0)
     add("--workers", "processes (default: one a core)", "N", default=available_cores())
     add("--fold", "make the crops of this subset alone, 0 to 9 (default: all)", "N")
-    add("--hu_min", "what becomes 0, in Hounsfield units (default: -1000)", "HU", default=-1000)
-    add("--hu_max", "what becomes 1, in Hounsfield units (default: 1000)", "HU", default=1000)
+    add("--hu_min", "CT window, lower end in Hounsfield units; becomes 0 (default: -1000)", "HU", default=-1000)
+    add("--hu_max", "CT window, upper end in Hounsfield units; becomes 1 (default: 1000)", "HU", default=1000)
     replace_help = "replace crops in --save that were made with other options, or of another scan of the same name"
     parser.add_argument("--replace", action="store_true", help=replace_help)
     dtypes = ("float32", "float16")
-    numbers = "of the numbers in the files (default: float32)"
+    numbers = "data type of the .npy files (default: float32)"
     add("--dtype", numbers, "|".join(dtypes), type=str, choices=dtypes, default="float32")
     return parser
 

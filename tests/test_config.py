@@ -50,7 +50,7 @@ def test_run_record_of_a_former_run(tmp_path: Path) -> None:
         ("lr: 'a\n", "no YAML, line"),
         ("{", "Expecting property name"),
         ("epoch: 1\n", "unknown argument --epoch.*did you mean --epochs"),
-        ("config: other.yaml\n", "names another --config"),
+        ("config: other.yaml\n", "the file contains --config itself"),
         ("b: few\n", "--b: invalid int value: 'few'"),
         ("!!python/object:os.system {}\n", "must have names of flags|no YAML"),
     ],
