@@ -147,7 +147,8 @@ def test_workers_above_the_cores_are_said_where_they_were_asked_for(monkeypatch:
     monkeypatch.setattr(command_line, "cores_of_process", lambda: 2)
     assert parse_options(["--data", "x"])[1] == []
     assert parse_options(["--data", "x", "--workers", "2"])[1] == []
-    assert parse_options(["--data", "x", "--workers", "4"])[1] == ["--workers 4: only 2 are used, one per available core"]
+    warnings = parse_options(["--data", "x", "--workers", "4"])[1]
+    assert warnings == ["--workers 4: only 2 are used, one per available core"]
 
 
 @pytest.mark.parametrize("flag", ["train_list", "weight", "resume", "split"])

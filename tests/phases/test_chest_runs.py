@@ -161,7 +161,7 @@ def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
     common = [*COMMON.split(), "--data", labelled, "--output", "out"]
     for argv, message in (
         (["--phase", "finetune", "--train_list", "none"], "images without a list have no labels"),
-        (["--phase", "knn", "--n", "luna"], "--phase knn does not support --n luna, only --n chest, nodules; --n luna supports --phase pretask, embed"),
+        (["--phase", "knn", "--n", "luna"], "--phase knn does not support --n luna, only --n chest, nodules; --n luna"),
         (["--phase", "linear", "--val_every", 0], "--val_every 0: --phase linear selects"),
         (["--phase", "finetune", "--b", 7], "--b 7: "),
     ):
