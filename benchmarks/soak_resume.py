@@ -2,7 +2,8 @@
 
     python benchmarks/soak_resume.py [--kills 100]
 
-Three kinds of run: 2D in float32 that keeps its best state, 3D in bf16, and 2D in two processes. A kill falls before
+Three kinds of run: 2D in float32 that keeps its best state, 3D in bf16 with a network of half the width, and 2D in two
+processes. A kill falls before
 the first save; inside the write of last.pt (its temporary file is there), of metrics.jsonl (a row is there that no
 checkpoint knows of, and is cut in half) or of best.pt (its temporary link is there); between the save of last.pt and
 the link of best.pt; or between writes. What fell elsewhere is counted where it fell, and tried again. A run that ends

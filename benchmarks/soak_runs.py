@@ -50,7 +50,7 @@ FAMILIES = (
     ),
     Family(
         "3D, bf16",
-        "--n luna --amp native",
+        "--n luna --amp native --narrow 2",
         3,
         "pcrl_luna_pretask_1.0_3.pt",
         {LAST: 8, BETWEEN: 6, ROW: 2, FIRST: 2},
