@@ -69,7 +69,7 @@ def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = Fa
         raise UserError("holds no teacher (model_ema); leave --teacher out")
     narrow = checkpoint_options(checkpoint).get("narrow", 1)
     if narrow != 1:
-        raise UserError(f"its network is narrow (--narrow {narrow}), for trying things out: no library has such a one")
+        raise UserError(f"its network has --narrow {narrow}, which no library supports; export a run with --narrow 1")
     tensors = bare_tensors(checkpoint["model_ema"] if teacher else checkpoint)
     dims = 3 if FIRST_3D in tensors else 2 if STEM in tensors else None
     if dims is None:
@@ -116,7 +116,7 @@ def _portable_3d(tensors: dict[str, Tensor], options: dict[str, Any]) -> Portabl
     state = {name: tensors[name] for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape}
     missing = [name for name in shapes if name not in state]
     if any(name.startswith("down_") for name in missing):
-        raise UserError(f"its 3D U-Net is another one: {len(missing)} tensors do not fit, the first is {missing[0]}")
+        raise UserError(f"its 3D U-Net differs from ours: {len(missing)} tensors do not fit, the first is {missing[0]}")
     if missing:  # fine-tuned on whole volumes' labels, say: the encoder alone
         state = {name: tensor for name, tensor in state.items() if name.startswith("down_")}
     reconstructs = options.get("phase", "pretask") == "pretask"  # else its outputs are logits
@@ -131,5 +131,5 @@ def _norm(tensors: dict[str, Tensor], options: dict[str, Any]) -> str:
         return "bn"
     norm = options.get("norm")
     if norm not in ("gn", "in"):
-        raise UserError("its norm is not bn, and its options (opt) do not say whether gn or in")
+        raise UserError("its normalisation is gn or in, but its options (opt) do not say which; it cannot be exported")
     return norm

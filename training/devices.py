@@ -28,7 +28,7 @@ def select_gpus(wanted: str | None, available: int) -> tuple[list[int], list[int
     except ValueError:
         raise UserError(f"--gpus {wanted}: give numbers separated by commas, such as 0,1, or '' for the CPU") from None
     if len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
-        raise UserError(f"--gpus {wanted}: each GPU once, numbered from 0")
+        raise UserError(f"--gpus {wanted}: give each GPU only once; numbers start at 0")
     return [n for n in numbers if n < available], [n for n in numbers if n >= available]
 
 
@@ -62,7 +62,7 @@ def _explain_missing(missing: Sequence[int], available: int) -> str:
     elif visible is not None:
         why = f"CUDA_VISIBLE_DEVICES is {visible!r}; change or unset it"
     else:
-        why = "see what nvidia-smi says; in a container give it the GPUs, under Slurm ask for one"
+        why = "run nvidia-smi to check the driver; in a container, give it access to the GPUs; under Slurm, request one"
     raise UserError(
         f"--gpus {named}: torch sees no GPU, but this machine has an NVIDIA driver ({driver}): {why}; --gpus '' takes "
         "the CPU"
@@ -100,7 +100,7 @@ def check_gpus(numbers: Sequence[int]) -> None:
             raise UserError(f"GPU {number} cannot be used by {made_for}: {why}; {remedy}") from None
         if not has_code_for(capability, torch.cuda.get_arch_list()):
             name = f"{torch.cuda.get_device_name(number)}, compute capability {capability[0]}.{capability[1]}"
-            raise UserError(f"GPU {number} ({name}): {made_for} has no code for it; {remedy}")
+            raise UserError(f"GPU {number} ({name}): {made_for} does not support this GPU; {remedy}")
 
 
 def processes_wanted(parallel: str, processes: int, gpus: str | None) -> int:

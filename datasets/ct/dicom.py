@@ -203,7 +203,7 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
     frames, size = _frames(dataset), (int(dataset.Columns), int(dataset.Rows))
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if groups and len(groups) != frames:
-        raise ValueError(f"it has {frames} frames, but says of {len(groups)} where they lie")
+        raise ValueError(f"it has {frames} frames, but positions of {len(groups)} (PerFrameFunctionalGroupsSequence)")
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     lone = {} if frames == 1 or groups else dict.fromkeys(CORNERS[:1])  # of several frames it would be the first one's
     for frame in range(frames):

@@ -9,14 +9,14 @@ from pathlib import Path
 from utils.errors import UserError
 
 HU_RANGE = (-32768, 32767)
-KILLED = "its process died: for want of memory (fewer --workers leave more to each), or of a damaged header"
+KILLED = "its worker process was killed: out of memory (give fewer --workers), or because of a damaged header"
 
 
 def folders(flags: argparse.Namespace, *names: str) -> None:
     """UserError if one of these flags, which name folders, is missing."""
     for name in names:
         if getattr(flags, name) is None:
-            raise UserError(f"--{name} is missing: it names a folder")
+            raise UserError(f"--{name} is missing; give a folder: --{name} FOLDER")
 
 
 def at_least(flags: argparse.Namespace, name: str, smallest: int) -> None:
@@ -29,7 +29,7 @@ def at_least(flags: argparse.Namespace, name: str, smallest: int) -> None:
 def hu_window(flags: argparse.Namespace) -> None:
     """UserError unless ``--hu_min`` and ``--hu_max`` rise and fit into 16 bits."""
     if not HU_RANGE[0] <= flags.hu_min < flags.hu_max <= HU_RANGE[1]:
-        raise UserError(f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: they must rise and fit into 16 bits")
+        raise UserError(f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: they must rise, and fit into 16 bits")
 
 
 def would_be_lost(save: Path, what: str) -> UserError:

@@ -241,7 +241,7 @@ def _window(image: sitk.Image, options: PairOptions) -> Window:
         return Window(options.hu_min, options.hu_max, TISSUE_HU if options.has_tissue_rule else None)
     low, high = np.percentile(sitk.GetArrayViewFromImage(image), options.percentiles)
     if low == high:
-        raise ScanError(f"both percentiles are {low:g}: there is nothing to see between them")
+        raise ScanError(f"both percentiles are {low:g}: no value lies between them; give others with --percentiles")
     return Window(float(low), float(high), None)
 
 

@@ -50,5 +50,5 @@ def test_export_refuses_a_narrow_network(tmp_path: Path) -> None:
     from exporting.portable import make_portable
 
     state = build_unet(3, 1, 1, "bn", "none", narrow=8).state_dict()
-    with pytest.raises(UserError, match="its network is narrow"):
+    with pytest.raises(UserError, match="its network has --narrow"):
         make_portable({"model": state, "opt": {"narrow": 8}})

@@ -72,7 +72,7 @@ def test_an_old_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_torch_has_no_code_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     Machine(monkeypatch, (8, 0), (7, 0))
-    expected = r"^GPU 1 \(GPU of the 2\. slot, compute capability 7\.0\): torch .* has no code for it; docs/GPUS"
+    expected = r"^GPU 1 \(GPU of the 2\. slot, compute capability 7\.0\): torch .* does not support this GPU; docs/GPUS"
     with pytest.raises(UserError, match=expected):
         Devices(None)
     assert Devices("0").main == torch.device("cuda", 0)
@@ -120,7 +120,7 @@ def test_which_signs_of_a_driver_count(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(fake_driver(tmp_path / "bin")))
     assert nvidia_driver() == str(tmp_path / "bin" / "nvidia-smi")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for cuda, why in ((None, "is built for the CPU; install one for CUDA"), ("13.0", "see what nvidia-smi says")):
+    for cuda, why in ((None, "is built for the CPU; install one for CUDA"), ("13.0", "run nvidia-smi")):
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         with pytest.raises(UserError, match=why):

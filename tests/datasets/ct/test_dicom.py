@@ -164,7 +164,7 @@ def test_frames_that_do_not_all_say_where_they_lie_are_refused(tmp_path: Path) -
     new = enhanced(corners(14))
     del new.PerFrameFunctionalGroupsSequence[13]
     save(tmp_path / "b" / "a.dcm", new)
-    refused(tmp_path / "b", "14 frames, but says of 13")
+    refused(tmp_path / "b", "14 frames, but positions of 13")
 
 
 def without_place(path: Path, **more: float | None) -> None:
