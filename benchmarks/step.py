@@ -53,6 +53,7 @@ TERMS = {
 }
 LOCALS = {2: (6, 3, 96, 96), 3: (6, 1, 16, 16, 16)}
 TOLERANCE = 0.02  # of a loss term, the mean over the steps
+SMALLEST = 0.1  # of a term, for a relative difference: cosines may be about 0
 N_DATA = 100
 
 
@@ -265,14 +266,18 @@ def agreement(dims: int, steps: int, size: tuple[int, ...] = (), model: str = "p
     size = size or AGREEMENT_SIZES[dims]
     cases = [Case(way, precision, dims, AGREEMENT_BATCH, size, model=model) for way, precision in ways()]
     losses = np.array([[measured.losses for measured in turn] for turn in take_turns(cases, steps)])
-    worst = np.abs(losses[:, 1:] / losses[:, :1] - 1).max(axis=0)
-    means = np.abs(losses[:, 1:].mean(axis=0) / losses[:, :1].mean(axis=0) - 1)
+    worst = _relative(losses[:, 1:], losses[:, :1]).max(axis=0)
+    means = _relative(losses[:, 1:].mean(axis=0), losses[:, :1].mean(axis=0))
     for case, of_means, of_steps in zip(cases[1:], means, worst, strict=True):
         figures = ", ".join(
             f"{name} {mean:.2%} ({step:.1%})" for name, mean, step in zip(TERMS[model], of_means, of_steps, strict=True)
         )
         print(f"{dims}D, {steps} steps, {case.precision}: {figures}", flush=True)
     return bool((means < TOLERANCE).all())
+
+
+def _relative(ours: np.ndarray, literal: np.ndarray) -> np.ndarray:
+    return np.abs(ours - literal) / np.maximum(np.abs(literal), SMALLEST)
 
 
 def size_of(text: str) -> tuple[int, ...]:
