@@ -199,7 +199,7 @@ class PCRL(Method):
         return StepOutput(
             loss=torch.stack(list(means.values())).sum(),
             terms={name: value.detach() for name, value in (nce | rec | means | positive).items()},
-            images=pictures(views, targets, batch["aug1"]),
+            images=pictures(views, targets, {"view 1": batch["aug1"]}),
             state=state,
             statistics=feature_statistics(q, k, state) | self._gate_statistics(batch["aug1"]),
         )

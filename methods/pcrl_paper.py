@@ -77,6 +77,7 @@ class PCRLPaper(PCRL):
             "rec_hybrid": (hybrid, batch["mask3"]),
         }
         rec = self._reconstruction(targets)
+        rows = dict(zip(("view 1", "view 2", "hybrid"), codes, strict=True))  # of the pictures
 
         # 4. The loss.
         means = {
@@ -86,7 +87,7 @@ class PCRLPaper(PCRL):
         return StepOutput(
             loss=means["contrast"] + means["reconstruction"],
             terms={name: value.detach() for name, value in (nce | rec | means | positive).items()},
-            images=pictures({"view 1": x1, "momentum": x2}, targets, batch["aug1"]),
+            images=pictures({"view 1": x1, "view 2": x2, "hybrid": x1}, targets, rows),
             state=state,
             statistics=feature_statistics(q, k, state) | self._gate_statistics(batch["aug1"]),
         )

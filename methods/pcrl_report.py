@@ -17,10 +17,10 @@ PICTURES = {  # of the terms: the row that they are drawn in, and what their col
     "rec_mixed": ("view 1", "mixed "),
     "rec_mixup": ("mixup", ""),
     "rec_mixup_mixed": ("mixup", "mixed "),
-    "rec_momentum": ("momentum", ""),  # of --model pcrl_paper, as is the next one
+    "rec_momentum": ("view 2", ""),  # of --model pcrl_paper, as is the next one
     "rec_hybrid": ("hybrid", ""),
 }
-CODE = "code"  # among the pictures: how each target of view 1 was flipped and turned
+CODE = "code: "  # among the pictures, before the name of a row: how its targets were flipped and turned
 Targets = Mapping[str, tuple[Tensor | None, Tensor]]  # name of the term -> reconstruction and target
 
 
@@ -39,10 +39,10 @@ def curve_panels(reconstruction_loss: str) -> tuple[Panel, ...]:
     )
 
 
-def pictures(views: Mapping[str, Tensor], targets: Targets, code: Tensor) -> dict[str, Tensor]:
+def pictures(views: Mapping[str, Tensor], targets: Targets, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the student sees, and each reconstruction beside its target, by ``row: column``: copies of what is drawn.
 
-    ``views``: its input by row. ``code``: of the spatial transforms between view 1 and its targets.
+    ``views``: its input by row. ``codes``: of the spatial transforms between it and its targets, by row.
     """
 
     def drawn(maps: Tensor) -> Tensor:
@@ -53,19 +53,20 @@ def pictures(views: Mapping[str, Tensor], targets: Targets, code: Tensor) -> dic
         if output is not None:
             row, words = PICTURES[name]
             images |= {f"{row}: {words}target": drawn(target), f"{row}: {words}reconstruction": drawn(output)}
-    return images | {CODE: drawn(code)}
+    return images | {CODE + row: drawn(code) for row, code in codes.items()}
 
 
 def upright(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The pictures as they are looked at: targets and reconstructions of view 1 turned back, and so as view 1 is.
+    """The pictures as they are looked at: targets and reconstructions turned back, and so as the view beside them is.
 
     Those mixed of both views are turned as view 1 is, which has the larger share.
     """
-    left = {name: image for name, image in images.items() if name != CODE}
-    turned = [name for name in left if name.startswith("view 1: ") and not name.endswith(": input")]
-    codes = images[CODE].tolist()
-    for name in turned:
-        left[name] = torch.stack([_turned_back(image, code) for image, code in zip(left[name], codes, strict=True)])
+    left = {name: image for name, image in images.items() if not name.startswith(CODE)}
+    for name in left:
+        row, _, column = name.partition(": ")
+        if CODE + row in images and column != "input":
+            pairs = zip(left[name], images[CODE + row].tolist(), strict=True)
+            left[name] = torch.stack([_turned_back(image, code) for image, code in pairs])
     return left
 
 
