@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from methods.base import PICTURED, Batch, Method, Panel, StepOutput
 from methods.buffers import gather_buffers, restore_buffers
+from methods.pcrl_report import spread
 from methods.spec import MethodSpec, Settings, Wrap
 from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, build_network, enlarge
 from models.unet import Z_NORMAL, UNetNetwork, checkpoint_weights, load_published_state
@@ -129,7 +130,7 @@ class PCRLv2(Method):
             loss=loss,
             terms={name: value.detach() for name, value in terms.items()},
             images=_pictures(batch, out),
-            statistics={"feature_spread": _spread(view1[0].projection)},
+            statistics={"feature_spread": spread(F.normalize(view1[0].projection.detach().float(), dim=1))},
         )
 
     def held_out_score(self, losses: Mapping[str, float]) -> float:
@@ -167,13 +168,6 @@ def _check_sizes(samples: int, locals_: int) -> None:
 def _exact(scales: list[Vectors], dtype: torch.dtype) -> list[Vectors]:
     """The vectors in full precision, whatever the network computed in."""
     return [Vectors(*(vector.to(dtype) for vector in vectors)) for vectors in scales]
-
-
-@torch.no_grad()
-def _spread(features: Tensor) -> Tensor:
-    """Of features (B, D), normalised: the standard deviation over B, times sqrt(D); 0 where they have collapsed."""
-    unit = F.normalize(features.float(), dim=1)
-    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
 
 
 @torch.no_grad()
