@@ -8,6 +8,7 @@ matrix products, an addition and a multiplication being two.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -125,6 +126,8 @@ def show_roofline(peak: Peak, steps: Sequence[tuple[str, str, float, float, floa
 
 
 def main() -> None:
+    """Print the machine's peaks."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     show_roofline(measure_peak(), [])
 
 

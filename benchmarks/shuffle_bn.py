@@ -5,6 +5,7 @@ python -m benchmarks.shuffle_bn
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import tempfile
@@ -53,6 +54,7 @@ def work(rank: int, size: int, store: str, samples: int) -> None:
 
 def main() -> None:
     """Print seconds for a few sizes."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(f"{len(os.sched_getaffinity(0))} cores, two calls a step")
     for size, samples in ((2, 1), (2, 2), (2, 4), (4, 2)):
         with tempfile.TemporaryDirectory() as folder:
