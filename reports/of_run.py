@@ -19,7 +19,8 @@ def panels_of(run: Run) -> Sequence[Panel]:
     if options.get("phase", "pretask") != "pretask":
         return Supervised.panels
     loss = options.get("loss", "mse")
-    known = {"pcrl": curve_panels(loss if loss in ("mse", "l1") else "mse"), "pcrlv2": PCRLv2.panels}
+    of_pcrl = curve_panels(loss if loss in ("mse", "l1") else "mse")
+    known = {"pcrl": of_pcrl, "pcrl_paper": of_pcrl, "pcrlv2": PCRLv2.panels}
     return known.get(str(options.get("model", "pcrl")), ())
 
 

@@ -32,7 +32,7 @@ PHASES = {
     "knn": "nearest neighbours",
 }
 DATA = {"chest": "chest X-rays", "luna": "CT or MR crops", "nodules": "CT crops", "msd": "volumes with masks"}
-NAMES = {"pcrl": "PCRL", "pcrlv2": "PCRLv2"}
+NAMES = {"pcrl": "PCRL", "pcrl_paper": "PCRL (as in the paper)", "pcrlv2": "PCRLv2"}
 LIMITS = (
     "A starting point for training, not a finished tool. Nothing here was validated for diagnosis, and nothing here is "
     "a medical device. The features follow the modality, body part, scanners and patients of the training images."

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -110,8 +111,10 @@ def cut(values: Mapping[str, float]) -> dict[str, float]:
     return {name[:CUT]: value for name, value in values.items()}
 
 
-def log_line(epoch: str, values: Mapping[str, float], images_per_s: float, left: float | None) -> str:
-    """A line of a log, at most ``WIDEST`` columns: ``epoch 3/240: loss 7.31, 512 images/s, 1:05:21 left``.
+def log_line(
+    epoch: str, values: Mapping[str, float], images_per_s: float, left: float | None, columns: int = WIDEST
+) -> str:
+    """A line of a log, at most so many columns: ``epoch 3/240: loss 7.31, 512 images/s, 1:05:21 left``.
 
     ``left``: seconds; None: the end is there. What does not fit is cut: first names, then the speed, then terms.
     """
@@ -120,9 +123,14 @@ def log_line(epoch: str, values: Mapping[str, float], images_per_s: float, left:
     line = ""
     for terms, rest in ((values, fast + end), (cut(values), fast + end), (cut(values), end), (few, end)):
         line = f"epoch {epoch}: {', '.join([*([shown(terms)] if terms else []), *rest])}"
-        if len(line) <= WIDEST:
+        if len(line) <= columns:
             break
-    return line[:WIDEST]
+    return line[:columns]
+
+
+def widest() -> int:
+    """The columns that a line has: ``WIDEST``, in a narrower terminal those that it has."""
+    return min(WIDEST, _columns(sys.stdout)) if sys.stdout.isatty() else WIDEST
 
 
 def fitted(now: ProgressState, columns: int) -> str:
@@ -134,10 +142,10 @@ def fitted(now: ProgressState, columns: int) -> str:
     return line[: max(columns - 1, 0)]
 
 
-def _columns() -> int:
+def _columns(stream: TextIO) -> int:
     """Of the terminal that the line is drawn on."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some pseudo-terminals say 0
+        return os.get_terminal_size(stream.fileno()).columns or 80  # some pseudo-terminals say 0
     except (OSError, ValueError):  # there is none
         return 80
 
@@ -161,7 +169,7 @@ class Progress:
     def step(self, now: ProgressState) -> None:
         """A step was done."""
         if not self._bar.disable:
-            self._bar.set_description_str(fitted(now, _columns()), refresh=False)
+            self._bar.set_description_str(fitted(now, _columns(sys.stderr)), refresh=False)
             self._bar.update()
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
             self._last_line = time.monotonic()

@@ -19,7 +19,7 @@ from training.evaluation import EvalResult
 from training.reporting.curves import HELD_OUT, draw_curves, read_rows
 from training.reporting.diagnostics import Diagnostics
 from training.reporting.pictures import draw_reconstructions, strip
-from training.reporting.progress import Progress, ProgressState, Throughput, log_line, shown
+from training.reporting.progress import Progress, ProgressState, Throughput, log_line, shown, widest
 from training.reporting.tensorboard import TensorBoardWriter, tag
 from training.reporting.trackers import Tracker
 from utils import json_text
@@ -257,7 +257,7 @@ class Reporter:
         means = totals.means()
         watched, done = self._headline(means), (epoch + 1) * self.steps_per_epoch
         left = self._throughput.seconds(self.epochs * self.steps_per_epoch - done) if epoch + 1 < self.epochs else None
-        say(log_line(f"{epoch + 1}/{self.epochs}", watched, totals.samples / totals.seconds, left))
+        say(log_line(f"{epoch + 1}/{self.epochs}", watched, totals.samples / totals.seconds, left, widest()))
         for warning in self._diagnostics.epoch(
             watched, totals.statistics, self._lr, totals.seconds, totals.data_seconds
         ):

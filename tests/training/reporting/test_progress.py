@@ -85,6 +85,9 @@ def test_a_line_of_a_log_is_cut_to_100_columns() -> None:
     line = log_line("1200/1200, step 99999/99999", values, 1234.5, 1e6)
     assert len(line) <= 100
     assert line.endswith("left")
+    narrow = {"loss": 6.71, "contrast": 6.64, "reconstruction": 0.0695}
+    line = "epoch 1/4: loss 6.71, contr 6.64, recon 0.0695, 0.302 images/s, 0:00:59 left"
+    assert log_line("1/4", narrow, 0.3021, 59, columns=80) == line
     assert log_line("2/2", {"loss": 7.3123}, 512.3, None) == "epoch 2/2: loss 7.31, 512 images/s"
 
 
