@@ -85,6 +85,8 @@ def embed(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     encoder = encoder_of(options, loader.first_sample["image"].shape[1:], devices, windows)
     output = prepare_output(options.output)
     with exclusive(output):
+        if (output / ARRAY).exists():
+            warn(f"{output / ARRAY} and {TABLE} are there already: they will be replaced")
         features, _ = predict(devices.wrap(encoder), loader, Native(devices.main, enabled=False))
         names = [os.path.relpath(file, options.data) for file in files]
         if images.per_file > 1:
