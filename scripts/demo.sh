@@ -19,7 +19,7 @@ python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" 
 
 step "3/7 pre-training in 2D, without labels"
 python main.py $xrays --preview 3 --output "$out/views"
-python main.py $xrays --b 16 --epochs "$epochs" --ratio 1.0 --moco_k 256 $learn --report --output "$out/chest"
+python main.py $xrays --b 16 --epochs "$epochs" --ratio 1.0 $learn --report --output "$out/chest"
 weights=$(ls "$out"/chest/pcrl_chest_pretask_*.pt)
 
 step "4/7 what the features know of the labels: nearest neighbours, before and after pre-training"
@@ -27,7 +27,7 @@ python main.py $xrays --phase knn --ratio 1.0 --weight none --output "$out/knn_b
 python main.py $xrays --phase knn --ratio 1.0 --weight "$weights" --output "$out/knn_after"
 
 step "5/7 pre-training in 3D, a moment of it"
-python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 --moco_k 64 $learn \
+python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
     --report --output "$out/luna"
 
 step "6/7 fine-tuning in 2D, from the pre-trained weights"

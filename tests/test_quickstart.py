@@ -65,7 +65,7 @@ def test_what_the_dockerfile_names_is_there() -> None:
             assert (ROOT / words.split()[0]).exists()
     command = json.loads(next(words for name, words in instructions if name == "CMD"))
     assert (ROOT / command[1]).exists()
-    commented = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#")).replace("\\", " ")
-    words = shlex.split(commented[commented.index("python main.py") :])
+    (line,) = [line for line in text.splitlines() if "python main.py" in line and line.startswith("#")]
+    words = shlex.split(line[line.index("python main.py") :])
     options, _ = parse_options(words[2:])
     assert (options.data, options.n, options.report) == ("/data", "chest", True)
