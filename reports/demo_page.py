@@ -119,8 +119,6 @@ def write_demo(folder: Path) -> Path:
         "X-rays, of phantoms": str(len(findings)),
         "steps of pre-training in 2D": f"{max(row['step'] for row in chest.rows):,}",
         "reconstruction error, first and last epoch": f"{first} to {last}",
-        "AUROC by neighbours, untrained and pre-trained": f"{short(before.results.get('mean_auroc'))} to "
-        f"{short(after.results.get('mean_auroc'))}",
         "AUROC, fine-tuned": short(tuned.results.get("mean_auroc")),
     }
     body = [
