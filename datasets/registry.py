@@ -78,12 +78,12 @@ def list_name(n: str, data: Path, train_list: str | None) -> str:
     return f"{path.parent.name}/{path.name}" if path == PROJECT_LIST else path.name
 
 
-def list_lines(n: str, data: Path, train_list: str | None) -> tuple[str, list[str]]:
+def list_lines(n: str, data: Path, train_list: str | None, image_column: str = "") -> tuple[str, list[str]]:
     """The training list's name and what its lines name, whatever the ratio; no line where there is no list."""
     path = DATASETS[n].training_list(data, train_list)
     if path is None:
         return ALL_IMAGES, []
-    return path.name, luna.read_lines(path) if n == "luna" else list(read_list(path).names)
+    return path.name, luna.read_lines(path) if n == "luna" else list(read_list(path, image_column).names)
 
 
 def _chest_list(data: Path, train_list: str | None) -> Path | None:

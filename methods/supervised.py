@@ -25,7 +25,10 @@ class Supervised(Method):
     statistics of all are their mean.
     """
 
-    panels = (Panel("results on held-out data", "score, 0 to 1", ("auroc", "dice"), most=1.0),)
+    panels = (
+        Panel("results on held-out data", "score, 0 to 1", ("auroc", "balanced_accuracy", "dice"), most=1.0),
+        Panel("error on held-out data", "mean absolute error", ("mae",), from_zero=True),
+    )
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 
 from options.common import BACKBONES, MODELS
 from options.flags import DIMS, PHASES, PRETRAINING, SEGMENTATION, SUPERVISED, TRAINING, means_something
+from options.labels import Labels
 from options.pretrain import PARTS, Pretraining
 from options.segmentation import Segmentation
 
@@ -34,13 +35,14 @@ NO_PART = ("preview", "dry_run", "report")  # of what a run is: of a look at it
 
 
 @dataclass(frozen=True)
-class Options(Pretraining, Segmentation):
+class Options(Pretraining, Labels, Segmentation):
     """Everything a run depends on. Constructing one validates it and raises UserError."""
 
     def __post_init__(self) -> None:
         self._check_common()
         self._check_training()
         self._check_pretraining()
+        self._check_labels()
         self._check_segmentation()
 
 

@@ -18,7 +18,7 @@ from utils.cli import Parser
 from utils.cores import cores_of_process
 from utils.errors import UserError
 
-GROUPS = ("what to run", "data", "segmentation", "network", "optimisation", "machine", "output")
+GROUPS = ("what to run", "data", "labels", "segmentation", "network", "optimisation", "machine", "output")
 METAVARS = {int: "N", float: "X", str: "NAME"}
 EXAMPLES = """examples:
   look at what X-rays in my_xrays become, then pre-train on all of them:
@@ -43,6 +43,8 @@ NO_PATHS = {  # but words
     "train_list": ("none",),
     "weight": ("imagenet", "none"),
     "resume": ("auto", "none"),
+    "valid_list": (),
+    "test_list": (),
     "split": (),
 }
 
@@ -129,7 +131,7 @@ def check_paths(options: Options) -> None:
         raise UserError(f"--data {options.data}: {what}")
     for name, words in NO_PATHS.items():
         path = getattr(options, name)
-        if path and path not in words and not os.path.exists(path):
+        if path and path not in words and not (name == "split" and options.shares) and not os.path.exists(path):
             needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
             others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
             raise UserError(f"--{name} {path}: no such file{others}")

@@ -23,13 +23,6 @@ class Segmentation(Training):
         data=(SEGMENTATION,),
         at_least=0,
     )
-    split: str = flag(
-        "",
-        "segmentation",
-        "JSON file of splits like nnU-Net's splits_final.json, used in place of --folds (default: none)",
-        metavar="FILE",
-        data=(SEGMENTATION,),
-    )
     train_cases: int = flag(
         0,
         "segmentation",

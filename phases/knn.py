@@ -11,14 +11,13 @@ from options import Options
 from phases.features import encoder_of, one_process
 from tasks import CLASSIFICATIONS
 from tasks.base import plain_loader
-from tasks.class_scores import class_scores, neighbour_scores
-from tasks.classification import classification_results
+from tasks.class_scores import neighbour_scores
 from tasks.leftover import with_ratio
 from training.checkpoint import LAST
 from training.devices import Devices
 from training.precision import Native
 from training.predict import predict, write_results
-from training.run import prepare_output
+from training.run import prepare_output, write_texts
 from utils.console import say
 from utils.errors import UserError
 from utils.locks import exclusive
@@ -37,6 +36,7 @@ def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     data = CLASSIFICATIONS[options.n](options)
     train, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.train, data.test))
     encoder = encoder_of(options, train.first_sample["image"].shape[1:], devices, data.windows)
+    kind = data.kind()
     data.announce(options.ratio)
     precision = Native(devices.main, enabled=False)
 
@@ -49,8 +49,9 @@ def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     with exclusive(output):
         (features, labels), (test_features, test_labels) = described(train), described(test)
         k = min(NEIGHBOURS, len(features))
-        scores = class_scores(test_labels, neighbour_scores(features, labels, test_features, k), data.classes)
-        results = classification_results(scores, len(test_features), data.never_seen())
+        scores = neighbour_scores(features, labels, test_features, k)
+        results = kind.results(test_labels, scores, data.test.patients, data.train.labels, options.seed)
+        write_texts(output, data.written)
         run = {"phase": options.phase, "task": options.n, "weight": options.weight or "none", "neighbours": k}
         write_results(output, run | results.values)
     by = f"{counted(k, 'neighbour')} among {counted(len(features), 'training image')}"

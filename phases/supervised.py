@@ -58,7 +58,7 @@ def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         facts = {"shape": list(shape), "list": listed, **task.facts, **task.start}
         windows = Windows((0.0, 1.0))
         job = TrainingJob(task.method, task.loader, task.files, windows, evaluation, finish, facts, task.note)
-        return replace(job, report=report_on)
+        return replace(job, report=report_on, written=task.written)
 
     execute(options, devices, ranks, build)
 

@@ -33,6 +33,7 @@ class Task:
 
     ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once. ``start``: what is
     known of the weights that it starts from. ``facts``: how images are prepared. Both: for a TrainingJob's ``facts``.
+    ``written``: as of a TrainingJob.
     ``validate``: the method on the valid part, which chooses the epoch. ``test``: the method on the test part. These
     two are called with the method in evaluation mode, on all ranks.
     """
@@ -45,6 +46,7 @@ class Task:
     note: str = ""
     start: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 class BuildTask(Protocol):

@@ -1,23 +1,33 @@
-"""``--n chest``: the findings on chest X-rays, as ChestX-ray14 lists them."""
+"""``--n chest``: what lists and tables say of X-rays."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from datasets.xray.labelled import SingleXRays
-from datasets.xray.labels import Labelled, find_labelled
+from datasets.xray.labels import Labelled, Labelling, find_labelled
 from options import Options
 from tasks.classification import Classification, Part
 
 
 def find_chest_labels(options: Options) -> Classification:
     """The three parts of the labelled images in ``--data``."""
-    found = find_labelled(Path(options.data), options.train_list or None, options.ratio)
+    how = Labelling(
+        options.valid_list,
+        options.test_list,
+        options.image_column,
+        options.label_column,
+        options.patient_column,
+        options.target,
+        options.shares,
+        options.seed,
+    )
+    found = find_labelled(Path(options.data), options.train_list or None, options.ratio, how)
 
     def part(labelled: Labelled) -> Part:
         samples = SingleXRays(labelled.files, labelled.labels, options.inchannel, size=options.size)
-        return Part(labelled.files, labelled.labels, samples)
+        return Part(labelled.files, labelled.labels, samples, labelled.patients)
 
     augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed, options.size)
     train, valid, test = (part(each) for each in (found.train, found.valid, found.test))
-    return Classification(found.classes, train, valid, test, augmented, found.listed)
+    return Classification(found.target, train, valid, test, augmented, found.listed, written=found.written)

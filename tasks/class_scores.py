@@ -1,4 +1,4 @@
-"""What multi-label classification computes: its loss, and the area under the ROC curve (AUROC) of each class.
+"""What classification computes: its losses, and the area under the ROC curve (AUROC) of each class.
 
 scikit-learn is imported where it is needed: that takes seconds, which other phases do not have to wait.
 """
@@ -6,13 +6,15 @@ scikit-learn is imported where it is needed: that takes seconds, which other pha
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tasks.intervals import PERCENT, Interval, shown
 from utils.text import counted
 
 NO_POSITIVES, NO_NEGATIVES = "no positives", "no negatives"
@@ -21,6 +23,16 @@ NO_POSITIVES, NO_NEGATIVES = "no positives", "no negatives"
 def bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of logits (B, classes) with labels of 0 and 1, the mean over samples and classes."""
     return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def known_bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The same where labels are NaN, not known: those add nothing, and count in the mean as if they were right.
+
+    So an image weighs the same in whatever batch, and on whatever device, it is.
+    """
+    known = ~labels.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+    return torch.where(known, losses, 0).mean()
 
 
 @dataclass(frozen=True)
@@ -36,48 +48,71 @@ class ClassScores:
         """Of the classes that were not skipped; NaN if all were."""
         return sum(self.auroc.values()) / len(self.auroc) if self.auroc else math.nan
 
-    def table(self, title: str, never_seen: Collection[str] = ()) -> str:
-        """Lines to read, one a class; ``never_seen``: the classes whose AUROC says nothing, for want of examples."""
+    def table(
+        self,
+        title: str,
+        never_seen: Collection[str] = (),
+        intervals: Mapping[str, Interval] | None = None,
+        more: Mapping[str, tuple[float, Interval | None]] | None = None,
+    ) -> str:
+        """Lines to read, one a class; ``never_seen``: the classes whose AUROC says nothing, for want of examples.
+
+        ``intervals``: of the classes, and of the mean under ``""`` (tasks/intervals.py). ``more``: other figures, with
+        theirs.
+        """
+        found = intervals or {}
         mean = f"mean of {counted(len(self.auroc), 'class')}"
-        width = max(map(len, (title, mean, *self.positives)))
-        lines = [f"{title:<{width}}  positives   AUROC"]
+        others = more or {}
+        width = max(map(len, (title, mean, *self.positives, *others)))
+        lines = [f"{title:<{width}}  positives   AUROC" + f"  {PERCENT} % interval" * bool(found)]
         for name, count in self.positives.items():
-            value = f"{self.auroc[name]:.4f}" if name in self.auroc else f"     -  {self.skipped[name]}"
+            value = f"{self.auroc[name]:.4f}" if name in self.auroc else f"   nan  {self.skipped[name]}"
             remark = "  no positives in training" if name in never_seen and name in self.auroc else ""
-            lines.append(f"{name:<{width}}  {count:9d}  {value}{remark}")
-        lines.append(f"{mean:<{width}}  {'':9}  {self.mean:.4f}")
+            lines.append(f"{name:<{width}}  {count:9d}  {value}  {shown(found.get(name))}".rstrip() + remark)
+        lines.append(f"{mean:<{width}}  {'':9}  {self.mean:.4f}  {shown(found.get(''))}".rstrip())
+        lines += [f"{name:<{width}}  {'':9}  {value:.4f}  {shown(span)}" for name, (value, span) in others.items()]
         return "\n".join(lines)
 
 
 def undefined(labels: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
-    """The classes of labels (N, classes) that have no AUROC, and why."""
+    """The classes of labels (N, classes) of 0, 1 and NaN, not known, that have no AUROC, and why."""
     why = {}
-    for name, positives in zip(classes, labels.sum(axis=0), strict=True):
-        if positives in (0, len(labels)):
-            why[name] = NO_NEGATIVES if positives else NO_POSITIVES
+    for column, name in enumerate(classes):
+        if not (labels[:, column] == 1).any():
+            why[name] = NO_POSITIVES
+        elif not (labels[:, column] == 0).any():
+            why[name] = NO_NEGATIVES
     return why
 
 
 def class_scores(labels: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> ClassScores:
-    """AUROC of each class, from labels of 0 and 1 and scores (the higher the likelier), both (N, classes)."""
+    """AUROC of each class, from labels of 0 and 1 and scores (the higher the likelier), both (N, classes).
+
+    Images whose label of a class is NaN, not known, do not count for it.
+    """
     from sklearn.metrics import roc_auc_score
 
     skipped = undefined(labels, classes)
+    known = ~np.isnan(labels)
     auroc = {
-        name: float(roc_auc_score(labels[:, column], scores[:, column]))
+        name: float(roc_auc_score(labels[known[:, column], column], scores[known[:, column], column]))
         for column, name in enumerate(classes)
         if name not in skipped
     }
-    positives = {name: int(labels[:, column].sum()) for column, name in enumerate(classes)}
+    positives = {name: int((labels[:, column] == 1).sum()) for column, name in enumerate(classes)}
     return ClassScores(auroc, skipped, positives)
 
 
 def neighbour_scores(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, neighbours: int) -> np.ndarray:
     """The mean labels of the ``neighbours`` nearest features, by cosine: (M, classes) for ``queries`` (M, C).
 
-    ``features``: (N, C). ``labels``: (N, classes) of 0 and 1.
+    ``features``: (N, C). ``labels``: (N, classes); of neighbours whose label is NaN, not known, the mean of all counts.
     """
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=neighbours, metric="cosine").fit(features)
+    if np.isnan(labels).any():
+        known = ~np.isnan(labels)
+        means = np.nansum(labels, axis=0) / np.maximum(known.sum(axis=0), 1)
+        labels = np.where(known, labels, means).astype(labels.dtype)
     return labels[index.kneighbors(queries, return_distance=False)].mean(axis=1)

@@ -25,7 +25,7 @@ def with_ratio(options: Options, ranks: ProcessGroup) -> Options:
     The latter if it took the first part of the very list that is learned from here: what it left is learned from, and
     that is said. Else all is.
     """
-    if not options.ratio_by_default or options.n not in PRETRAINED_ON:
+    if not options.ratio_by_default or options.n not in PRETRAINED_ON or options.shares:
         return options
     ratio = None
     with ranks.raise_on_all():
@@ -55,7 +55,7 @@ def _of_pretraining(options: Options) -> float | None:
     ratio, pretrained_on = made.get("ratio", 1.0), PRETRAINED_ON[options.n]
     if made.get("phase") != "pretask" or made.get("n") != pretrained_on or not 0 < ratio < 1:
         return None
-    name, lines = list_lines(pretrained_on, Path(options.data), options.train_list or None)
+    name, lines = list_lines(pretrained_on, Path(options.data), options.train_list or None, options.image_column)
     part = [line.rpartition("/")[2] for line in lines[: int(ratio * len(lines))]]
     # Checkpoints of earlier versions know their samples alone: of X-rays, the lines that they are named by.
     if list_hash(lines) != run.get("whole_list_sha256") and list_hash(part) != checkpoint.get("list_sha256"):

@@ -26,6 +26,7 @@ from models.segmenter import build_segmenter
 from options import Options
 from tasks.base import Results, Task, training_loader
 from tasks.dice import OVERLAP, dice, dice_ce_loss, segment
+from tasks.intervals import PERCENT, mean_interval, recorded, shown
 from training.devices import Devices
 from training.evaluation import EvalResult
 from training.network import in_memory_format, start_from_weight
@@ -140,20 +141,23 @@ class Scores:
         values = np.array(list(self.rows.values()))
         return {**dict(zip(self.classes, values.T, strict=True)), "mean": values.mean(axis=1)}
 
-    def results(self) -> Results:
-        """The table: mean and standard deviation over the volumes, if there are several."""
-        title = counted(len(self.rows), "test volume")
+    def results(self, seed: int = 0) -> Results:
+        """The table: mean and standard deviation over the volumes, and the mean's interval, if there are several."""
+        title, several = counted(len(self.rows), "test volume"), len(self.rows) > 1
         columns = {name: (float(values.mean()), float(values.std())) for name, values in self.columns().items()}
+        spans = {name: mean_interval(values, list(self.rows), seed) for name, values in self.columns().items()}
         width = max(map(len, (title, *columns)))
-        lines = [f"{title:<{width}}    Dice      sd"]
+        lines = [f"{title:<{width}}    Dice      sd" + f"  {f'{PERCENT} % interval':<14}" * several]
         for name, (mean, deviation) in columns.items():
-            lines.append(f"{name:<{width}}  {mean:.4f}  {f'{deviation:.4f}' if len(self.rows) > 1 else '-':>6}")
+            spread = f"{deviation:.4f}  {shown(spans[name])}" if several else f"{'-':>6}"
+            lines.append(f"{name:<{width}}  {mean:.4f}  {spread}")
         dice_of = {name: mean for name, (mean, _) in columns.items()}
         values = {
             "volumes": len(self.rows),
             "mean_dice": dice_of["mean"],
             "dice": dice_of,
             "sd": {name: deviation for name, (_, deviation) in columns.items()},
+            **recorded({"mean_dice": spans.pop("mean"), "dice": spans}, list(self.rows), "case"),
             "by_volume": {name: dict(zip(self.classes, row, strict=True)) for name, row in self.rows.items()},
         }
         return Results(values, {f"dice/{name}": mean for name, mean in dice_of.items()}, "\n".join(lines))
@@ -191,7 +195,7 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
         return EvalResult(-mean, {"dice": mean} | {f"dice/{name}": value for name, value in means.items()})
 
     def test(precision: Precision) -> Results:
-        return scores(data.test, precision).results()
+        return scores(data.test, precision).results(options.seed)
 
     files = [volume.name for volume in data.train]
     return Task(method, loader, files, validate, test, start=start, facts=data.facts(patch))

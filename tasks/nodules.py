@@ -9,12 +9,13 @@ import numpy as np
 
 from datasets.ct.crop_records import windows_of
 from datasets.ct.nodules import Crop, NoduleCrops, read_crops, split, without_pretrained
+from datasets.xray.label_columns import MULTILABEL, Target
 from options import Options
 from tasks.classification import Classification, Part
 from utils.errors import UserError
 from utils.text import counted
 
-CLASSES = ("nodule",)
+TARGET = Target(MULTILABEL, ("nodule",))
 
 
 def find_nodules(options: Options) -> Classification:
@@ -29,9 +30,10 @@ def find_nodules(options: Options) -> Classification:
     rare, kind = counted(len(augmented.rare), "crop"), "with a" if augmented.rare_label else "without a"
     note = f"balanced: the {rare} {kind} nodule once, and as many of the others in turn"
     windows = windows_of(crop.file for part in (parts.train, parts.valid, parts.test) for crop in part)
-    return Classification(CLASSES, train_part, valid, test, augmented, len(parts.train), note, windows)
+    return Classification(TARGET, train_part, valid, test, augmented, len(parts.train), note, windows)
 
 
 def _part(crops: Sequence[Crop], seed: int) -> Part:
     labels = np.array([[crop.label] for crop in crops], np.float32)
-    return Part([crop.file for crop in crops], labels, NoduleCrops(crops, seed, balanced=False))
+    samples = NoduleCrops(crops, seed, balanced=False)
+    return Part([crop.file for crop in crops], labels, samples, [crop.uid for crop in crops])

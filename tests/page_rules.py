@@ -116,7 +116,11 @@ def look_at_results(command: Command, folder: Path) -> None:
     """The table's figures: of all classes that have any, a share."""
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert (results["phase"], results["task"]) == (command.value("--phase"), command.value("--n"))
-    assert 0 <= results["mean_dice" if results["task"] == "msd" else "mean_auroc"] <= 1
+    if "regression" in command.words:
+        assert 0 < results["mae"]
+    else:
+        assert 0 <= results["mean_dice" if results["task"] == "msd" else "mean_auroc"] <= 1
+    assert (folder / "split_train.csv").exists() == ("--split" in command.words)
 
 
 def look_at_features(command: Command, folder: Path) -> None:

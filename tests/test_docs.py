@@ -106,6 +106,12 @@ def write_segmentation(folder: Path) -> None:
             sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / kind / f"case{case}.nii.gz"))
 
 
+def write_table(folder: Path) -> None:
+    """Labels of 24 X-rays of six patients: each has some of each kind."""
+    rows = [f"{n + 1:08d}_000.png,{n // 4},{n % 2},{n // 2 % 2},{'ab'[n % 2]},{40 + n}\n" for n in range(24)]
+    (folder / "labels.csv").write_text("image,patient_id,edema,effusion,finding,age\n" + "".join(rows))
+
+
 # Running them -----------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +134,7 @@ def write_sample(folder: Path, wide: bool) -> Path:
         lines = [f"{2 * number + i + 1:08d}_000.png {i}{' 0' * 13}\n" for i in (0, 1)]
         (labelled / f"chest_{part}.txt").write_text("".join(lines))
     write_segmentation(folder / "Task04_Hippocampus")
+    write_table(write_xrays(folder / "my_hospital", count=24, size=64))
     for name, scans in (("LUNA_dataset_path", 2), ("my_scans", 1), ("my_mr", 1)):
         for number in range(scans):
             write(folder / name / f"scan{number}.nii.gz", chest(number, (64, 64, 48)))

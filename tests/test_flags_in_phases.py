@@ -33,7 +33,7 @@ VALUES = {  # of flags whose other values do not fit every run
     "train_list": "none",
     "patch": "8,8,8",
     "spacing_mm": "1,1,1",
-    "split": "splits.json",
+    "split": "70,10,20",
     "accumulate": "1",
     "d": "",
     "size": "",

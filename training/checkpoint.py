@@ -31,6 +31,7 @@ MAY_CHANGE = frozenset(
     {"data", "train_list", "output", "workers", "gpus", "resume", "save_every", "save_minutes", "log_every", "epochs"}
     | {"cache", "image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience", "prefetch"}
     | {"preview", "dry_run", "report"}
+    | {"preview", "dry_run", "valid_list", "test_list", "image_column"}
     | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
 )
 

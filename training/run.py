@@ -29,6 +29,7 @@ from training.schedule import build_optimizer
 from utils.console import say, warn
 from utils.cores import cores_of_process
 from utils.errors import UserError, reason
+from utils.files import write_text
 from utils.image_grid import Windows
 from utils.locks import exclusive
 from utils.process_group import ProcessGroup
@@ -45,6 +46,7 @@ class TrainingJob:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
     training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
     once. ``report``: writes the page of the run in a folder (--report); -> its path.
+    once. ``written``: texts for the output folder, by the names of their files.
     """
 
     method: Method
@@ -56,6 +58,7 @@ class TrainingJob:
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     report: Callable[[Path], Path] | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 def workers_here(options: Options) -> int:
@@ -75,6 +78,17 @@ def prepare_output(path: str) -> Path:
     except OSError as error:
         raise UserError(f"--output {path}: {reason(error)}; give a folder that can be written to") from None
     return output
+
+
+def write_texts(output: Path, texts: Mapping[str, str]) -> None:
+    """Write text files, by their names, into the output folder, and say so; UserError if that cannot be."""
+    for name, text in texts.items():
+        try:
+            write_text(output / name, text)
+        except OSError as error:
+            raise UserError(f"--output {output}: {name} cannot be written: {reason(error)}") from None
+    if texts:
+        say(f"saved {', '.join(str(output / name) for name in texts)}")
 
 
 @contextmanager
@@ -216,6 +230,7 @@ def _record(
 ) -> None:
     """Write run.json, and give the state what checkpoints tell of the run."""
     data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
+    write_texts(output, job.written)
     if checkpoint is not None:  # what the run itself began with counts
         data["weight"] = checkpoint.get("run", {}).get("weight", {})
     began, precision, size = times(output, list_sha256, checkpoint), state.precision.name, state.ranks.size

@@ -21,5 +21,18 @@ def augmented_view(image: np.ndarray, channels: int, size: int, rng: np.random.G
 
 
 def plain_view(image: np.ndarray, channels: int, size: int) -> np.ndarray:
-    """The whole image, resized: float32 (channels, size, size)."""
-    return normalise(np.asarray(crop(image, (0, 0, *image.shape[:2]), size, channels)), channels)
+    """The whole image, resized: float32 (channels, size, size).
+
+    One that is not square keeps its shape, as the crops to learn from do on average: its long side becomes ``size``,
+    and black is beside it, as beside what was turned.
+    """
+    height, width = image.shape[:2]
+    if height == width:
+        return normalise(np.asarray(crop(image, (0, 0, height, width), size, channels)), channels)
+    whole = Image.fromarray(image)
+    if channels == 1:
+        whole = whole.convert("L")
+    sides = tuple(max(1, round(side * size / max(height, width))) for side in (width, height))
+    view = Image.new(whole.mode, (size, size))
+    view.paste(whole.resize(sides, Image.Resampling.BILINEAR), tuple((size - side) // 2 for side in sides))
+    return normalise(np.asarray(view), channels)

@@ -154,14 +154,18 @@ class Images:
     def _places(self, names: set[str]) -> dict[str, list[str]]:
         """The files in subfolders that have these names, and are no masks of those that do.
 
-        Blanks at the ends of names do not count where there is no other file, nor how an accent is put together.
+        Blanks at the ends of names do not count where there is no other file, nor how an accent is put together, nor a
+        suffix that the names do not have: tables have 000c3a3f293f for 000c3a3f293f.dicom.
         """
         if not names:
             return {}
         wanted = {name: _plain(name) for name in names}
         found: dict[str, list[tuple[str, str]]] = {form: [] for form in wanted.values()}
         for path, file in self.files.items():
-            for form in {_plain(path), _plain(path.rpartition("/")[2])} & found.keys():
+            forms = {_plain(path), _plain(path.rpartition("/")[2])}
+            if path.lower().endswith(SUFFIXES):
+                forms |= {form.rpartition(".")[0] for form in forms}
+            for form in forms & found.keys():
                 found[form].append((path, file))
         places: dict[str, list[str]] = {}
         for name, form in wanted.items():

@@ -3,133 +3,284 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, Images, training_list
-from datasets.xray.lists import CHEST14_LABELS, ImageList, first_part, read_list
+from datasets.xray.label_columns import MULTILABEL, Target, find_columns, find_target, read_labels
+from datasets.xray.lists import CHEST14_LABELS, ImageList, first_part, list_line, read_list_or_table
+from datasets.xray.patients import patient, shared, some, split_by_patient
+from datasets.xray.tables import FINDINGS, SPLIT_NAMES, TEST, TRAIN, VALID, Table
+from utils.console import say, warn
 from utils.errors import UserError
+from utils.text import counted
 
-NIH_NAME = re.compile(r"(\d{8})_\d{3}\.\w+")  # <patient>_<number of the image>
 VALID_LIST, TEST_LIST = "chest_valid.txt", "chest_test.txt"
 LISTS = f"by --train_list FILE, and put a {VALID_LIST} and a {TEST_LIST} into --data, each line a name and its labels"
+WAYS = "give --valid_list and --test_list, or a column split (train, valid, test), or --split 70,10,20"
+PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How the labels are to be read: flags of the same names. ``split``: shares of the patients, () for none."""
+
+    valid_list: str = ""
+    test_list: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    patient_column: str = ""
+    target: str = ""
+    split: tuple[float, ...] = ()
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """``files``: paths of images. ``labels``: float32 (N, classes) of 0 and 1."""
+    """``files``: paths of images. ``labels``: float32 (N, classes), as :class:`Target` says. ``patients``: of each."""
 
     files: list[str]
     labels: np.ndarray
+    patients: list[str]
 
 
 @dataclass(frozen=True)
 class ChestParts:
-    """The names of the classes, and the parts; no patient is in two of them.
+    """What is learned, and the parts; no patient is in two of them.
 
-    ``listed``: the images of the training list, of which ``train`` has those that pre-training left.
+    ``listed``: the images of the training list, of which ``train`` has those that pre-training left. ``written``: of a
+    split that was made here, the lists that make it again, by the names of their files.
     """
 
-    classes: tuple[str, ...]
+    target: Target
     listed: int
     train: Labelled
     valid: Labelled
     test: Labelled
+    written: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.target.classes
 
 
-def find_labelled(data: Path, train_list: str | None, ratio: float) -> ChestParts:
+@dataclass(frozen=True)
+class Rows:
+    """Lines of a list. ``what``: the list, and of one with several parts which; ``labels``: as Target says."""
+
+    path: Path
+    what: str
+    names: list[str]
+    patients: list[str]
+    source: Table | ImageList
+    labels: np.ndarray | None = None
+
+    def take(self, rows: Sequence[int], part: str = "") -> Rows:
+        """Some of them."""
+        source = self.source
+        if isinstance(source, Table):
+            chosen: Table | ImageList = source.chosen(rows)
+        else:
+            labels = None if source.labels is None else source.labels[list(rows)]
+            chosen = ImageList([source.names[row] for row in rows], labels)
+        names, patients = ([each[row] for row in rows] for each in (self.names, self.patients))
+        labels = None if self.labels is None else self.labels[list(rows)]
+        what = f"the {part} rows of {self.path}" if part else self.what
+        return replace(self, what=what, names=names, patients=patients, source=chosen, labels=labels)
+
+    def text(self) -> str:
+        """The lines as a list of the same kind, without a column that tells parts."""
+        if isinstance(self.source, Table):
+            return self.source.text(without=self.source.part_column())
+        labels = self.source.labels
+        rows = [()] * len(self.names) if labels is None else labels.tolist()
+        return "".join(f"{list_line(name, row)}\n" for name, row in zip(self.names, rows, strict=True))
+
+
+def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelling | None = None) -> ChestParts:
     """The labelled images under ``data``, a folder or a store as :func:`datasets.xray.files.find_chest` reads.
 
     The training list is that of pre-training, which took its first ``int(ratio * N)`` lines: the rest is trained on
-    here, or all of it if ``ratio`` is 1. The others are ``chest_valid.txt`` and ``chest_test.txt`` in ``data``, or
-    else the project's own. UserError if a list has no labels, if images are missing, if a patient is in two lists, or
-    if more than one is both in what pre-training took and in the rest.
+    here, or all of it if ``ratio`` is 1. The others are those that ``how`` names, parts of the same list, or
+    ``chest_valid.txt`` and ``chest_test.txt`` in ``data``, or else the project's own. UserError if a list has no
+    labels, if images are missing, if a patient is in two lists, or if more than one is both in what pre-training took
+    and in the rest.
     """
+    how = how or Labelling()
     if train_list == ALL_IMAGES:
         raise UserError(
             f"--train_list {ALL_IMAGES}: images without a list have no labels; name one that has them, {LISTS}"
         )
     images = Images(data)
-    paths = [training_list(data, train_list), *(_own_or_project(data, name) for name in (VALID_LIST, TEST_LIST))]
-    lists = [read_list(path) for path in paths]
-    classes = _classes(paths, lists)
-    for (path, one), (other_path, other) in itertools.combinations(zip(paths, lists, strict=True), 2):
-        shared = _shared_patients(one.names, other.names)
-        if shared:
-            raise UserError(
-                f"{_some(shared)} in both {path} and {other_path}: what is trained on tells about what is judged "
-                f"on; keep each patient in one list"
-            )
-    rest = _rest(lists[0], ratio, paths[0])
+    whole = read_rows(training_list(data, train_list), how)
+    target, parts = _with_labels(whole, _parts(data, whole, how), how)
+    for one, other in itertools.combinations(parts, 2):
+        _refuse_shared(one, other)
+    written = {}
+    if how.split:
+        suffix = "csv" if isinstance(parts[0].source, Table) else "txt"
+        written = {f"split_{name}.{suffix}": rows.text() for name, rows in zip(PARTS, parts, strict=True)}
+    parts = [_known(rows) for rows in parts]
+    rest = _rest(parts[0], ratio)
     remedy = f"put a {VALID_LIST} and a {TEST_LIST} of the images that are there into {data}"
-    train, valid, test = parts = [
-        Labelled(images.named(rest.names, paths[0], f"or name a list of those that are there, {LISTS}"), _labels(rest)),
-        *(
-            Labelled(images.named(known.names, path, remedy), _labels(known))
-            for path, known in zip(paths[1:], lists[1:], strict=True)
-        ),
+    remedies = (f"or name a list of those that are there, {LISTS}", remedy, remedy)
+    train, valid, test = found = [
+        Labelled(images.named(rows.names, rows.path, remedy), _float(rows), rows.patients)
+        for rows, remedy in zip((rest, *parts[1:]), remedies, strict=True)
     ]
-    for (path, part), (other_path, another) in itertools.combinations(zip(paths, parts, strict=True), 2):
+    for (rows, part), (others, another) in itertools.combinations(zip(parts, found, strict=True), 2):
         if twice := sorted(set(part.files) & set(another.files)):
             raise UserError(
-                f"{path} and {other_path} both name {twice[0]}: what is trained on tells about what is judged on; "
-                "keep each image in one list"
+                f"{rows.what} and {others.what} both name {twice[0]}: what is trained on tells about what is judged "
+                "on; keep each image in one list"
             )
-    return ChestParts(classes, len(lists[0].names), train, valid, test)
+    return ChestParts(target, len(parts[0].names), train, valid, test, written)
 
 
-def patient(name: str) -> str:
-    """Whose image this is: in NIH's names, the number before the ``_``. Others are one of a patient each."""
-    match = NIH_NAME.fullmatch(name.rpartition("/")[2])
-    return match[1] if match else name
+def _float(rows: Rows) -> np.ndarray:
+    assert rows.labels is not None  # _with_labels has given them
+    return rows.labels.astype(np.float32)
 
 
-def _own_or_project(data: Path, name: str) -> Path:
-    return data / name if (data / name).is_file() else PROJECT_LIST.with_name(name)
+def read_rows(path: Path, how: Labelling) -> Rows:
+    """All lines of a list or table, and whose they are; their labels are not read yet."""
+    source = read_list_or_table(path)
+    if isinstance(source, ImageList):
+        return Rows(path, str(path), source.names, [patient(name) for name in source.names], source)
+    names = source.names(how.image_column)
+    whose = source.patient_column(how.patient_column)
+    owners = source.column(whose) if whose else [""] * len(names)
+    patients = [owner or patient(name) for owner, name in zip(owners, names, strict=True)]
+    return Rows(path, str(path), names, patients, source)
 
 
-def _labels(known: ImageList) -> np.ndarray:
-    assert known.labels is not None  # _classes has refused such lists
-    return known.labels.astype(np.float32)
+def _parts(data: Path, rows: Rows, how: Labelling) -> list[Rows]:
+    """The three parts, from one list or from three; ``rows``: the training list."""
+    path = rows.path
+    given = {VALID: ("valid_list", how.valid_list), TEST: ("test_list", how.test_list)}
+    if how.split:
+        for flag, value in given.values():
+            if value:
+                raise UserError(f"--split with --{flag}: the split makes all three parts of {path}; leave one out")
+        if isinstance(rows.source, Table) and rows.source.part_column():
+            warn(f"{path}: its column {rows.source.part_column()} is not heeded, since --split is given")
+        if rows.patients == rows.names:
+            warn(f"{path} does not tell whose the images are: each counts as a patient of its own (--patient_column)")
+        taken = split_by_patient(rows.patients, how.split, how.seed, str(path))
+        return [rows.take(part, name) for part, name in zip(taken, PARTS.values(), strict=True)]
+    own = rows.source.parts() if isinstance(rows.source, Table) else None
+    if own is None:
+        if isinstance(rows.source, Table) and (column := rows.source.usual(SPLIT_NAMES[:1])):
+            warn(f"{path}: the column {column} is not heeded: none of its values is train, valid or test")
+        return [
+            rows,
+            *(read_rows(_other_list(data, rows, part, value, how), how) for part, (_, value) in given.items()),
+        ]
+    found = []
+    for part, name in PARTS.items():
+        places = [row for row, each in enumerate(own) if each == part]
+        flag, value = given.get(part, ("train_list", ""))
+        if value and places:
+            raise UserError(f"--{flag} {value}: {path} has {name} rows, too, by its own column; leave one of them out")
+        if not places and not value:
+            way = f"; add some, or give --{flag}" if part != TRAIN else ""
+            raise UserError(f"{path}: its split has no {name} rows, and all three parts are needed{way}")
+        found.append(rows.take(places, name) if places else read_rows(Path(value), how))
+    return found
 
 
-def _classes(paths: Sequence[Path], lists: Sequence[ImageList]) -> tuple[str, ...]:
-    """The names of the labels: ChestX-ray14's if there are 14, else by their number."""
-    counts = []
-    for path, known in zip(paths, lists, strict=True):
-        if known.labels is None:
-            raise UserError(f"the list {path} has no labels: a line is a name, then a 0 or 1 for each class")
-        counts.append(known.labels.shape[1])
-    for path, count in zip(paths, counts, strict=True):
-        if count != counts[0]:
-            raise UserError(f"{paths[0]} has {counts[0]} labels a line and {path} {count}; all lists need the same")
-    if counts[0] == len(CHEST14_LABELS):
-        return CHEST14_LABELS
-    return tuple(f"class_{number + 1}" for number in range(counts[0]))
+def _other_list(data: Path, train: Rows, part: str, given: str, how: Labelling) -> Path:
+    if given:
+        return Path(given)
+    name = VALID_LIST if part == VALID else TEST_LIST
+    if (data / name).is_file():
+        return data / name
+    if isinstance(train.source, Table):
+        raise UserError(f"{train.path} does not say which images choose the epoch and which are tested on: {WAYS}")
+    return PROJECT_LIST.with_name(name)
 
 
-def _rest(known: ImageList, ratio: float, path: Path) -> ImageList:
+def _with_labels(whole: Rows, parts: list[Rows], how: Labelling) -> tuple[Target, list[Rows]]:
+    """What is learned, and the parts with their labels; ``whole``: the training list before it was parted."""
+    first = parts[0]
+    if isinstance(whole.source, Table) and isinstance(first.source, Table):
+        taken = whole.source.described(how.image_column, how.patient_column)
+        columns = find_columns(whole.source, taken, how.label_column, how.target)
+        target = find_target(whole.source, first.source, columns, how.target)
+    else:
+        if how.label_column or how.target not in ("", MULTILABEL):
+            flag = f"--label_column {how.label_column}" if how.label_column else f"--target {how.target}"
+            raise UserError(f"{flag}: {first.path} is no table; write a CSV file whose first line has names of columns")
+        target, columns = Target(MULTILABEL, _plain_classes(first)), []
+    labelled = []
+    for rows in parts:
+        if isinstance(rows.source, Table):
+            known = set(target.classes) <= set(rows.source.header) or FINDINGS not in rows.source.header
+            labels = read_labels(rows.source, target, columns or (list(target.classes) if known else [FINDINGS]))
+        else:
+            labels = _plain_labels(rows, first, target)
+        labelled.append(replace(rows, labels=labels))
+    return target, labelled
+
+
+def _plain_classes(rows: Rows) -> tuple[str, ...]:
+    """The names of a plain list's labels: ChestX-ray14's if there are 14, else by their number."""
+    assert isinstance(rows.source, ImageList)
+    if rows.source.labels is None:
+        raise UserError(f"the list {rows.path} has no labels: a line is a name, then a 0 or 1 for each class")
+    count = rows.source.labels.shape[1]
+    return CHEST14_LABELS if count == len(CHEST14_LABELS) else tuple(f"class_{number + 1}" for number in range(count))
+
+
+def _plain_labels(rows: Rows, first: Rows, target: Target) -> np.ndarray:
+    count = len(_plain_classes(rows))
+    if target.kind != MULTILABEL:
+        raise UserError(
+            f"{rows.path} is no table with a column {first.path} has; write a CSV file with the same header"
+        )
+    if count != len(target.classes):
+        raise UserError(
+            f"{first.path} has {len(target.classes)} labels a line and {rows.path} {count}; all lists need the same"
+        )
+    assert isinstance(rows.source, ImageList)
+    assert rows.source.labels is not None
+    return rows.source.labels.astype(np.float32)
+
+
+def _known(rows: Rows) -> Rows:
+    """Without the lines of which no label is known; UserError if none is left."""
+    assert rows.labels is not None
+    known = np.flatnonzero(~np.isnan(rows.labels).all(axis=1)).tolist()
+    if not known:
+        raise UserError(f"{rows.what}: no image has a known label")
+    if len(known) < len(rows.names):
+        say(f"{rows.what}: {counted(len(rows.names) - len(known), 'image')} without a known label left out")
+    return rows.take(known) if len(known) < len(rows.names) else rows
+
+
+def _rest(known: Rows, ratio: float) -> Rows:
     """The lines after the first ``int(ratio * N)``, which pre-training took; all if ``ratio`` is 1."""
     if ratio == 1:
         return known
-    cut = first_part(len(known.names), ratio, str(path))
-    shared = _shared_patients(known.names[:cut], known.names[cut:])
-    if len(shared) > 1:
+    cut = first_part(len(known.names), ratio, str(known.path))
+    both = shared(known.patients[:cut], known.patients[cut:])
+    if len(both) > 1:
         raise UserError(
-            f"--ratio {ratio}: {_some(shared)} both before and after the cut of {path}; put each patient's lines "
-            f"together, or take --ratio 1.0 for pre-training and here"
+            f"--ratio {ratio}: {some([name for name, _, _ in both])} both before and after the cut of {known.path}; "
+            f"put each patient's lines together, or take --ratio 1.0 for pre-training and here"
         )
-    return ImageList(known.names[cut:], None if known.labels is None else known.labels[cut:])
+    return known.take(range(cut, len(known.names)))
 
 
-def _shared_patients(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    return sorted(set(map(patient, names)) & set(map(patient, others)))
-
-
-def _some(patients: Sequence[str]) -> str:
-    shown = ", ".join(patients[:3]) + (", ..." if len(patients) > 3 else "")
-    return f"patient {shown} is" if len(patients) == 1 else f"{len(patients)} patients ({shown}) are"
+def _refuse_shared(one: Rows, other: Rows) -> None:
+    both = shared(one.patients, other.patients)
+    if both:
+        _, first, second = both[0]
+        raise UserError(
+            f"{some([name for name, _, _ in both])} in both {one.what} and {other.what} ({one.names[first]}, "
+            f"{other.names[second]}): what is trained on tells about what is judged on; keep each patient in one list"
+        )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.xray.images import SUFFIXES
-from datasets.xray.tables import is_table, read_table
+from datasets.xray.tables import FINDINGS, TRAIN, Table, is_table, read_table
 from utils.errors import UserError, reason
 from utils.text import counted
 
@@ -53,12 +53,24 @@ class ImageList:
     labels: np.ndarray | None
 
 
-def read_list(path: str | Path) -> ImageList:
+def read_list(path: str | Path, image_column: str = "") -> ImageList:
     """Read a list, or a CSV table with a column of names; blank lines do not count.
 
-    Raises UserError, with the number of the line where there is one, if the file cannot be read, names
-    nothing, or has labels other than 0 and 1 or not the same number of them on every line.
+    Of a table with a column that says ``train``, ``valid``, ``test`` these are the rows to train on. ``image_column``:
+    of names, if not the one found. Raises UserError, with the number of the line where there is one, if the file cannot
+    be read, names nothing, or has labels other than 0 and 1 or not the same number of them on every line.
     """
+    found = read_list_or_table(path)
+    if isinstance(found, ImageList):
+        return found
+    parts = found.parts() or []
+    table = found.chosen([row for row, part in enumerate(parts) if part == TRAIN]) if TRAIN in parts else found
+    findings = table.column(FINDINGS) if FINDINGS in table.header else None
+    return ImageList(table.names(image_column), _chest14(findings))
+
+
+def read_list_or_table(path: str | Path) -> ImageList | Table:
+    """A list, or a table as it is; UserError as of :func:`read_list`."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -70,8 +82,7 @@ def read_list(path: str | Path) -> ImageList:
     if not first:
         raise UserError(f"the list {path} names no image")
     if _quoted(first) is None and is_table(first, Path(path)):
-        names, findings = read_table(text, Path(path))
-        return ImageList(names, _chest14(findings))
+        return read_table(text, Path(path))
     return _plain_list(lines) or _any_list(lines, path)
 
 

@@ -55,8 +55,8 @@ def test_the_table_names_what_was_skipped() -> None:
     lines = class_scores(labels, labels, ["Mass", "Hernia", "Edema"]).table("2 test images").splitlines()
     assert lines[0].split() == ["2", "test", "images", "positives", "AUROC"]
     assert lines[1].split() == ["Mass", "1", "1.0000"]
-    assert lines[2].split() == ["Hernia", "0", "-", "no", "positives"]
-    assert lines[3].split() == ["Edema", "2", "-", "no", "negatives"]
+    assert lines[2].split() == ["Hernia", "0", "nan", "no", "positives"]
+    assert lines[3].split() == ["Edema", "2", "nan", "no", "negatives"]
     assert lines[4].split() == ["mean", "of", "1", "class", "1.0000"]
     remarked = class_scores(labels, labels, ["Mass", "Hernia", "Edema"]).table("2 test images", ["Mass", "Hernia"])
     assert remarked.splitlines()[1] == f"{lines[1]}  no positives in training"

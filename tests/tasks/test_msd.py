@@ -94,7 +94,7 @@ def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
 def test_a_single_volume_has_no_deviation() -> None:
     two = Scores(["front"], {"a": [0.5], "b": [0.7]}).results().table.splitlines()
     assert two[0].startswith("2 test volumes ")
-    assert two[1].split() == ["front", "0.6000", "0.1000"]
+    assert two[1].split() == ["front", "0.6000", "0.1000", "0.500", "..", "0.700"]
     one = Scores(["front"], {"a": [0.5]}).results().table.splitlines()
     assert one[0].startswith("1 test volume ")
     assert one[1].split() == ["front", "0.5000", "-"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.xray.labels import find_labelled, patient
+from datasets.xray.labels import find_labelled
 from datasets.xray.lists import CHEST14_LABELS
+from datasets.xray.patients import patient
 from utils.errors import UserError
 
 

@@ -1,0 +1,207 @@
+"""What a table's columns say of its images: yes or no of several classes, one class of many, or a number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.xray.lists import CHEST14_LABELS, NO_FINDING
+from datasets.xray.tables import FINDINGS, Table
+from utils.console import warn
+from utils.errors import UserError
+from utils.text import counted
+
+MULTILABEL, CLASSES, REGRESSION = "multilabel", "classes", "regression"  # --target
+KINDS = (MULTILABEL, CLASSES, REGRESSION)
+NOT_KNOWN = ("", "-1", "-1.0", "nan")  # as CheXpert has what is not mentioned, or uncertain
+YES_OR_NO = {**dict.fromkeys(("1", "1.0"), 1.0), **dict.fromkeys(("0", "0.0"), 0.0)}
+AGE = re.compile(r"(\d{3})([YMWD])")  # as DICOM, and NIH's table of 2017, write one
+YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+MANY = 50  # classes, of whole numbers: is it a number that is asked for?
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is learned of an image. ``kind``: one of KINDS. ``classes``: their names; of a number, its own.
+
+    Labels are float32 (N, classes): 0 and 1, NaN where it is not known; of ``CLASSES`` a single 1 in each row; of
+    ``REGRESSION`` the number.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+
+
+def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> list[str]:
+    """The columns of a table to train on that have what is learned.
+
+    ``taken``: columns that are something else. ``wanted``: --label_column, names with commas between, "" for all
+    columns of 0 and 1, or NIH's findings. ``kind``: --target, "" if not given. UserError if there is nothing to learn.
+    """
+    free = table.others(taken)
+    if wanted:
+        words = [wanted] if wanted in table.header else wanted.split(",")
+        columns = [table.named(word.strip(), "--label_column") for word in words]
+        if kind in (CLASSES, REGRESSION) and len(columns) > 1:
+            raise UserError(f"--label_column {wanted}: --target {kind} learns one column; name one")
+    elif kind in (CLASSES, REGRESSION):
+        raise UserError(f"--target {kind}: name the column with --label_column; {table.path} has {', '.join(free)}")
+    elif FINDINGS in free:
+        columns = [FINDINGS]
+    else:
+        columns = [name for name in free if _is_yes_or_no(table.column(name))]
+    if not columns:
+        raise UserError(
+            f"the table {table.path} has no column of 0 and 1 to learn; name one of classes or numbers with "
+            f"--label_column, of {', '.join(free) or 'none: it has names of images alone'}"
+        )
+    if twice := [name for name in columns if table.header.count(name) > 1 or columns.count(name) > 1]:
+        raise UserError(f"the table {table.path}: the column {twice[0]} is there, or asked for, twice")
+    return columns
+
+
+def find_target(table: Table, train: Table, columns: Sequence[str], kind: str) -> Target:
+    """What these columns teach. ``train``: the rows of the table to train on, which have the classes of CLASSES.
+
+    ``kind``: --target; "": by what the columns have.
+    """
+    findings = _findings(table, columns)
+    if not kind:
+        yes_or_no = len(columns) > 1 or findings or _is_yes_or_no(table.column(columns[0]))
+        kind = MULTILABEL if yes_or_no else CLASSES
+    if kind == CLASSES:
+        return Target(CLASSES, _class_names(train, columns[0]))
+    return Target(kind, findings if findings and kind == MULTILABEL else tuple(columns))
+
+
+def _is_yes_or_no(values: Sequence[str]) -> bool:
+    found = set(values)
+    return found <= {*YES_OR_NO, *NOT_KNOWN} and bool(found & YES_OR_NO.keys())
+
+
+def _findings(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
+    """The names of the findings in a column like NIH's, ``Effusion|Mass``; () if it is none such."""
+    if len(columns) > 1:
+        return ()
+    values = table.column(columns[0])
+    if columns[0] != FINDINGS and not any("|" in value for value in values):
+        return ()
+    found = {word for value in values for word in _words(value)}
+    return CHEST14_LABELS if found <= set(CHEST14_LABELS) else tuple(sorted(found))
+
+
+def _words(value: str) -> set[str]:
+    return {word.strip() for word in value.split("|")} - {NO_FINDING, ""}
+
+
+def _class_names(table: Table, column: str) -> tuple[str, ...]:
+    names = {_class(value) for value in table.column(column)} - {""}
+    numbers = [_number(name) for name in names]
+    fractions = [name for name, number in zip(names, numbers, strict=True) if number is not None and number % 1]
+    if fractions:
+        raise UserError(
+            f"the table {table.path}: the column {column} has {min(fractions)}, a number and no class; to learn "
+            "numbers give --target regression"
+        )
+    if len(names) < 2:
+        raise UserError(
+            f"the table {table.path}: the column {column} has {counted(len(names), 'class')} "
+            f"({', '.join(names) or 'no value'}); there is nothing to tell apart"
+        )
+    if None in numbers:
+        return tuple(sorted(names))
+    if len(names) > MANY:
+        warn(f"the column {column} has {len(names)} classes; to learn it as a number give --target regression")
+    return tuple(sorted(names, key=float))
+
+
+def _class(value: str) -> str:
+    """The name of a class: of whole numbers, 2 and 2.0 are one."""
+    number = _number(value)
+    return str(int(number)) if number is not None and number % 1 == 0 else value
+
+
+def _number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_labels(table: Table, target: Target, columns: Sequence[str]) -> np.ndarray:
+    """The labels of a table's rows, float32 (N, classes); a row of which nothing is known has NaN throughout.
+
+    ``columns``: as of the table to train on. UserError, with the line, at a value that is none.
+    """
+    for name in columns:
+        if name not in table.header:
+            raise UserError(
+                f"the table {table.path} has no column {name}, which the list to train on has; it has "
+                f"{', '.join(filter(None, table.header))}"
+            )
+    if target.kind == MULTILABEL and tuple(columns) == target.classes:
+        return np.stack([_yes_or_no(table, name) for name in columns], axis=1)
+    values = table.column(columns[0])
+    if target.kind == MULTILABEL:
+        return _of_findings(table, values, columns[0], target.classes)
+    if target.kind == REGRESSION:
+        return _numbers(table, values, columns[0])
+    return _one_hot(table, values, columns[0], target.classes)
+
+
+def _wrong(table: Table, row: int, column: str, value: str, what: str) -> UserError:
+    return UserError(f"the table {table.path}, line {table.lines[row]}: the column {column} has {value!r}, {what}")
+
+
+def _yes_or_no(table: Table, column: str) -> np.ndarray:
+    labels = np.full(len(table.rows), np.nan, np.float32)
+    for row, value in enumerate(table.column(column)):
+        if value in YES_OR_NO:
+            labels[row] = YES_OR_NO[value]
+        elif value.lower() not in NOT_KNOWN:
+            raise _wrong(table, row, column, value, "not 0, 1, or for not known -1 or nothing")
+    return labels
+
+
+def _of_findings(table: Table, values: Sequence[str], column: str, classes: Sequence[str]) -> np.ndarray:
+    labels = np.full((len(values), len(classes)), np.nan, np.float32)
+    for row, value in enumerate(values):
+        if not value:
+            continue
+        found = _words(value)
+        if unknown := found - set(classes):
+            what = f"and {min(unknown)} is no class of the list to train on ({', '.join(classes)})"
+            raise _wrong(table, row, column, value, what)
+        labels[row] = [name in found for name in classes]
+    return labels
+
+
+def _one_hot(table: Table, values: Sequence[str], column: str, classes: Sequence[str]) -> np.ndarray:
+    labels = np.zeros((len(values), len(classes)), np.float32)
+    place = {name: number for number, name in enumerate(classes)}
+    for row, value in enumerate(values):
+        name = _class(value)
+        if name in place:
+            labels[row, place[name]] = 1
+        elif not name:
+            labels[row] = np.nan
+        else:
+            raise _wrong(table, row, column, value, f"no class of the images to train on ({', '.join(classes)})")
+    return labels
+
+
+def _numbers(table: Table, values: Sequence[str], column: str) -> np.ndarray:
+    labels = np.full((len(values), 1), np.nan, np.float32)
+    for row, value in enumerate(values):
+        age = AGE.fullmatch(value)
+        number = float(age[1]) * YEARS[age[2]] if age else _number(value)
+        if number is not None:
+            labels[row] = number
+        elif value.lower() not in ("", "nan"):
+            raise _wrong(table, row, column, value, "no number")
+    return labels

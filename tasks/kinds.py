@@ -1,0 +1,227 @@
+"""Kinds of labels, and what each means: its loss, what is said of an image, and how that is judged.
+
+Several classes, yes or no of each (AUROC); one class of many (AUROC one-vs-rest, balanced accuracy); one number (mean
+absolute error).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.xray.label_columns import CLASSES, MULTILABEL, REGRESSION, Target
+from tasks.base import Results
+from tasks.class_scores import ClassScores, bce_loss, class_scores, known_bce_loss, undefined
+from tasks.intervals import PERCENT, Interval, auroc_intervals, interval, mean_interval, recorded, shown, weights
+from tasks.outputs import IDENTITY, SIGMOID, SOFTMAX, as_numbers
+from training.evaluation import EvalResult
+from utils.console import warn
+from utils.errors import UserError
+from utils.text import counted
+
+OUTPUTS = {MULTILABEL: SIGMOID, CLASSES: SOFTMAX, REGRESSION: IDENTITY}
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """``target``: what is learned. ``headline``: as of a Method."""
+
+    target: Target
+
+    @property
+    @abstractmethod
+    def headline(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of outputs (B, classes) in float32, a mean over the samples."""
+
+    def scored(self, outputs: np.ndarray) -> np.ndarray:
+        """What is judged of the network's outputs, (N, classes)."""
+        return as_numbers(outputs, **self.in_numbers())
+
+    def in_numbers(self) -> dict[str, Any]:
+        """What turns outputs into numbers that people read (tasks/outputs.py)."""
+        return {"kind": OUTPUTS[self.target.kind]}
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint's ``run`` tells of its labels, plain."""
+        return {"classes": list(self.target.classes), **self.in_numbers()}
+
+    @abstractmethod
+    def judged(self, labels: np.ndarray, scores: np.ndarray) -> EvalResult:
+        """The result on a part, which chooses the epoch; ``scores``: as :meth:`scored` gives them."""
+
+    @abstractmethod
+    def results(
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
+    ) -> Results:
+        """The figures on the test part, with their intervals; ``groups``: whose each image is."""
+
+    @abstractmethod
+    def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
+        """Warn of what cannot be told of this part; UserError if it is ``judged`` on, and nothing can."""
+
+    def never_seen(self, train_labels: np.ndarray) -> list[str]:
+        """The classes without a positive among the training images."""
+        return [name for k, name in enumerate(self.target.classes) if not (train_labels[:, k] == 1).any()]
+
+
+@dataclass(frozen=True)
+class YesOrNo(Kind):
+    """Several classes, yes or no of each. ``masked``: whether some labels are not known."""
+
+    masked: bool = False
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        return ("auroc",)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return known_bce_loss(outputs, labels) if self.masked else bce_loss(outputs, labels)
+
+    def scored(self, outputs: np.ndarray) -> np.ndarray:
+        """The logits: probabilities near 1 would be equal where these are not."""
+        return outputs
+
+    def judged(self, labels: np.ndarray, scores: np.ndarray) -> EvalResult:
+        found = class_scores(labels, scores, self.target.classes)
+        over = {"auroc": f"{len(found.auroc)} of {counted(len(self.target.classes), 'class')}"}
+        return EvalResult(-found.mean, {"auroc": found.mean} | _named(found), over)
+
+    def results(
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
+    ) -> Results:
+        found = class_scores(labels, scores, self.target.classes)
+        intervals = auroc_intervals(labels, scores, self.target.classes, groups, seed)
+        more = self.others(labels, scores, groups, seed)
+        others = {name: value for name, (value, _) in more.items()}
+        spans = {name: span for name, span in intervals.items() if name}
+        spans_of = {"mean_auroc": intervals.get(""), **{name: span for name, (_, span) in more.items()}, "auroc": spans}
+        values = {"images": len(labels), "mean_auroc": found.mean, **others, **asdict(found)}
+        title, in_words = (
+            counted(len(labels), "test image"),
+            {name.replace("_", " "): each for name, each in more.items()},
+        )
+        table = found.table(title, self.never_seen(train_labels), intervals, in_words)
+        scalars = {"auroc": found.mean, **others, **_named(found)}
+        return Results({**values, **recorded(spans_of, groups, "patient")}, scalars, table)
+
+    def others(
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], seed: int
+    ) -> dict[str, tuple[float, Interval | None]]:
+        """Figures beside the AUROC, with their intervals."""
+        return {}
+
+    def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
+        why = undefined(labels, self.target.classes)
+        for reason in sorted(set(why.values())):
+            warn(f"{part} images, {reason}: {', '.join(label for label in why if why[label] == reason)}")
+        if judged and len(why) == len(self.target.classes):
+            raise UserError(f"{part} images: no class has both positives and negatives, so there is no AUROC")
+
+
+@dataclass(frozen=True)
+class OneOfMany(YesOrNo):
+    """One class of many: labels have a single 1 in each row."""
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        return ("auroc", "balanced_accuracy")
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels)
+
+    def scored(self, outputs: np.ndarray) -> np.ndarray:
+        return Kind.scored(self, outputs)
+
+    def judged(self, labels: np.ndarray, scores: np.ndarray) -> EvalResult:
+        result = super().judged(labels, scores)
+        return result._replace(values={**result.values, "balanced_accuracy": balanced_accuracy(labels, scores)})
+
+    def others(
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], seed: int
+    ) -> dict[str, tuple[float, Interval | None]]:
+        right = scores.argmax(axis=1) == labels.argmax(axis=1)
+        draws = np.concatenate([_balanced(labels, right, weight) for weight in weights(groups, seed)])
+        return {"balanced_accuracy": (balanced_accuracy(labels, scores), interval(draws))}
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """One number. The network learns it as deviations of ``scale`` from ``mean``, both of the training images."""
+
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        return ("mae",)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.l1_loss(outputs, (labels - self.mean) / self.scale)
+
+    def in_numbers(self) -> dict[str, Any]:
+        return {**super().in_numbers(), "mean": self.mean, "scale": self.scale}
+
+    def judged(self, labels: np.ndarray, scores: np.ndarray) -> EvalResult:
+        mae = float(np.abs(scores - labels).mean())
+        return EvalResult(mae, {"mae": mae})
+
+    def results(
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
+    ) -> Results:
+        (name,), title = self.target.classes, counted(len(labels), "test image")
+        baseline = f"always {self.mean:.4g}, the mean in training"
+        errors = {name: np.abs(scores - labels)[:, 0], baseline: np.abs(labels - self.mean)[:, 0]}
+        errors = {key: value.astype(np.float64) for key, value in errors.items()}
+        means = {key: float(value.mean()) for key, value in errors.items()}
+        spans = {key: mean_interval(value, groups, seed) for key, value in errors.items()}
+        width = max(map(len, (title, *errors)))
+        lines = [f"{title:<{width}}  mean absolute error  {PERCENT} % interval"]
+        lines += [f"{key:<{width}}  {means[key]:19.4f}  {shown(spans[key])}" for key in errors]
+        record = recorded({"mae": spans[name], "baseline_mae": spans[baseline]}, groups, "patient")
+        values = {"images": len(labels), "mae": means[name], "baseline_mae": means[baseline], **record}
+        return Results(values, {"mae": means[name], "baseline_mae": means[baseline]}, "\n".join(lines))
+
+    def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
+        if len(np.unique(labels)) < 2:
+            warn(f"{part} images: all have the same {self.target.classes[0]}, {labels[0, 0]:g}")
+
+    def never_seen(self, train_labels: np.ndarray) -> list[str]:
+        return []
+
+
+def kind_of(target: Target, train_labels: np.ndarray, masked: bool = False) -> Kind:
+    """How labels like these of the training images are learned; ``masked``: whether some of any part are not known."""
+    if target.kind == MULTILABEL:
+        return YesOrNo(target, masked)
+    if target.kind == CLASSES:
+        return OneOfMany(target)
+    mean, scale = float(train_labels.mean(dtype=np.float64)), float(train_labels.std(dtype=np.float64))
+    if not scale > 0:
+        raise UserError(f"all training images have the same {target.classes[0]}, {mean:g}: there is nothing to learn")
+    return Number(target, mean, scale)
+
+
+def balanced_accuracy(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The mean over the classes that there are of the part of their images whose largest score is that class's."""
+    right = scores.argmax(axis=1) == labels.argmax(axis=1)
+    return float(_balanced(labels, right, np.ones((1, len(labels))))[0])
+
+
+def _balanced(labels: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The same of each draw (D,); ``right``: (N,), ``weight``: (D, N)."""
+    there, hit = weight @ labels.astype(np.float64), weight @ (labels * right[:, None]).astype(np.float64)
+    recall = np.divide(hit, there, out=np.zeros_like(hit), where=there > 0)
+    return recall.sum(axis=1) / (there > 0).sum(axis=1)
+
+
+def _named(scores: ClassScores) -> dict[str, float]:
+    return {f"auroc/{name}": value for name, value in scores.auroc.items()}

@@ -1,0 +1,124 @@
+"""Labels from tables, at the command line: kinds, splits that can be given again, what checkpoints tell, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from options import Options
+from options.command_line import parse_options
+from phases import phase
+from tests.conftest import run_main, write_xrays
+from training.devices import Devices
+from utils.errors import UserError
+from utils.process_group import SINGLE
+
+SMALL: dict[str, Any] = {
+    "n": "chest",
+    "size": 64,
+    "narrow": 8,
+    "epochs": 1,
+    "b": 4,
+    "workers": 0,
+    "gpus": "",
+    "lr": 1e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 X-rays of 12 patients, and a table of what is known of them."""
+    folder = write_xrays(tmp_path_factory.mktemp("labelled"), count=24, size=64)
+    rows = [f"{n + 1:08d}_000.png,{n // 2},{n % 2},{(n // 2) % 2 or -1},{'abc'[n % 3]},{40 + n}\n" for n in range(24)]
+    (folder / "table.csv").write_text("Image Index,Patient ID,ill,worse,kind,age\n" + "".join(rows))
+    return folder
+
+
+def run(data: Path, output: Path, work: str = "finetune", **flags: object) -> dict[str, Any]:
+    """A run's metrics.json."""
+    options = Options(phase=work, data=str(data), output=str(output), **{**SMALL, **flags})
+    phase(work)(options, Devices("", None), SINGLE)
+    return json.loads((output / "metrics.json").read_text())
+
+
+def labels_of(output: Path) -> dict[str, Any]:
+    return torch.load(output / "best.pt", weights_only=True)["run"]
+
+
+def test_a_split_is_written_and_its_lists_give_the_same_run(data: Path, tmp_path: Path) -> None:
+    flags = {"label_column": "kind", "seed": 3}
+    first = run(data, tmp_path / "a", train_list=str(data / "table.csv"), split="50,25,25", **flags)
+    lists = {f"{part}_list": str(tmp_path / "a" / f"split_{part}.csv") for part in ("train", "valid", "test")}
+    assert run(data, tmp_path / "b", **lists, **flags) == first
+    assert {"mean_auroc", "balanced_accuracy", "intervals"} <= first.keys()
+    assert first["intervals"]["how"].endswith("over 3 patients")
+    record = labels_of(tmp_path / "a")
+    assert (record["kind"], record["classes"]) == ("softmax", ["a", "b", "c"])
+    first, again = (torch.load(tmp_path / run / "best.pt", weights_only=True)["model"] for run in "ab")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    neighbours = run(data, tmp_path / "knn", "knn", **lists, **flags)
+    assert 0 <= neighbours["balanced_accuracy"] <= 1
+
+
+def test_a_number(data: Path, tmp_path: Path) -> None:
+    flags = {"train_list": str(data / "table.csv"), "split": "50,25,25", "label_column": "age", "target": "regression"}
+    found = run(data, tmp_path / "run", "linear", **flags)
+    assert found["mae"] > 0
+    record = labels_of(tmp_path / "run")
+    assert (record["kind"], record["classes"]) == ("identity", ["age"])
+    ages = [float(line.split(",")[-1]) for line in (tmp_path / "run" / "split_train.csv").read_text().splitlines()[1:]]
+    assert (record["mean"], record["scale"]) == (pytest.approx(torch.tensor(ages).mean()), pytest.approx(
+        torch.tensor(ages).std(correction=0)))  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("val_mae" in row for row in rows)
+    assert run(data, tmp_path / "knn", "knn", **flags)["mae"] > 0
+
+
+def test_what_is_not_known_is_masked_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(data, tmp_path / "run", train_list=str(data / "table.csv"), split="50,25,25", seed=1)
+    assert "labels: yes or no of 2 classes (ill, worse); 12 of 48 are not known" in capsys.readouterr().out
+    assert found["skipped"] == {"worse": "no negatives"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train_list", "{table}", "--split", "70,10"], "--split 70,10: with --n chest give three shares"),
+        (["--train_list", "{table}", "--split", "70,30,0"], "--split 70,30,0: .*such as 70,10,20"),
+        (["--train_list", "{table}", "--split", "{table}"], "give three shares that sum to 100"),
+        (["--train_list", "{table}", "--split", "70,10,20", "--ratio", "0.5"], "--ratio 0.5 with --split"),
+        (["--n", "msd", "--split", "70,10,20"], "--split 70,10,20: with --n msd it is a file of splits"),
+        (["--target", "names"], "--target names is not known; choose from multilabel, classes, regression"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(flags: list[str], message: str, data: Path) -> None:
+    words = [flag.format(table=data / "table.csv") for flag in flags]
+    with pytest.raises(UserError, match=message):
+        parse_options(["--data", str(data), "--n", "chest", "--phase", "finetune", *words])
+
+
+def test_flags_of_labels_are_warned_of_elsewhere(data: Path) -> None:
+    words = ("--label_column", "a", "--valid_list", "x", "--target", "classes", "--split", "70,10,20")
+    for phase_and_data in (("pretask", "chest"), ("finetune", "nodules")):
+        given = [word for pair in zip(("--phase", "--n"), phase_and_data, strict=True) for word in pair]
+        _, warnings = parse_options(["--data", str(data), *given, *words])
+        assert len(warnings) == 4
+
+
+def test_a_bad_table_ends_the_command_with_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text((data / "table.csv").read_text().replace("0,0,", "0,9,"))
+    command = ("--data", data, "--n", "chest", "--phase", "finetune", "--train_list", tmp_path / "t.csv")
+    small = ("--gpus", "", "--output", tmp_path / "out", "--workers", 0)
+    done = run_main(
+        *command, *small, "--size", 64, "--split", "70,10,20", "--label_column", "ill", "--target", "multilabel"
+    )
+    assert (done.returncode, done.stderr.count("error: "), "Traceback" in done.stderr) == (2, 1, False)
+    assert "t.csv, line 22: the column ill has '9', not 0, 1" in done.stderr
+    missing = run_main(*command, *small, "--valid_list", tmp_path / "none.csv")
+    assert (missing.returncode, missing.stderr.strip()) == (
+        2, f"error: --valid_list {tmp_path / 'none.csv'}: no such file")  # fmt: skip
+    assert not (tmp_path / "out").exists(), "nothing half-written"
