@@ -92,6 +92,10 @@ class Method(nn.Module, ABC):
         """A step's ``images`` as people look at them: what is done for the eye alone is done when they are drawn."""
         return images
 
+    def features(self, image: Tensor) -> Tensor:
+        """The encoder's deepest map of images (B, C, ...), averaged over space: (B, channels), for --probe_every."""
+        raise NotImplementedError(f"{type(self).__name__} has no features")
+
     def warming(self) -> str:
         """Why results on held-out data do not count yet, in words; empty: they do. The same on all ranks."""
         return ""

@@ -119,6 +119,10 @@ class PCRL(Method):
                 "so a sample and teacher call (docs/GPUS.md); --shuffle_bn off sends none"
             )
 
+    def features(self, image: Tensor) -> Tensor:
+        """The student's."""
+        return self.student.unet.pooled(image)
+
     def _unused_parameters(self) -> Iterator[nn.Parameter]:
         """The student's parameters that no part uses."""
         student = self.student

@@ -82,6 +82,9 @@ class PCRLv2(Method):
         self._wrap = wrap
         self.beta = 1.0
 
+    def features(self, image: Tensor) -> Tensor:
+        return self.network.unet.pooled(image)
+
     def begin(self, epoch: int, epochs: int) -> None:
         """The deep restoration fades out: its weight falls from 1 to 0 along a half cosine."""
         self.beta = (1 + math.cos(math.pi * epoch / epochs)) / 2

@@ -17,8 +17,7 @@ class Encoder(UNetNetwork):
         self.channels = unet.feature_channels[-1]
 
     def forward(self, image: Tensor) -> Tensor:
-        *_, deepest = self.unet.encode(z_normal(image) if self.z_normalised else image)
-        return deepest.flatten(2).mean(-1)
+        return self.unet.pooled(z_normal(image) if self.z_normalised else image)
 
 
 class Classifier(Encoder):

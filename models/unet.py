@@ -35,6 +35,11 @@ class UNet(nn.Module, ABC):
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, in_channels, ...), sizes multiples of ``size_multiple`` -> features, shallow to deep."""
 
+    def pooled(self, image: Tensor) -> Tensor:
+        """Image (B, in_channels, ...) -> the deepest feature, averaged over space: (B, channels)."""
+        *_, deepest = self.encode(image)
+        return deepest.flatten(2).mean(-1)
+
     @abstractmethod
     def up_blocks(self) -> Iterable[nn.Module]:
         """The decoder's blocks, deep to shallow: (maps of the passes, mixture of their skips or None) -> maps."""

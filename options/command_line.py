@@ -46,6 +46,8 @@ NO_PATHS = {  # but words
     "valid_list": (),
     "test_list": (),
     "split": (),
+    "probe_list": (),
+    "probe_data": (),
 }
 
 

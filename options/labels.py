@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from options.flags import SEGMENTATION, SUPERVISED, flag
+from options.flags import PRETRAINING, SEGMENTATION, SUPERVISED, flag
 from options.training import Training
 from utils.errors import UserError
 
 TARGETS = ("multilabel", "classes", "regression")
 LABELLED = (*SUPERVISED, "knn")
+READ_IN = (*LABELLED, *PRETRAINING)  # the latter for a probe
 SPLIT_BY_SHARES = ("chest",)  # the --n that --split makes parts of
 PARTS = 3  # training, validation, test
 
@@ -49,7 +50,7 @@ class Labels(Training):
         "",
         "labels",
         "column of a CSV list with the names of the images (default: the one that has names of image files)",
-        phases=LABELLED,
+        phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
     label_column: str = flag(
@@ -57,14 +58,14 @@ class Labels(Training):
         "labels",
         "column of a CSV list to learn, or several with commas between (default: all columns of 0 and 1, or Finding "
         "Labels)",
-        phases=LABELLED,
+        phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
     patient_column: str = flag(
         "",
         "labels",
         "column of a CSV list that tells whose image it is (default: Patient ID, patient, subject_id, ...)",
-        phases=LABELLED,
+        phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
     target: str = flag(
@@ -73,11 +74,15 @@ class Labels(Training):
         "what labels are: multilabel: yes or no of each class, classes: one class of many, regression: a number, such "
         "as an age (default: multilabel where a column has 0 and 1, else classes)",
         choices=list(TARGETS),
-        phases=LABELLED,
+        phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
 
     def _check_labels(self) -> None:
+        if self.phase in PRETRAINING and self.n in SPLIT_BY_SHARES and not getattr(self, "probe_list", ""):
+            for name in ("image_column", "label_column", "patient_column", "target"):
+                if getattr(self, name):
+                    raise UserError(f"--{name}: pre-training reads labels for a probe alone; give a --probe_list")
         if self.phase not in LABELLED:
             return
         if self.split and self.n in SPLIT_BY_SHARES and not self.shares:

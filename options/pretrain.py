@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from options.flags import PRETRAINING, flag, positive
+from options.flags import AS_PHASE, PRETRAINING, flag, positive
 from options.training import Training
 from utils.errors import UserError
 
+PROBE_EVERY = 5  # epochs, where there is something to probe by
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
 
 
@@ -76,7 +77,62 @@ class Pretraining(Training):
         at_least=0,
     )
 
+    probe_every: int = flag(
+        AS_PHASE,
+        "output",
+        "epochs between probes of the encoder by labels, with nearest neighbours and a linear fit; they change "
+        "nothing; 0: none (default: 5 with --probe_list or --probe_data)",
+        phases=PRETRAINING,
+        at_least=0,
+    )
+    probe_list: str = flag(
+        "",
+        "output",
+        "X-rays in --data and their labels to probe by, a list or CSV as for fine-tuning",
+        metavar="FILE",
+        phases=PRETRAINING,
+        data=("chest",),
+    )
+    probe_data: str = flag(
+        "",
+        "output",
+        "crops of preprocess/nodule_crops.py to probe by",
+        metavar="FOLDER",
+        phases=PRETRAINING,
+        data=("luna",),
+    )
+    keep: str = flag(
+        "best-loss",
+        "output",
+        "what best.pt is the best by, and --patience waits for: best-loss: the loss on held-out data (--val_every), "
+        "best-probe: the linear probe (--probe_every)",
+        choices=["best-loss", "best-probe"],
+        phases=PRETRAINING,
+    )
+
+    def _check_probe(self) -> None:
+        if self.phase not in PRETRAINING:
+            self._set("probe_every", 0)
+            self._set("keep", "best-loss")
+            return
+        flag_of = {"chest": "probe_list", "luna": "probe_data"}[self.n]
+        source = getattr(self, flag_of)
+        if self.probe_every == AS_PHASE:
+            self._set("probe_every", PROBE_EVERY if source else 0)
+        if self.probe_every and not source:
+            raise UserError(f"--probe_every {self.probe_every}: it needs labels; give --{flag_of}")
+        if source and not self.probe_every:
+            raise UserError(f"--{flag_of} {source}: --probe_every 0 never looks at it; leave one out")
+        if self.keep == "best-probe" and not self.probe_every:
+            raise UserError(f"--keep best-probe: there is no probe to go by; give --{flag_of}")
+        if self.keep == "best-loss" and self.patience and not self.val_every:
+            raise UserError(
+                f"--patience {self.patience}: it waits for results on held-out data; give a --val_every, or --keep "
+                "best-probe"
+            )
+
     def _check_pretraining(self) -> None:
+        self._check_probe()
         if self.phase not in PRETRAINING or not self.outchannel:
             self._set("outchannel", self.inchannel)
         if self.outchannel != self.inchannel:

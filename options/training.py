@@ -130,8 +130,6 @@ class Training(Common):
             self._set("val_every", int(self.phase in SUPERVISED))
         if self.phase in SUPERVISED and not self.val_every:
             raise UserError(f"--val_every 0: --phase {self.phase} selects its epoch on held-out data; give 1 or more")
-        if self.patience and not self.val_every:
-            raise UserError(f"--patience {self.patience}: it waits for results on held-out data; give a --val_every")
         if self.accumulate > self.b:
             raise UserError(f"--accumulate {self.accumulate}: a batch has only --b {self.b} samples")
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:

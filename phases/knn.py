@@ -11,7 +11,7 @@ from options import Options
 from phases.features import encoder_of, one_process
 from tasks import CLASSIFICATIONS
 from tasks.base import plain_loader
-from tasks.class_scores import neighbour_scores
+from tasks.class_scores import NEIGHBOURS, neighbour_scores
 from tasks.leftover import with_ratio
 from training.checkpoint import LAST
 from training.devices import Devices
@@ -23,8 +23,6 @@ from utils.errors import UserError
 from utils.locks import exclusive
 from utils.process_group import ProcessGroup
 from utils.text import counted
-
-NEIGHBOURS = 20
 
 
 def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:

@@ -16,6 +16,7 @@ from methods import METHODS, method_spec
 from methods.base import Method
 from models.unet import UNetNetwork
 from options import Options
+from phases.probe import build_probe
 from reports.of_run import report_on
 from training.devices import Devices
 from training.evaluation import ValidationLoss
@@ -184,7 +185,9 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         if "locals" in loader.first_sample:
             check_size(network.unet, loader.first_sample["locals"].shape[2:], options.data)
         method = build_method(options, network, len(loader), devices, ranks)
+        probe = build_probe(options, method, network, devices, ranks)
         windows = views_of(options).windows
-        return TrainingJob(method, loader, files, windows, held_out, facts=facts | start, report=report_on)
+        job = TrainingJob(method, loader, files, windows, held_out, facts=facts | start)
+        return dataclasses.replace(job, report=report_on, probe=probe)
 
     execute(options, devices, ranks, build)

@@ -12,7 +12,20 @@ from tasks.classification import Classification, Part
 
 def find_chest_labels(options: Options) -> Classification:
     """The three parts of the labelled images in ``--data``."""
-    how = Labelling(
+    found = find_labelled(Path(options.data), options.train_list or None, options.ratio, labelling(options))
+
+    def part(labelled: Labelled) -> Part:
+        samples = SingleXRays(labelled.files, labelled.labels, options.inchannel, size=options.size)
+        return Part(labelled.files, labelled.labels, samples, labelled.patients)
+
+    augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed, options.size)
+    train, valid, test = (part(each) for each in (found.train, found.valid, found.test))
+    return Classification(found.target, train, valid, test, augmented, found.listed, written=found.written)
+
+
+def labelling(options: Options) -> Labelling:
+    """How the options say that labels are to be read."""
+    return Labelling(
         options.valid_list,
         options.test_list,
         options.image_column,
@@ -22,12 +35,3 @@ def find_chest_labels(options: Options) -> Classification:
         options.shares,
         options.seed,
     )
-    found = find_labelled(Path(options.data), options.train_list or None, options.ratio, how)
-
-    def part(labelled: Labelled) -> Part:
-        samples = SingleXRays(labelled.files, labelled.labels, options.inchannel, size=options.size)
-        return Part(labelled.files, labelled.labels, samples, labelled.patients)
-
-    augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed, options.size)
-    train, valid, test = (part(each) for each in (found.train, found.valid, found.test))
-    return Classification(found.target, train, valid, test, augmented, found.listed, written=found.written)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tasks.intervals import PERCENT, Interval, shown
 from utils.text import counted
 
+NEIGHBOURS = 20  # that are looked up
 NO_POSITIVES, NO_NEGATIVES = "no positives", "no negatives"
 
 

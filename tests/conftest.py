@@ -19,7 +19,7 @@ pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_doc
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = (  # files whose tests start many processes, or train: left out by -m "not slow"
     *("test_bad_luck.py", "test_docs.py", "test_full_disk.py", "test_main.py", "test_parallel_runs.py"),
-    *("test_resume.py", "test_scripts.py", "test_unheard.py", "test_msd.py"),
+    *("test_resume.py", "test_scripts.py", "test_unheard.py", "test_msd.py", "test_probe_ranks.py"),
     *("test_chest_runs.py", "test_distributed.py", "test_own_method.py", "test_luna_pre.py", "test_nodule_crops.py"),
 )
 Run = Callable[..., subprocess.CompletedProcess[str]]

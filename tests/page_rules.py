@@ -68,6 +68,7 @@ def look_at_run(command: Command, folder: Path) -> None:
     table = rows(folder)
     assert all(math.isfinite(row["loss"]) for row in table if "loss" in row)
     assert any("val_loss" in row for row in table) == ("--val_every" in command.words)
+    assert any("probe_linear" in row for row in table) == ("--probe_list" in command.words)
     assert list((folder / "reconstructions").glob("*.png"))
 
 
@@ -117,7 +118,7 @@ def look_at_results(command: Command, folder: Path) -> None:
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert (results["phase"], results["task"]) == (command.value("--phase"), command.value("--n"))
     if "regression" in command.words:
-        assert 0 < results["mae"]
+        assert results["mae"] > 0
     else:
         assert 0 <= results["mean_dice" if results["task"] == "msd" else "mean_auroc"] <= 1
     assert (folder / "split_train.csv").exists() == ("--split" in command.words)

@@ -32,6 +32,7 @@ MAY_CHANGE = frozenset(
     | {"cache", "image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience", "prefetch"}
     | {"preview", "dry_run", "report"}
     | {"preview", "dry_run", "valid_list", "test_list", "image_column"}
+    | {"probe_every", "probe_list", "probe_data"}
     | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
 )
 

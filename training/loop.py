@@ -144,9 +144,17 @@ def train(
     position: Position,
     warmup_epochs: int = 0,
     evaluation: Evaluation | None = None,
+    probe: Evaluation | None = None,
+    by_probe: bool = False,
 ) -> None:
-    """Train from ``position`` to the end; ``position`` moves along, and ``checkpoints`` saves what it says."""
+    """Train from ``position`` to the end; ``position`` moves along, and ``checkpoints`` saves what it says.
+
+    ``probe``: another judge, by labels, which looks at the start of the run as well. ``by_probe``: what it says counts
+    for the best state, not what ``evaluation`` says.
+    """
     trainer.method.train()
+    if position == Position():
+        _probe(trainer, reporter, probe, 0)
     while position.epoch < epochs and not checkpoints.out_of_patience():
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
@@ -185,4 +193,15 @@ def train(
             judged = evaluation(trainer.method, trainer.precision)
             reporter.validation(epoch, judged)
             score = judged.score
-        checkpoints.after_epoch(score)
+        probed = _probe(trainer, reporter, probe, position.epoch)
+        checkpoints.after_epoch(probed if by_probe else score)
+
+
+def _probe(trainer: Trainer, reporter: Reporter | NullReporter, probe: Evaluation | None, epoch: int) -> float | None:
+    """Probe if it is time, ``epoch`` epochs being completed, and report it; -> the score."""
+    if probe is None or not probe.due(epoch):
+        return None
+    started = time.perf_counter()
+    result = probe(trainer.method, trainer.precision)
+    reporter.probe(epoch, result, time.perf_counter() - started)
+    return result.score

@@ -45,8 +45,8 @@ class TrainingJob:
     the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
     training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
-    once. ``report``: writes the page of the run in a folder (--report); -> its path.
-    once. ``written``: texts for the output folder, by the names of their files.
+    once. ``report``: writes the page of the run in a folder (--report); -> its path. ``probe``: a judge by labels,
+    beside ``evaluation``. ``written``: texts for the output folder, by the names of their files.
     """
 
     method: Method
@@ -58,6 +58,7 @@ class TrainingJob:
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     report: Callable[[Path], Path] | None = None
+    probe: Evaluation | None = None
     written: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +123,8 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
 def _tell_end(options: Options, state: TrainingState) -> None:
     """Say, as the last line, why the training ended; before it, that there is no best state though it was asked for."""
     epoch = state.position.epoch
-    if options.val_every and not state.best_epoch:
+    judged = options.probe_every if options.keep == "best-probe" else options.val_every
+    if judged and not state.best_epoch:
         warn(f"there is no {BEST} in {options.output}: no result on held-out data counted, or none could be kept")
     if epoch < options.epochs:
         best = f"; the best is that of epoch {state.best_epoch}, {BEST}" if state.best_epoch else ""
@@ -183,6 +185,8 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
                 position=state.position,
                 warmup_epochs=options.warmup_epochs,
                 evaluation=job.evaluation,
+                probe=job.probe,
+                by_probe=options.keep == "best-probe",
             )
             job.finish(output, state, reporter)
         if ranks.first:

@@ -21,6 +21,7 @@ from utils.text import counted
 VALID_LIST, TEST_LIST = "chest_valid.txt", "chest_test.txt"
 LISTS = f"by --train_list FILE, and put a {VALID_LIST} and a {TEST_LIST} into --data, each line a name and its labels"
 WAYS = "give --valid_list and --test_list, or a column split (train, valid, test), or --split 70,10,20"
+SIDES = ((True, "train"), (False, "other"))  # of a probe
 PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
 
@@ -139,6 +140,24 @@ def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelli
                 "on; keep each image in one list"
             )
     return ChestParts(target, len(parts[0].names), train, valid, test, written)
+
+
+def find_probe(data: Path, path: str, how: Labelling) -> tuple[Target, Labelled, list[bool] | None]:
+    """The labelled images of a list, and which of them are its ``train`` rows, if it has such and others.
+
+    UserError if a patient has images of both.
+    """
+    rows = read_rows(Path(path), how)
+    target, (rows,) = _with_labels(rows, [rows], how)
+    rows = _known(rows)
+    parts = rows.source.parts() if isinstance(rows.source, Table) else None
+    teaching = [part == TRAIN for part in parts or ()]
+    if any(teaching) and not all(teaching):
+        sides = [rows.take([row for row, each in enumerate(teaching) if each == side], name) for side, name in SIDES]
+        _refuse_shared(*sides)
+    images = Images(data).named(rows.names, rows.path, "or take those out of the list")
+    found = Labelled(images, _float(rows), rows.patients)
+    return target, found, teaching if any(teaching) and not all(teaching) else None
 
 
 def _float(rows: Rows) -> np.ndarray:

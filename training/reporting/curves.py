@@ -15,6 +15,7 @@ from utils.files import atomic_path
 IGNORED = {"epoch", "step", "skipped", "replaced"}
 LOSS = Panel("loss", "mean over the batch", ("loss",))  # if the method has no such panel of its own
 OF_ALL_RUNS = (
+    Panel("probe on labels", "AUROC, or error", ("probe_linear", "probe_knn")),
     Panel("learning rate", "lr", ("lr",), from_zero=True),
     Panel("speed", "images/s", ("images_per_s",), from_zero=True),
     Panel("waiting for data", "share of a step's time", ("data_wait",), from_zero=True),

@@ -88,10 +88,10 @@ def _cut_rows(path: Path, done: int) -> None:
     """Keep the rows of the first ``done`` steps: later ones belong to work that was lost, or to another run."""
     if not path.exists():
         return
-    kept = []
+    kept: list[str] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json_text.parse(line)["step"] > done:
+            if json_text.parse(line)["step"] > done or not done:
                 break
         except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half a line
             break
@@ -119,6 +119,8 @@ class NullReporter:
     def epoch_end(self, epoch: int) -> None: ...
 
     def validation(self, epoch: int, result: EvalResult) -> None: ...
+
+    def probe(self, epoch: int, result: EvalResult, seconds: float) -> None: ...
 
     def results(self, values: Mapping[str, float]) -> None: ...
 
@@ -286,6 +288,17 @@ class Reporter:
         words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
         remark = f"; it does not count yet for {BEST} and --patience: {result.why_not}" if result.why_not else ""
         say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {', '.join(words)}{remark}")
+
+    def probe(self, epoch: int, result: EvalResult, seconds: float) -> None:
+        """Say and log what a probe by labels found after ``epoch`` epochs."""
+        step = epoch * self.steps_per_epoch
+        self._append(
+            {"epoch": epoch, "step": step, **{f"probe_{name}": value for name, value in result.values.items()}}
+        )
+        self._tensorboard.scalars({f"probe/{name}": value for name, value in result.values.items()}, step)
+        words = ", ".join(f"{name} {value:.3f}" for name, value in result.values.items() if "/" not in name)
+        over = "".join(f" ({what})" for what in result.over.values())
+        say(f"epoch {epoch}/{self.epochs}: probe on labels {words}{over}; {seconds:.1f} s")
 
     def results(self, values: Mapping[str, float]) -> None:
         """Log the figures that a run ends with."""
