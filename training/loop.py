@@ -149,8 +149,7 @@ def train(
 ) -> None:
     """Train from ``position`` to the end; ``position`` moves along, and ``checkpoints`` saves what it says.
 
-    ``probe``: another judge, by labels, which looks at the start of the run as well. ``by_probe``: what it says counts
-    for the best state, not what ``evaluation`` says.
+    ``probe`` judges beside ``evaluation``; ``by_probe``: its score chooses the best state.
     """
     trainer.method.train()
     if position == Position():
