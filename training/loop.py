@@ -187,13 +187,20 @@ def train(
             started, waiting = finished, time.perf_counter()  # to report and to save is part of a step, but no waiting
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
-        score = None
-        if evaluation and evaluation.due(position.epoch):
-            judged = evaluation(trainer.method, trainer.precision)
-            reporter.validation(epoch, judged)
-            score = judged.score
+        score = _judge(trainer, reporter, evaluation, position.epoch)
         probed = _probe(trainer, reporter, probe, position.epoch)
         checkpoints.after_epoch(probed if by_probe else score)
+
+
+def _judge(
+    trainer: Trainer, reporter: Reporter | NullReporter, evaluation: Evaluation | None, epoch: int
+) -> float | None:
+    """Judge if it is time, ``epoch`` epochs being completed, and report it; -> the score."""
+    if evaluation is None or not evaluation.due(epoch):
+        return None
+    judged = evaluation(trainer.method, trainer.precision)
+    reporter.validation(epoch - 1, judged)
+    return judged.score
 
 
 def _probe(trainer: Trainer, reporter: Reporter | NullReporter, probe: Evaluation | None, epoch: int) -> float | None:
