@@ -115,7 +115,7 @@ def test_help_tells_metavars_defaults_and_examples(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         parse_options(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("--patch X,Y,Z", "--spacing_mm X,Y,Z", "--cache FOLDER", "--split FILE"):
+    for words in ("--patch X,Y,Z", "--spacing_mm X,Y,Z", "--cache FOLDER", "--split 70,10,20|FILE"):
         assert words in text, words
     for name in ("resume auto|none|FILE", "warmup_epochs N", "patience N", "without PARTS", "fold N"):
         assert "(default:" in text.split(f" --{name} ")[1][:200], name

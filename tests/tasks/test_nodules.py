@@ -83,7 +83,9 @@ def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest
     half = Options(n="nodules", phase="finetune", data=str(crops), ratio=0.5, train_list=str(seen))
     find_nodules(half).announce(half.ratio)
     left = "--ratio 0.5 leaves the others to pre-training; 1.0 takes all"
-    expected = f"images: 20 of 28 training ({left}), 4 validation, 8 test\n"
+    expected = f"images: 20 of 28 training ({left}), 4 validation, 8 test\nlabels: yes or no of 1 class (nodule)\n"
     assert capsys.readouterr().out == expected
     find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)
-    assert capsys.readouterr().out == "images: 28 training, 4 validation, 8 test\n"
+    assert (
+        capsys.readouterr().out == "images: 28 training, 4 validation, 8 test\nlabels: yes or no of 1 class (nodule)\n"
+    )
