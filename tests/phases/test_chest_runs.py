@@ -67,7 +67,7 @@ def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
     assert list(results["auroc"]) == ["class_1"]
     assert results["mean_auroc"] == results["auroc"]["class_1"]
     assert results["skipped"] == {"class_2": "no positives"}
-    assert re.search(rf"^class_1 +1  {results['mean_auroc']:.4f}$", printed, re.MULTILINE)
+    assert re.search(rf"^class_1 +1  {results['mean_auroc']:.4f}  ", printed, re.MULTILINE)
     scores = [row["val_auroc"] for row in rows(tmp_path / "out") if "val_auroc" in row]
     assert len(scores) == 2
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
