@@ -38,6 +38,7 @@ VALUES = {  # of flags whose other values do not fit every run
     "d": "",
     "size": "",
     "dry_run": None,
+    "report": None,
     "weight": "w.pt",
     "output": "out",
     "data": "d",

@@ -116,7 +116,7 @@ def test_names_of_classes() -> None:
         ({"patch": "16,16,12"}, "multiples of 8"),
         ({"spacing_mm": "1,0,1"}, "must be above 0"),
         ({"folds": 1}, "--folds 1: must be 2 or more"),
-        ({"hu_min": 5, "hu_max": 5}, "must rise"),
+        ({"hu_min": 5, "hu_max": 5}, "--hu_min must be less than --hu_max"),
         ({"modality": "us"}, "--modality us is not known"),
     ],
 )

@@ -20,6 +20,6 @@ def test_flags_know_every_phase_and_task() -> None:
 
 
 def test_phases_of_flags_are_phases_and_flags() -> None:
-    for phases, names in options.ONLY_IN.items():
-        assert set(phases) < set(PHASES)
-        assert set(names) <= set(options.Options.__dataclass_fields__)
+    for name, metadata in options.FLAGS.items():
+        assert set(metadata["phases"]) <= set(PHASES), name
+        assert set(metadata["data"]) <= set(options.DIMS), name
