@@ -1,155 +1,201 @@
-"""Does pre-training help where labels are few? The same budget from scratch, with PCRL, and with parts of it left out.
+"""Does pre-training help where labels are few? The protocol of docs/EVIDENCE.md, as one command that can be stopped.
 
-    python benchmarks/evidence.py --work FOLDER [--msd FOLDER] [--chest14 FOLDER] [--task NAME] [--jobs 2] [--minutes M]
-    python benchmarks/evidence.py --report
+    python benchmarks/evidence.py --nih FOLDER --work FOLDER --budget 2h [--device auto] [--msd FOLDER] [--nodules]
+    python benchmarks/evidence.py --report [--write]
 
-Each cell of the grid is one run of ``main.py`` in ``--work``, with one thread. Its result is kept in
-``benchmarks/results/evidence/<cell>.json`` and not computed again unless its command changes, so that the grid can be
-stopped at any time and gone on with. ``--report`` prints the tables and draws ``docs/images/evidence_*.png`` from
-what is there.
+Each cell of the protocol is a run or two of ``main.py``. Its result is a small file in ``benchmarks/evidence``, written
+as soon as it is known. When the budget ends, runs save and end, and what is left is listed; the same command goes on
+with it. ``--report`` prints the tables of what is there, and what is missing; ``--write`` puts them and the figure into
+docs/EVIDENCE.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import re
+import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.evidence_grid import ROOT, Cell, Task, chest14, hippocampus, ordered, xrays
-from benchmarks.evidence_report import RESULTS, report
-from benchmarks.roofline import has_bf16
-from training.reporting.curves import read_rows
+from benchmarks.evidence_cells import Failed, Machine, Unfinished, compute, is_kept, load_results
+from benchmarks.evidence_data import ROOT, prepare_hippocampus, prepare_nih, prepare_nodules
+from benchmarks.evidence_protocol import ARMS, DRAWS, SEARCH_DRAWS, Cell, Task, hippocampus, nih, nodules, plan
+from utils.cores import available_cores
+from utils.errors import UserError, run_cli
 from utils.files import write_text
 
-OF_THE_MACHINE = {"images_per_s", "data_wait", "memory_gb"}
+RESULTS = ROOT / "benchmarks" / "evidence"
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+ON_A_GPU = 9  # cells at a time: those of 64 x 64 pixels leave most of a card idle
 
 
-def command_of(cell: Cell, work: Path) -> list[str]:
-    """The flags, but for where things lie and for --amp, so that a cell has the same command on every machine."""
-    start = ["--weight", cell.start.name] if cell.start else []
-    return [word.replace(str(work), "WORK") for word in (*cell.flags, *start)]
+def seconds_of(text: str) -> float:
+    """``2h``, ``90m``, ``1h30m`` -> seconds. argparse.ArgumentTypeError for anything else."""
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise argparse.ArgumentTypeError(f"{text}: give a time such as 90m, 2h or 1h30m")
+    return sum(float(number) * UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text))
 
 
-def is_kept(cell: Cell, work: Path) -> bool:
-    """Whether the cell's result is there, by the same command."""
-    try:
-        kept = json.loads((RESULTS / f"{cell.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return kept["command"] == command_of(cell, work)
+def left_over(tasks: Sequence[Task], arms: Sequence[str], machine: Machine) -> list[Cell]:
+    """The cells to compute: those without a result, and pre-trainings whose weights these need and are not here."""
+    results = load_results(machine.results)
+    cells = plan(tasks, arms, results)
+    missing = [cell for cell in cells if not is_kept(cell, results)]
+    wanted = {cell.start for cell in missing} - {""}
+    lost = {name for name in wanted if machine.weights(name) is None}
+    return [cell for cell in cells if cell in missing or cell.name in lost]
 
 
-def to_compute(cells: Iterable[Cell], work: Path) -> list[Cell]:
-    """Those without a result, and the pre-trainings whose weights these start from and are no longer in ``work``."""
-    cells = list(cells)
-    missing = [cell for cell in cells if not is_kept(cell, work)]
-    needed = {cell.start for cell in missing}
-    return [cell for cell in cells if cell in missing or (cell in needed and not weights(cell, work))]
-
-
-def weights(cell: Cell, work: Path) -> Path | None:
-    """The last checkpoint of a run of pre-training that came to its end."""
-    epochs = cell.flags[cell.flags.index("--epochs") + 1]
-    found = list((work / "runs" / cell.name).glob(f"pcrl_*_pretask_*_{epochs}.pt"))
-    return found[0] if found else None
-
-
-def compute(cell: Cell, work: Path, task: Task, amp: str) -> str:
-    """Run the cell and keep its result; -> a line that says so. CalledProcessError if the run fails."""
-    output = work / "runs" / cell.name
-    start = weights(cell.start, work) if cell.start else None
-    if cell.start and not start:
-        raise RuntimeError(f"{cell.name}: {cell.start.name} has left no weights; it must come to its end first")
-    flags = [*cell.flags, "--amp", amp, "--output", str(output), "--resume", "auto"]
-    flags += ["--weight", str(start)] if start else []
-    started = time.monotonic()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (work / "runs").mkdir(parents=True, exist_ok=True)
-    with open(work / "runs" / f"{cell.name}.log", "w", encoding="utf-8") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [sys.executable, str(ROOT / "main.py"), *flags], check=True, stdout=log, stderr=log, env=environment
-        )
-    seconds = time.monotonic() - started
-    rows = read_rows(output / "metrics.jsonl")
-    result: dict[str, Any] = {"task": cell.task, "arm": cell.arm, "labels": cell.labels, "seed": cell.seed}
-    if cell.pretrains:
-        result["rows"] = [
-            {name: float(f"{value:.4g}") for name, value in row.items() if name not in OF_THE_MACHINE} for row in rows
-        ]
-        score = result["rows"][-1]["loss"]
-    else:
-        found = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-        score = result["score"] = round(found[task.metric[0]], 5)
-        key = "val_dice" if task.metric[1] == "Dice" else "val_auroc"
-        result["curve"] = [[row["step"], round(row[key], 5)] for row in rows if key in row]
-        for checkpoint in output.glob("*.pt"):
-            checkpoint.unlink()
-    result |= {"command": command_of(cell, work), "amp": amp, "minutes": round(seconds / 60, 2)}
-    write_text(RESULTS / f"{cell.name}.json", json.dumps(result) + "\n")
-    return f"{cell.name}: {score:.4f}, {seconds / 60:.1f} min"
-
-
-def compute_grid(tasks: list[Task], work: Path, jobs: int, minutes: float) -> None:
-    """Compute what is missing, ``jobs`` cells at a time; no cell is begun after ``minutes``."""
+def compute_all(
+    tasks: Sequence[Task], arms: Sequence[str], machine: Machine, jobs: int, seconds: float
+) -> tuple[list[Cell], dict[str, str]]:
+    """Compute cells, ``jobs`` at a time, until none is left or the time is up; -> what is left, and what failed."""
+    end, failed = time.monotonic() + seconds, dict[str, str]()
     by_name = {task.name: task for task in tasks}
-    for task in tasks:
-        marker = work / task.name / "prepared"
-        if not marker.exists():
-            print(f"preparing {task.name}", flush=True)
-            (work / task.name).mkdir(parents=True, exist_ok=True)
-            task.prepare(work)
-            write_text(marker, "")
-    missing = to_compute(ordered(tasks), work)
-    amp = "native" if has_bf16() else "off"
-    print(f"{len(missing)} cells to compute, with --amp {amp}", flush=True)
-    end = time.monotonic() + 60 * minutes
-    running: dict[Future[str], Cell] = {}
+    running: dict[Future[dict[str, Any]], Cell] = {}
     with ThreadPoolExecutor(jobs) as pool:
-        while missing or running:
-            waiting = {*missing, *running.values()}
-            for cell in list(missing):
-                if len(running) < jobs and time.monotonic() < end and cell.start not in waiting:
-                    missing.remove(cell)
-                    running[pool.submit(compute, cell, work, by_name[cell.task], amp)] = cell
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                print(future.result(), flush=True)
-                running.pop(future)
-    print(f"{len(missing)} cells are left", flush=True)
+        try:
+            while time.monotonic() < end:
+                left = left_over(tasks, arms, machine)
+                waiting, busy = {cell.name for cell in left}, {cell.name for cell in running.values()}
+                for cell in left:
+                    ready = cell.runs and not waiting & {*cell.needs, cell.start}
+                    if len(running) < jobs and ready and cell.name not in busy | failed.keys():
+                        running[pool.submit(compute, cell, by_name[cell.task], machine)] = cell
+                if not running:
+                    return left, failed
+                for future in wait(running, min(3600, max(0, end - time.monotonic())), FIRST_COMPLETED).done:
+                    _tell(running.pop(future), future, failed, len(left) - 1)
+            print("the budget is used up: runs save and end", flush=True)
+        finally:
+            machine.end()
+    for future, cell in running.items():
+        _tell(cell, future, failed, 0)
+    return left_over(tasks, arms, machine), failed
 
 
-def main() -> None:
-    """Compute and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder for data, runs and weights (some GB)")
-    parser.add_argument("--msd", type=Path, help="Task04_Hippocampus of the Medical Segmentation Decathlon")
-    parser.add_argument("--chest14", type=Path, help="real X-rays: images/ and labels.txt")
-    parser.add_argument("--task", choices=("hippocampus", "xrays", "chest14"), help="this one alone")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (2)")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="after these, begin no more runs")
-    parser.add_argument("--report", action="store_true", help="compute nothing")
-    options = parser.parse_args()
-    if not options.report:
-        if not options.work:
-            parser.error("--work: name a folder")
-        work = options.work.resolve()
-        tasks = [hippocampus(options.msd.resolve(), work)] if options.msd else []
-        tasks += [xrays(work)]
-        tasks += [chest14(options.chest14.resolve(), work)] if options.chest14 else []
-        compute_grid([task for task in tasks if options.task in (None, task.name)], work, options.jobs, options.minutes)
-    report()
+def _tell(cell: Cell, future: Future[dict[str, Any]], failed: dict[str, str], left: int) -> None:
+    try:
+        result = future.result()
+    except Unfinished:
+        print(f"{cell.name}: stopped, to go on with", flush=True)
+    except Failed as error:
+        failed[cell.name] = str(error)
+        print(f"{cell.name}: {error}", flush=True)
+    else:
+        shown = result.get("auroc") or {name: result[name] for name in ("tried", "valid") if name in result}
+        words = ", ".join(f"{name} {value}" for name, value in shown.items())
+        print(f"{cell.name}: {words}{', ' * bool(words)}{result['minutes']} min; {left} left", flush=True)
+
+
+def say_left(left: Sequence[Cell], failed: dict[str, str]) -> None:
+    """What is left, by task, arm and kind."""
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}")
+    counts = Counter((cell.task, cell.facts["arm"], cell.kind) for cell in left)
+    print(f"{len(left)} cells are left" + (", by task, arm and kind:" if left else ""))
+    for words, count in counts.items():
+        print(f"  {' '.join(words)}: {count}")
+
+
+def prepared(work: Path, name: str, prepare: Callable[[], None]) -> None:
+    """Prepare a task's data, once."""
+    if not (work / name / "prepared").exists():
+        print(f"preparing {name}", flush=True)
+        (work / name).mkdir(parents=True, exist_ok=True)
+        prepare()
+        write_text(work / name / "prepared", "")
+
+
+def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task]:
+    """The tasks whose data are named, prepared."""
+    draws, found = (*DRAWS, *SEARCH_DRAWS), []
+    if options.nih:
+        prepared(work, "nih", lambda: prepare_nih(options.nih.resolve(), work / "nih", RESULTS, draws))
+        found.append(nih(work))
+    if options.nodules:
+        prepared(work, "nodules", lambda: prepare_nodules(work / "nodules", RESULTS, draws))
+        found.append(nodules(work, on_gpu))
+    if options.msd:
+        own = work / "hippocampus"
+        prepared(work, "hippocampus", lambda: prepare_hippocampus(options.msd.resolve(), own, RESULTS, draws))
+        found.append(hippocampus(work, on_gpu))
+    if not found:
+        raise UserError("there is nothing to compute: give --nih FOLDER, --msd FOLDER or --nodules")
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--nih", type=Path, metavar="FOLDER", help="X-rays: images_64/, labels.txt and classes.txt")
+    made.add_argument(
+        "--msd", type=Path, metavar="FOLDER", help="Task04_Hippocampus of the Decathlon: imagesTr/, labelsTr/"
+    )
+    made.add_argument("--nodules", action="store_true", help="nodules in CT phantoms, which are made in --work")
+    made.add_argument("--work", type=Path, metavar="FOLDER", help="for data, runs and weights (10 GB); needed to go on")
+    made.add_argument(
+        "--budget", type=seconds_of, default=float("inf"), metavar="TIME", help="90m, 2h (default: no end)"
+    )
+    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    made.add_argument("--jobs", type=int, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
+    made.add_argument("--arms", default=",".join(ARMS), help=f"some of {','.join(ARMS)}")
+    made.add_argument("--report", action="store_true", help="compute nothing, print what is there")
+    made.add_argument("--write", action="store_true", help="with --report: into docs/EVIDENCE.md, and the figure")
+    return made
+
+
+def machine_of(options: argparse.Namespace, work: Path) -> Machine:
+    """The GPU, if there is one and it is wanted, or the processor; in bf16 where it has that."""
+    import torch  # late: --report needs none
+
+    from benchmarks.roofline import has_bf16
+
+    gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
+    if gpu and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here")
+    return Machine(work, RESULTS, gpu, "native" if gpu or has_bf16() else "off")
+
+
+def main() -> int:
+    """Compute, or report."""
+    options = parser().parse_args()
+    arms = options.arms.split(",")
+    if unknown := set(arms) - ARMS.keys():
+        raise UserError(f"--arms {', '.join(sorted(unknown))}: not known; choose from {', '.join(ARMS)}")
+    if options.report:
+        from benchmarks.evidence_report import report
+
+        report(RESULTS, write=options.write)
+        return 0
+    if not options.work:
+        raise UserError("--work: name a folder for data, runs and weights")
+    begin, work = time.monotonic(), options.work.resolve()
+    machine = machine_of(options, work)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
+    jobs = options.jobs or (max(1, min(ON_A_GPU, available_cores() - 1)) if machine.gpu else min(2, available_cores()))
+    try:
+        tasks = tasks_of(options, work, machine.gpu)
+        print(f"{jobs} cells at a time, {'GPU' if machine.gpu else 'CPU'}, --amp {machine.amp}", flush=True)
+        left, failed = compute_all(tasks, arms, machine, jobs, options.budget - (time.monotonic() - begin))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on")
+        return 130
+    say_left(left, failed)
+    return 1 if failed else 0
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -1,138 +1,274 @@
-"""What the grid of ``benchmarks/evidence.py`` has found: tables, and the learning curves as pictures."""
+"""What the cells of ``benchmarks/evidence.py`` say: tables with intervals, what is missing, and the page."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from methods.pcrl_report import curve_panels
-from training.reporting.curves import draw_curves
-
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "evidence"
-PICTURES = ROOT / "docs" / "images"
-ARMS = {  # the arm -> its words and colour
-    "scratch": ("from scratch", "black"),
-    "pcrl": ("PCRL", "tab:blue"),
-    "no_reconstruction": ("PCRL without reconstruction", "tab:orange"),
-    "no_contrast": ("PCRL without contrast", "tab:green"),
-}
-TASKS = {  # the task -> its title, what is counted, and the score
-    "hippocampus": ("Hippocampus: segmentation of real MR volumes", "volumes", "mean Dice"),
-    "xrays": ("Phantoms: findings on projected X-rays", "images", "mean AUROC"),
-    "chest14": ("ChestX-ray14: 240 real X-rays", "images", "mean AUROC"),
-}
-REFERENCE = "xrays_pretrain_pcrl_seed0"  # the cell whose curves show what a run looks like
-REFERENCE_EPOCHS = (1, 2, 5, 10, 15)
-REFERENCE_TERMS = (
-    *("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixed", "rec_mixup", "rec_mixup_mixed"),
-    *("feature_spread", "similarity_positive", "similarity_queue", "queue_filled"),
+from benchmarks import evidence_earlier
+from benchmarks.evidence_cells import load_results, truth, unpacked
+from benchmarks.evidence_data import ROOT
+from benchmarks.evidence_protocol import ARMS, DRAWS, Results
+from benchmarks.evidence_stats import (
+    REPLICATES,
+    Estimate,
+    estimate,
+    paired_difference,
+    patient_weights,
+    weighted_auroc,
 )
-Runs = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]  # by arm and number of labels
+from utils.files import write_text
+
+PAGE = ROOT / "docs" / "EVIDENCE.md"
+FIGURE = ROOT / "docs" / "images" / "evidence.svg"
+MARKS = "<!-- results: written by --report --write -->", "<!-- end of results -->"
+TASKS = {  # -> its title, what is labelled, the score, its dimensions
+    "nih": ("NIH X-rays", "patients", "AUROC", 2),
+    "nodules": ("Nodules in CT phantoms", "scans", "AUROC", 3),
+    "nodules_short": ("Nodules in CT phantoms, short pre-training", "scans", "AUROC", 3),
+    "hippocampus": ("Hippocampus", "volumes", "Dice", 3),
+    "hippocampus_short": ("Hippocampus, short pre-training", "volumes", "Dice", 3),
+}
+KINDS = {"finetune": "fine-tuning", "probe": "linear probe"}
+FINDINGS = ("Infiltration", "Effusion", "Atelectasis")
+MEAN = "mean of three findings"
+PRIMARY = ("male", "Effusion"), (50, 100)  # of fine-tuned PCRL against random values: what the answer is made of
+RANDOM = "random"
 
 
-def read_results(task: str) -> Runs:
-    """The fine-tuned cells of a task that are there."""
-    runs: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(RESULTS.glob(f"{task}_labels*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        runs[found["arm"], found["labels"]].append(found)
-    return runs
+@dataclass
+class Found:
+    """The scores of a task: by (kind, label, arm, number of labelled), for each draw (1 + replicates,)."""
+
+    task: str
+    scores: dict[tuple[str, str, str, int], dict[int, np.ndarray]]
+
+    def select(self, kind: str, label: str, arm: str, count: int) -> dict[int, np.ndarray]:
+        """By draw."""
+        return self.scores.get((kind, label, arm, count), {})
+
+    def labels(self, kind: str) -> list[str]:
+        """In the order of the test part, those of a mean last."""
+        return list(dict.fromkeys(label for of, label, _, _ in self.scores if of == kind))
+
+    def counts(self, kind: str) -> list[int]:
+        """Numbers of labelled patients."""
+        return sorted({count for of, _, _, count in self.scores if of == kind})
+
+    def score(self, kind: str, label: str, arm: str, count: int) -> Estimate | None:
+        """The mean over draws."""
+        found = self.select(kind, label, arm, count)
+        return estimate(np.stack(list(found.values()))) if found else None
+
+    def gain(self, kind: str, label: str, arm: str, count: int) -> Estimate | None:
+        """The paired difference to random values, over the draws that both have."""
+        found, base = self.select(kind, label, arm, count), self.select(kind, label, RANDOM, count)
+        both = sorted(found.keys() & base.keys())
+        if arm == RANDOM or not both:
+            return None
+        return paired_difference(np.stack([found[draw] for draw in both]), np.stack([base[draw] for draw in both]))
 
 
-def label_counts(runs: Runs) -> list[int]:
-    """The columns of a task."""
-    return sorted({labels for _, labels in runs})
+def collect(task: str, results: Results, folder: Path, replicates: int = REPLICATES) -> Found:
+    """All scores of a task; of an arm with several pre-trainings their mean."""
+    own = {name: cell for name, cell in results.items() if cell["task"] == task and cell["kind"] in KINDS}
+    if not own:
+        return Found(task, {})
+    true = truth(folder, task)
+    weights = patient_weights(true["groups"], replicates)
+    seeds: dict[tuple[str, str, str, int, int], list[np.ndarray]] = defaultdict(list)
+    for cell in own.values():
+        for labels, draw, scores in _parts(cell):
+            for label, score in _scores(scores, true, weights).items():
+                seeds[cell["kind"], label, cell["arm"], labels, draw].append(score)
+    found: dict[tuple[str, str, str, int], dict[int, np.ndarray]] = defaultdict(dict)
+    for (kind, label, arm, labels, draw), values in seeds.items():
+        found[kind, label, arm, labels][draw] = np.mean(values, axis=0)
+    return Found(task, dict(found))
 
 
-def table(task: str, runs: Runs) -> str:
-    """Mean and standard deviation over the seeds of the score on the test part, as Markdown."""
-    title, what, score = TASKS[task]
-    counts = label_counts(runs)
-    lines = [f"{title}: {score} on the test part, mean +- standard deviation over seeds (their number)", ""]
-    lines.append("| | " + " | ".join(f"{count} {what}" for count in counts) + " |")
-    lines.append("|---" * (len(counts) + 1) + "|")
-    for arm, (words, _) in ARMS.items():
+def _parts(cell: Mapping[str, Any]) -> Iterable[tuple[int, int, Mapping[str, Any]]]:
+    """The labelled, the draw and the scores: one of a fine-tuning, many of a probe."""
+    if cell["kind"] == "finetune":
+        yield cell["labels"], cell["draw"], cell
+    else:
+        for name, scores in cell["probed"].items():
+            labels, draw = map(int, name.split("_"))
+            yield labels, draw, scores
+
+
+def _scores(cell: Mapping[str, Any], true: Mapping[str, Any], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The score by label in each replicate, and the mean over the findings."""
+    if "dice" in cell:
+        return {"Dice": weights @ np.array(cell["dice"]) / weights.sum(axis=1)}
+    labels, ranks = true["labels"], cell["ranks"]
+    found = {name: weighted_auroc(np.array(labels[name]), unpacked(text), weights) for name, text in ranks.items()}
+    if set(FINDINGS) <= found.keys():
+        found[MEAN] = np.mean([found[name] for name in FINDINGS], axis=0)
+    return found
+
+
+# In words -----------------------------------------------------------------------------------------------------------
+
+
+def in_brackets(low: float, high: float, sign: str = "") -> str:
+    """An interval."""
+    return f"({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def score_words(found: Estimate | None, gain: Estimate | None) -> str:
+    """A score with its interval; the difference to random values with its own; the draws if they are not all there."""
+    if found is None:
+        return ""
+    words = f"{found.value:.3f} {in_brackets(found.low, found.high)}"
+    if gain:
+        words += f"; {gain.value:+.3f} {in_brackets(gain.low, gain.high, '+')}"
+    return words + (f" [{found.draws} of {len(DRAWS)} draws]" if found.draws < len(DRAWS) else "")
+
+
+def table(found: Found, kind: str, columns: Sequence[tuple[str, int]], title: str, with_score: bool = True) -> str:
+    """Markdown: an arm a row. ``columns``: (label, labelled). Without scores: differences, and scores of random."""
+    what = TASKS[found.task][1]
+    heads = [f"{label}, {count} {what}" for label, count in columns]
+    lines = [title, "", "| | " + " | ".join(heads) + " |", "|---" * (len(columns) + 1) + "|"]
+    for arm, about in ARMS.items():
         cells = []
-        for count in counts:
-            scores = [run["score"] for run in runs.get((arm, count), ())]
-            spread = f" +- {np.std(scores, ddof=1):.3f}" if len(scores) > 1 else ""
-            cells.append(f"{np.mean(scores):.3f}{spread} ({len(scores)})" if scores else "")
-        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+        for label, count in columns:
+            score, gain = found.score(kind, label, arm, count), found.gain(kind, label, arm, count)
+            if with_score or gain is None:
+                cells.append(score_words(score, gain))
+            else:
+                cells.append(f"{gain.value:+.3f} {in_brackets(gain.low, gain.high, '+')}")
+        if any(cells):
+            lines.append(f"| {about.words} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def gains(runs: Runs) -> str:
-    """The difference to training from scratch with the same labels and seed, as Markdown."""
-    counts = label_counts(runs)
-    lines = ["The same seed and labels from scratch, subtracted:", ""]
-    lines.append("| | " + " | ".join(map(str, counts)) + " |")
-    lines.append("|---" * (len(counts) + 1) + "|")
-    for arm, (words, _) in list(ARMS.items())[1:]:
-        cells = []
-        for count in counts:
-            base = {run["seed"]: run["score"] for run in runs.get(("scratch", count), ())}
-            found = {run["seed"]: run["score"] for run in runs.get((arm, count), ())}
-            cells.append(", ".join(f"{found[seed] - base[seed]:+.3f}" for seed in sorted(found) if seed in base))
-        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+def verdict(gain: Estimate) -> str:
+    """Whether the interval leaves zero out."""
+    return "better" if gain.low > 0 else "worse" if gain.high < 0 else "not decided"
+
+
+def answers(found: Found) -> list[str]:
+    """The primary comparisons, a line each."""
+    lines = []
+    for label in PRIMARY[0]:
+        for count in PRIMARY[1]:
+            gain, score = found.gain("finetune", label, "pcrl", count), found.score("finetune", label, "pcrl", count)
+            base = found.score("finetune", label, RANDOM, count)
+            if not (gain and score and base):
+                lines.append(f"**{label}, {count} patients**: not computed yet.")
+                continue
+            few = f" [{gain.draws} of {len(DRAWS)} draws]" if gain.draws < len(DRAWS) else ""
+            lines.append(
+                f"**{label}, {count} patients**: PCRL {score.value:.3f}, random values {base.value:.3f}, difference "
+                f"{gain.value:+.3f} {in_brackets(gain.low, gain.high, '+')}: {verdict(gain)}{few}."
+            )
+    return lines
+
+
+def choices(task: str, results: Results) -> list[str]:
+    """What the searches chose, a line an arm, with the validation scores of all that was tried."""
+    lines = []
+    for arm, about in ARMS.items():
+        words = []
+        for kind, what in (("search", "pre-training"), ("rate", "fine-tuning")):
+            cells = [
+                cell for cell in results.values() if (cell["task"], cell["arm"], cell["kind"]) == (task, arm, kind)
+            ]
+            tried = sorted(cells, key=lambda cell: -cell["valid"])
+            words += [
+                f"{what} " + ", ".join(f"{' '.join(cell['tried'].values())} {cell['valid']:.3f}" for cell in tried)
+            ]
+            words = [word for word in words if cells or not word.startswith(what)]
+        if words:
+            lines.append(f"{about.words}: {'; '.join(words)}")
+    return lines
+
+
+def missing(task: str, results: Results) -> list[str]:
+    """What is not there of a task, a line an arm; the numbers of labelled are those of any arm."""
+    own = [cell for cell in results.values() if cell["task"] == task]
+    counts = {cell["labels"] for cell in own if cell["kind"] == "finetune"}
+    lines = []
+    for arm, about in ARMS.items():
+        if TASKS[task][3] not in about.dims:
+            continue
+        seeds = len(about.seeds) or 1
+        wanted = {"finetune": (len(counts) or (2 if "hippocampus" in task else 4)) * len(DRAWS) * seeds}
+        if task == "nih":
+            wanted["probe"] = 3 if arm == RANDOM else seeds
+        have = {kind: sum((cell["arm"], cell["kind"]) == (arm, kind) for cell in own) for kind in wanted}
+        short = [f"{KINDS[kind]} {have[kind]} of {count}" for kind, count in wanted.items() if have[kind] < count]
+        if short:
+            lines.append(f"{about.words}: {', '.join(short)}")
+    return lines
+
+
+def full_tables(found: Found, results: Results) -> str:
+    """All tables of a task, what was chosen, and what is missing."""
+    title, _, score, _ = TASKS[found.task]
+    about = f"{score} on the test part (95 % over patients); difference to random values (95 % over patients and draws)"
+    parts = []
+    for kind, words in KINDS.items():
+        for label in found.labels(kind):
+            columns = [(label, count) for count in found.counts(kind)]
+            parts.append(table(found, kind, columns, f"{title}, {words}, {label}: {about}"))
+    for what, lines in (
+        ("validation scores of what was tried, the chosen first", choices(found.task, results)),
+        ("missing", missing(found.task, results)),
+    ):
+        parts += ["\n".join([f"{title}, {what}:", *(f"- {line}" for line in lines)])] if lines else []
+    return "\n\n".join(parts)
+
+
+def page_tables(all_found: Sequence[Found], results: Results) -> str:
+    """The part of docs/EVIDENCE.md that is written by --write: the answer, the figure, the tables that it rests on."""
+    by_task = {found.task: found for found in all_found}
+    nih = by_task.get("nih", Found("nih", {}))
+    lines = [f"> {'- ' + line}" for line in answers(nih)]
+    lines += ["", "![score against labels](images/evidence.svg)"] if any(found.scores for found in all_found) else []
+    for found in all_found:
+        title, _, score, _ = TASKS[found.task]
+        for kind, words in KINDS.items():
+            labels = [name for name in ("male", "Effusion", MEAN, "nodule", "Dice") if name in found.labels(kind)]
+            few = [count for count in found.counts(kind) if found.task != "nih" or count in PRIMARY[1]]
+            columns = [(label, count) for label in labels for count in few]
+            if columns:
+                head = f"**{title}, {words}**: {score} of random values; of the others the difference to it"
+                lines += ["", table(found, kind, columns, head, with_score=False)]
+        if gaps := missing(found.task, results):
+            lines += ["", f"Missing ({title}): {'; '.join(gaps)}."]
     return "\n".join(lines)
 
 
-def draw(task: str, runs: Runs) -> Path:
-    """The score on the validation part while it trains, a plot for each number of labels; a line for each seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    title, what, score = TASKS[task]
-    counts = label_counts(runs)
-    figure, axes = plt.subplots(1, len(counts), figsize=(4 * len(counts), 3.6), sharey=True, squeeze=False)
-    for axis, count in zip(axes[0], counts, strict=True):
-        for arm, (words, colour) in ARMS.items():
-            curves = [np.array(run["curve"]).T for run in runs.get((arm, count), ())]
-            for steps, values in curves:
-                axis.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-            if curves:
-                axis.plot(curves[0][0], np.mean([values for _, values in curves], axis=0), color=colour, label=words)
-        axis.set_title(f"{count} labelled {what}")
-        axis.set_xlabel("steps of fine-tuning")
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"{score}, validation part")
-    fullest = max(reversed(axes[0]), key=lambda axis: len(axis.get_legend_handles_labels()[1]))  # some cells may lack
-    fullest.legend(fontsize=8, loc="lower right")
-    figure.suptitle(f"{title} (bold: mean over seeds)", fontsize=11)
-    figure.tight_layout()
-    path = PICTURES / f"evidence_{task}.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+def with_results(page: str, results: str) -> str:
+    """The page with these results between its two marks."""
+    before, _, rest = page.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return f"{before}{MARKS[0]}\n{results}\n{MARKS[1]}{after}"
 
 
-def reference() -> str:
-    """The loss terms of a whole pre-training, for docs/LEARNING.md: drawn, and as Markdown at some epochs' ends."""
-    found = json.loads((RESULTS / f"{REFERENCE}.json").read_text(encoding="utf-8"))
-    flags = " ".join(found["command"])
-    title = "pre-training on 300 X-rays of phantoms"
-    draw_curves(found["rows"], PICTURES / "reference_curve.png", title, curve_panels("mse"))
-    ends = {int(row["epoch"]): row for row in found["rows"]}
-    chosen = sorted({epoch for epoch in REFERENCE_EPOCHS if epoch in ends} | {max(ends)})
-    lines = [f"python main.py {flags}", "", "| epoch | " + " | ".join(REFERENCE_TERMS) + " |"]
-    lines.append("|---" * (1 + len(REFERENCE_TERMS)) + "|")
-    for epoch in chosen:
-        lines.append(f"| {epoch} | " + " | ".join(f"{ends[epoch][name]:.3g}" for name in REFERENCE_TERMS) + " |")
-    return "\n".join(lines)
+def report(folder: Path, write: bool = False) -> None:
+    """Print all tables; with ``write`` put the results and the figure into the docs, which else stay as they are."""
+    results = load_results(folder)
+    tasks = [task for task in TASKS if any(cell["task"] == task for cell in results.values())]
+    all_found = [collect(task, results, folder) for task in tasks or ["nih"]]
+    for found in all_found:
+        print(full_tables(found, results) + "\n")
+        if found.task == "nih":
+            print("The answer:\n" + "\n".join(f"- {line}" for line in answers(found)) + "\n")
+    if write:
+        from benchmarks.evidence_figure import draw
 
-
-def report() -> None:
-    """Print the tables of all tasks that have results, and draw their pictures."""
-    if (RESULTS / f"{REFERENCE}.json").exists():
-        print(reference())
-    for task in TASKS:
-        if runs := read_results(task):
-            print(f"\n{table(task, runs)}\n\n{gains(runs)}\n\n{draw(task, runs).relative_to(ROOT)}")
+        if any(found.scores for found in all_found):
+            draw(all_found, FIGURE)
+        write_text(PAGE, with_results(PAGE.read_text(encoding="utf-8"), page_tables(all_found, results)))
+        print(f"written: {PAGE.relative_to(ROOT)}, {FIGURE.relative_to(ROOT)}")
+    print("The earlier protocol:\n")
+    evidence_earlier.report(write)
