@@ -221,7 +221,7 @@ def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 3
         pretraining=(*data, "--train_list", "WORK/nih/chest_train.txt"),
         finetuning=finetuning,
         key="val_auroc",
-        searched=labels[-2],
+        searched=labels[-2:][0],
         steps=steps,
         search_steps=search_steps,
         batch=min(64, images),
@@ -246,7 +246,7 @@ def nodules(work: Path, on_gpu: bool) -> Task:
         of = ("--n", "nodules", "--data", f"WORK/nodules/{folder.name}", "--ratio", "1.0", "--b", "8")
         return (*of, "--epochs", str(epochs), "--val_every", str(max(1, epochs // 10)))
 
-    return _in_3d(name, own, "WORK/nodules/pairs", scans, finetuning, "val_auroc", scans[-2], on_gpu)
+    return _in_3d(name, own, "WORK/nodules/pairs", scans, finetuning, "val_auroc", scans[-2:][0], on_gpu)
 
 
 def hippocampus(work: Path, on_gpu: bool) -> Task:

@@ -1,0 +1,103 @@
+"""The report of the evidence: from part of the results, without touching a file unless it is asked to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import evidence_report
+from benchmarks.evidence_cells import load_results
+from benchmarks.evidence_figure import draw
+from benchmarks.evidence_report import MARKS, MEAN, collect, missing, page_tables, report, verdict, with_results
+from tests.benchmarks.made_up import write_results
+from tests.conftest import ROOT
+
+GAINS = {"random": 0.0, "pcrl": 1.0, "no_contrast": 0.0, "no_gate": -0.6}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_results(folder, GAINS)
+    (folder / "nih_no_gate_labels50_draw3_seed0.json").unlink()
+    (folder / "nih_no_gate_probe_seed0.json").write_text("{half a fi")
+    return folder
+
+
+def test_scores_and_differences(results: Path) -> None:
+    found = collect("nih", load_results(results), results, replicates=300)
+    cell = json.loads((results / "nih_random_labels50_draw0_seed0.json").read_text())
+    scores = found.select("finetune", "male", "random", 50)
+    assert scores[0][0] == pytest.approx(cell["auroc"]["male"], abs=1e-5)
+    verdicts = {
+        arm: verdict(gain) for arm in GAINS if (gain := found.gain("finetune", "male", arm, 50)) and arm != "random"
+    }
+    assert verdicts == {"pcrl": "better", "no_contrast": "not decided", "no_gate": "worse"}
+    gain = found.gain("finetune", "male", "no_gate", 50)
+    assert gain is not None
+    assert gain.draws == 4, "paired with the draws that both have"
+    pcrl, parts = found.select("finetune", MEAN, "pcrl", 25), []
+    for seed in range(3):
+        auroc = json.loads((results / f"nih_pcrl_labels25_draw2_seed{seed}.json").read_text())["auroc"]
+        parts += [auroc[name] for name in ("Infiltration", "Effusion", "Atelectasis")]
+    assert pcrl[2][0] == pytest.approx(sum(parts) / 9, abs=1e-5), "the mean over pre-trainings and findings"
+
+
+def test_what_is_missing(results: Path) -> None:
+    lines = missing("nih", load_results(results))
+    assert "PCRL without gate: fine-tuning 19 of 20, linear probe 0 of 1" in lines
+    assert "PCRLv2: fine-tuning 0 of 20, linear probe 0 of 1" in lines
+    assert "random values: linear probe 1 of 3" in lines
+    assert not any(line.startswith("PCRL:") for line in lines)
+
+
+def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT)
+    report(results)
+    assert subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT) == before
+    shown = capsys.readouterr().out
+    assert "NIH X-rays, fine-tuning, male" in shown
+    assert "**Effusion, 100 patients**: PCRL 0." in shown
+    assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
+
+
+def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(tmp_path)
+    assert "**male, 50 patients**: not computed yet." in capsys.readouterr().out
+
+
+def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real page's text around the results stays, and writing twice changes nothing."""
+    page = tmp_path / "docs" / "EVIDENCE.md"
+    page.parent.mkdir()
+    page.write_text((ROOT / "docs" / "EVIDENCE.md").read_text())
+    former = page.read_text()
+    monkeypatch.setattr(evidence_report, "ROOT", tmp_path)
+    monkeypatch.setattr(evidence_report, "PAGE", page)
+    monkeypatch.setattr(evidence_report, "FIGURE", page.parent / "images" / "evidence.svg")
+    monkeypatch.setattr(evidence_report.evidence_earlier, "report", lambda write: None)
+    report(results, write=True)
+    figure, text = (page.parent / "images" / "evidence.svg").read_bytes(), page.read_text()
+    assert text.partition(MARKS[0])[0] == former.partition(MARKS[0])[0]
+    assert text.partition(MARKS[1])[2] == former.partition(MARKS[1])[2]
+    assert "| PCRL without gate | -0." in text
+    assert len(text.splitlines()) < 150
+    report(results, write=True)
+    assert (page.parent / "images" / "evidence.svg").read_bytes() == figure
+    assert page.read_text() == text
+
+
+def test_figure_has_a_line_for_each_arm(results: Path, tmp_path: Path) -> None:
+    draw([collect("nih", load_results(results), results, replicates=50)], tmp_path / "evidence.svg")
+    svg = (tmp_path / "evidence.svg").read_text()
+    for word in ("PCRL without contrast", "random values", "labelled patients", "linear probe"):
+        assert f"<!-- {word}" in svg
+
+
+def test_marks() -> None:
+    page = f"above\n{MARKS[0]}\nformer\n{MARKS[1]}\nbelow\n"
+    assert with_results(page, "new") == f"above\n{MARKS[0]}\nnew\n{MARKS[1]}\nbelow\n"
+    assert "not computed yet" in page_tables([], {})
