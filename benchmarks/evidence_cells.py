@@ -22,7 +22,6 @@ import numpy as np
 from benchmarks.evidence_data import ROOT
 from benchmarks.evidence_protocol import DRAWS, START, Cell, Task
 from benchmarks.evidence_stats import weighted_auroc
-from training.reporting.curves import read_rows
 from utils.files import write_text
 
 OF_THE_MACHINE = {"images_per_s", "data_wait", "memory_gb"}
@@ -150,7 +149,7 @@ def compute(cell: Cell, task: Task, machine: Machine) -> dict[str, Any]:
         result["probed"] = probe(outputs[0], machine, task)
     else:
         result["valid"] = round(best_valid(outputs[0], task.key), 5)
-        result |= test_scores(outputs[0], truth(machine.results, task.name))
+        result |= held_out_scores(outputs[0], truth(machine.results, task.name))
     result["device"] = "cuda" if machine.gpu else "cpu"
     result |= {"amp": machine.amp, "minutes": round((time.monotonic() - begin) / 60, 2)}
     result["runs"] = [list(run) for run in cell.runs]
@@ -160,14 +159,19 @@ def compute(cell: Cell, task: Task, machine: Machine) -> dict[str, Any]:
     return result
 
 
+def read_rows(output: Path) -> list[dict[str, float]]:
+    """The rows of a finished run's log."""
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def best_valid(output: Path, key: str) -> float:
     """The best score on the validation part, which chose the epoch."""
-    return max(row[key] for row in read_rows(output / "metrics.jsonl") if key in row)
+    return max(row[key] for row in read_rows(output) if key in row)
 
 
 def curve(output: Path) -> list[dict[str, float]]:
     """Some of the rows of a pre-training's log, the first and the last among them."""
-    rows = read_rows(output / "metrics.jsonl")
+    rows = read_rows(output)
     chosen = np.unique(np.linspace(0, len(rows) - 1, ROWS).astype(int))
     return [
         {name: float(f"{value:.4g}") for name, value in rows[index].items() if name not in OF_THE_MACHINE}
@@ -204,7 +208,7 @@ def ranked(true: Mapping[str, Any], scores: np.ndarray) -> dict[str, Any]:
     return {"auroc": auroc, "ranks": {name: packed(scores[:, column]) for column, name in enumerate(true["labels"])}}
 
 
-def test_scores(output: Path, true: Mapping[str, Any]) -> dict[str, Any]:
+def held_out_scores(output: Path, true: Mapping[str, Any]) -> dict[str, Any]:
     """What a fine-tuning found on its test part: ranks of the images, or Dice of the volumes."""
     if not true["labels"]:
         by_volume = json.loads((output / "metrics.json").read_text(encoding="utf-8"))["by_volume"]

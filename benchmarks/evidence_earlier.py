@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from methods.pcrl_report import curve_panels
-from training.reporting.curves import draw_curves
-
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence"
 PICTURES = ROOT / "docs" / "images"
@@ -89,6 +86,9 @@ def reference(write: bool) -> str:
     flags = " ".join(found["command"])
     title = "pre-training on 300 X-rays of phantoms"
     if write:
+        from methods.pcrl_report import curve_panels  # late: torch takes seconds to import
+        from training.reporting.curves import draw_curves
+
         draw_curves(found["rows"], PICTURES / "reference_curve.png", title, curve_panels("mse"))
     ends = {int(row["epoch"]): row for row in found["rows"]}
     chosen = sorted({epoch for epoch in REFERENCE_EPOCHS if epoch in ends} | {max(ends)})

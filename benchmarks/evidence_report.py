@@ -236,7 +236,7 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
     for found in all_found:
         title, _, score, _ = TASKS[found.task]
         for kind, words in KINDS.items():
-            labels = [name for name in ("male", "Effusion", MEAN, "nodule", "Dice") if name in found.labels(kind)]
+            labels = [name for name in (*PRIMARY[0], "nodule", "Dice") if name in found.labels(kind)]
             few = [count for count in found.counts(kind) if found.task != "nih" or count in PRIMARY[1]]
             columns = [(label, count) for label in labels for count in few]
             if columns:
@@ -254,11 +254,11 @@ def with_results(page: str, results: str) -> str:
     return f"{before}{MARKS[0]}\n{results}\n{MARKS[1]}{after}"
 
 
-def report(folder: Path, write: bool = False) -> None:
+def report(folder: Path, write: bool = False, replicates: int = REPLICATES) -> None:
     """Print all tables; with ``write`` put the results and the figure into the docs, which else stay as they are."""
     results = load_results(folder)
     tasks = [task for task in TASKS if any(cell["task"] == task for cell in results.values())]
-    all_found = [collect(task, results, folder) for task in tasks or ["nih"]]
+    all_found = [collect(task, results, folder, replicates) for task in tasks or ["nih"]]
     for found in all_found:
         print(full_tables(found, results) + "\n")
         if found.task == "nih":

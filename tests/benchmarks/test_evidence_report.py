@@ -28,7 +28,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_and_differences(results: Path) -> None:
-    found = collect("nih", load_results(results), results, replicates=300)
+    found = collect("nih", load_results(results), results, replicates=200)
     cell = json.loads((results / "nih_random_labels50_draw0_seed0.json").read_text())
     scores = found.select("finetune", "male", "random", 50)
     assert scores[0][0] == pytest.approx(cell["auroc"]["male"], abs=1e-5)
@@ -56,7 +56,7 @@ def test_what_is_missing(results: Path) -> None:
 
 def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT)
-    report(results)
+    report(results, replicates=50)
     assert subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT) == before
     shown = capsys.readouterr().out
     assert "NIH X-rays, fine-tuning, male" in shown
@@ -79,13 +79,13 @@ def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(evidence_report, "PAGE", page)
     monkeypatch.setattr(evidence_report, "FIGURE", page.parent / "images" / "evidence.svg")
     monkeypatch.setattr(evidence_report.evidence_earlier, "report", lambda write: None)
-    report(results, write=True)
+    report(results, write=True, replicates=50)
     figure, text = (page.parent / "images" / "evidence.svg").read_bytes(), page.read_text()
     assert text.partition(MARKS[0])[0] == former.partition(MARKS[0])[0]
     assert text.partition(MARKS[1])[2] == former.partition(MARKS[1])[2]
     assert "| PCRL without gate | -0." in text
     assert len(text.splitlines()) < 150
-    report(results, write=True)
+    report(results, write=True, replicates=50)
     assert (page.parent / "images" / "evidence.svg").read_bytes() == figure
     assert page.read_text() == text
 

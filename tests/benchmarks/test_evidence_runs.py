@@ -1,0 +1,156 @@
+"""The evidence's command: what it runs and in which order, where it stops, and how it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.evidence import compute_all, left_over, seconds_of
+from benchmarks.evidence_cells import Machine, compute, held_out_scores, is_kept, load_results, unpacked
+from benchmarks.evidence_data import JUDGED, prepare_nih
+from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, nih, plan
+from tests.benchmarks.made_up import write_nih
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    folder = tmp_path_factory.mktemp("evidence")
+    draws = (*DRAWS, *SEARCH_DRAWS)
+    prepare_nih(write_nih(folder / "nih", 60), folder / "work" / "nih", folder / "results", draws)
+    return Machine(folder / "work", folder / "results", gpu=False, amp="off")
+
+
+@pytest.fixture(scope="module")
+def task(machine: Machine) -> Task:
+    return nih(machine.work, 2, 2, 2, ("--narrow", "8"))
+
+
+def known(task: Task, arm: str) -> dict[str, dict]:
+    """Results of the arm's searches, of which the second try of both did best."""
+    searches = {f"nih_{arm}_search{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(4)}
+    return searches | {f"nih_{arm}_rate{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(3)}
+
+
+def test_every_arm_has_the_same_search(task: Task) -> None:
+    tried = {name: candidates(task, arm) for name, arm in ARMS.items() if arm.seeds}
+    for name, own in tried.items():
+        assert own == (tried["pcrl"] if ARMS[name].has_queue else candidates(task, ARMS["no_contrast"]))
+    cells = plan([task], list(ARMS), {})
+    for name, arm in ARMS.items():
+        own = [cell for cell in cells if cell.facts["arm"] == name]
+        assert sum(cell.kind == "rate" for cell in own) == len(RATES)
+        assert sum(cell.kind == "search" for cell in own) == (len(tried[name]) if arm.seeds else 0)
+        finetuned = [cell for cell in own if cell.kind == "finetune"]
+        assert len(finetuned) == len(task.labels) * len(DRAWS) * max(1, len(arm.seeds))
+        assert not any(cell.runs for cell in finetuned), "not before the search has an answer"
+    searched = [run for cell in cells if cell.kind in ("search", "rate") for run in cell.runs if "finetune" in run]
+    assert {run[run.index("--seed") + 1] for run in searched} == set(map(str, SEARCH_DRAWS)), (
+        "other draws than reported"
+    )
+
+
+def test_what_did_best_on_the_validation_part_is_taken(task: Task) -> None:
+    cells = {cell.name: cell for cell in plan([task], ["no_gate"], known(task, "no_gate"))}
+    (pretraining,) = cells["nih_no_gate_pretrain_seed0"].runs
+    assert pretraining[pretraining.index("--lr") + 1] == "1e-1"
+    assert pretraining[-2:] == ("--without", "gate")
+    tuned = cells["nih_no_gate_labels25_draw3_seed0"]
+    (run,) = tuned.runs
+    assert run[run.index("--lr") + 1] == RATES[1]
+    assert "WORK/nih/labelled25_draw3.txt" in run
+    assert "START:nih_no_gate_pretrain_seed0" in run
+    assert set(tuned.needs) == {"nih_no_gate_pretrain_seed0", *(f"nih_no_gate_rate{index}" for index in range(3))}
+
+
+def test_the_published_length(machine: Machine) -> None:
+    """5,000 steps of batch 64 of pre-training, 300 of batch 16 of fine-tuning, whatever the numbers of images."""
+    whole = nih(machine.work)
+    cells = {cell.name: cell for cell in plan([whole], ["pcrl"], known(whole, "pcrl"))}
+    for name, steps, images, batch in (
+        ("nih_pcrl_pretrain_seed2", 5000, whole.images, 64),
+        ("nih_pcrl_labels25_draw0_seed0", 300, 25, 16),
+        ("nih_pcrl_labels36_draw4_seed1", 300, 36, 16),
+    ):
+        (run,) = cells[name].runs
+        epochs = int(run[run.index("--epochs") + 1])
+        assert run[run.index("--b") + 1] == str(batch)
+        assert epochs * -(-images // batch) == pytest.approx(steps, rel=0.02)
+
+
+def test_no_cell_begins_after_the_budget(machine: Machine, task: Task) -> None:
+    left, failed = compute_all([task], ["random", "pcrl"], machine, 2, seconds=0)
+    assert {cell.name for cell in left} == {cell.name for cell in plan([task], ["random", "pcrl"], {})}
+    assert not failed
+    assert not load_results(machine.results)
+    machine.stop.clear()
+
+
+def test_a_result_is_kept_and_not_computed_again(machine: Machine, task: Task) -> None:
+    before = left_over([task], ["random"], machine)
+    assert before[0].name == "nih_random_probe_seed0"
+    compute(before[0], task, machine)
+    after = left_over([task], ["random"], machine)
+    assert [cell.name for cell in after] == [cell.name for cell in before[1:]]
+    kept = load_results(machine.results)
+    probed = kept["nih_random_probe_seed0"]["probed"]
+    assert set(probed) == {f"{count}_{draw}" for count in (25, 36) for draw in DRAWS}
+    files = json.loads((machine.results / "nih_test.json").read_text())["files"]
+    assert len(unpacked(probed["25_0"]["ranks"]["male"])) == len(files)
+    assert set(probed["25_0"]["auroc"]) == set(JUDGED)
+    others = nih(machine.work, 2, 2, 2, ("--narrow", "4"))
+    assert not is_kept(plan([others], ["random"], kept)[0], kept), "the result of other flags is none"
+    assert str(machine.work) not in (machine.results / "nih_random_probe_seed0.json").read_text()
+
+
+def test_a_pretraining_whose_weights_are_gone_is_run_again(machine: Machine, task: Task) -> None:
+    """As on another machine, which has the results alone."""
+    results = known(task, "no_gate")
+    for cell in plan([task], ["no_gate"], results):
+        if cell.kind in ("search", "rate", "pretrain"):
+            result = {**results.get(cell.name, {}), "task": "nih", "runs": cell.runs}
+            (machine.results / f"{cell.name}.json").write_text(json.dumps(result))
+    left = [cell.name for cell in left_over([task], ["no_gate"], machine)]
+    assert left[0] == "nih_no_gate_pretrain_seed0"
+    weights = machine.folder("nih_no_gate_pretrain_seed0") / "pcrl_chest_pretask_1.0_2.pt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert "nih_no_gate_pretrain_seed0" not in [cell.name for cell in left_over([task], ["no_gate"], machine)]
+
+
+def test_a_run_that_fails_is_named_and_stops_no_other(
+    machine: Machine, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # every run fails at once
+    left, failed = compute_all([task], ["imagenet"], machine, 2, seconds=60)
+    assert {name for name in failed if "rate" in name} == {f"nih_imagenet_rate{index}" for index in range(3)}
+    assert "nih_imagenet_probe_seed0: exit status 1" in capsys.readouterr().out
+    assert len(left) == 1 + 3 + 2 * len(DRAWS)
+    machine.stop.clear()
+
+
+def test_scores_of_a_test_part(tmp_path: Path) -> None:
+    """By name, or by the order of the columns, and by the file's name, whatever its folder and the order of rows."""
+    true = {"files": ["a.png", "b.png", "c.png"], "labels": {"male": [1, 0, 1], "Effusion": [0, 1, 1]}}
+    for names in ("male,Effusion", "class_1,class_2"):
+        (tmp_path / "predictions.csv").write_text(
+            f"file,{names}\nimages/c.png,0.9,0.8\nimages/a.png,0.4,0.9\nimages/b.png,0.5,0.8\n"
+        )
+        found = held_out_scores(tmp_path, true)
+        assert unpacked(found["ranks"]["male"]).tolist() == [0, 1, 2]
+        assert unpacked(found["ranks"]["Effusion"]).tolist() == [1, 0, 0]
+        assert found["auroc"] == {"male": 0.5, "Effusion": 0.0}
+    (tmp_path / "metrics.json").write_text(
+        json.dumps({"by_volume": {"v2": {"x": 0.5, "y": 0.7}, "v1": {"x": 1, "y": 0}}})
+    )
+    assert held_out_scores(tmp_path, {"files": ["v1", "v2"], "labels": {}}) == {"dice": [0.5, 0.6]}
+
+
+def test_budgets() -> None:
+    assert [seconds_of(text) for text in ("90m", "2h", "1h30m", "45s", "0.5d")] == [5400, 7200, 5400, 45, 43200]
+    for text in ("2", "h", "2 h", "-1h"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            seconds_of(text)
