@@ -118,14 +118,14 @@ def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task
     """The tasks whose data are named, prepared."""
     draws, found = (*DRAWS, *SEARCH_DRAWS), []
     if options.nih:
-        prepared(work, "nih", lambda: prepare_nih(options.nih.resolve(), work / "nih", RESULTS, draws))
+        prepared(work, "nih", lambda: prepare_nih(options.nih.resolve(), work / "nih", options.results, draws))
         found.append(nih(work))
     if options.nodules:
-        prepared(work, "nodules", lambda: prepare_nodules(work / "nodules", RESULTS, draws))
+        prepared(work, "nodules", lambda: prepare_nodules(work / "nodules", options.results, draws))
         found.append(nodules(work, on_gpu))
     if options.msd:
         own = work / "hippocampus"
-        prepared(work, "hippocampus", lambda: prepare_hippocampus(options.msd.resolve(), own, RESULTS, draws))
+        prepared(work, "hippocampus", lambda: prepare_hippocampus(options.msd.resolve(), own, options.results, draws))
         found.append(hippocampus(work, on_gpu))
     if not found:
         raise UserError("there is nothing to compute: give --nih FOLDER, --msd FOLDER or --nodules")
@@ -147,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     made.add_argument("--jobs", type=int, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
     made.add_argument("--arms", default=",".join(ARMS), help=f"some of {','.join(ARMS)}")
+    made.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/evidence")
     made.add_argument("--report", action="store_true", help="compute nothing, print what is there")
     made.add_argument("--write", action="store_true", help="with --report: into docs/EVIDENCE.md, and the figure")
     return made
@@ -161,7 +162,7 @@ def machine_of(options: argparse.Namespace, work: Path) -> Machine:
     gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     if gpu and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here")
-    return Machine(work, RESULTS, gpu, "native" if gpu or has_bf16() else "off")
+    return Machine(work, options.results, gpu, "native" if gpu or has_bf16() else "off")
 
 
 def main() -> int:
@@ -173,7 +174,7 @@ def main() -> int:
     if options.report:
         from benchmarks.evidence_report import report
 
-        report(RESULTS, write=options.write)
+        report(options.results, write=options.write)
         return 0
     if not options.work:
         raise UserError("--work: name a folder for data, runs and weights")

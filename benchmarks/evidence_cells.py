@@ -69,7 +69,7 @@ class Machine:
                 word = str(path)
             found.append(f"{self.work}{word.removeprefix('WORK')}" if word.startswith("WORK/") else word)
         found += ["--gpus", "0" if self.gpu else "", "--workers", "1" if self.gpu else "0"]
-        if self.gpu and "--phase" not in run and "--model" not in run:
+        if self.gpu and "--phase" not in run:
             found += ["--augment", "device"]
         return found if "embed" in run else [*found, "--amp", self.amp, "--resume", "auto"]
 
