@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.seeding import generator
 
-REPLICATES = 2000
+REPLICATES = 1000
 
 
 class Estimate(NamedTuple):
@@ -26,8 +26,8 @@ def patient_weights(groups: Sequence[str], replicates: int = REPLICATES, seed: i
     names, of = np.unique(np.array(groups), return_inverse=True)
     drawn = generator(seed, "evidence", "bootstrap").integers(len(names), size=(replicates, len(names)))
     counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    by_image = np.ascontiguousarray(np.concatenate([np.ones((1, len(names))), counts]).T[of])  # sums along it are quick
-    return by_image.T
+    counted = np.concatenate([np.ones((1, len(names))), counts]).astype(np.float32)
+    return np.ascontiguousarray(counted.T[of]).T  # sums along the second axis are quick
 
 
 def weighted_auroc(labels: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -37,12 +37,14 @@ def weighted_auroc(labels: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -
     """
     order = np.argsort(ranks, kind="stable")
     starts = np.flatnonzero(np.diff(ranks[order], prepend=ranks.min() - 1))  # of equal ones
-    sorted_weights, true = weights.T[order], labels[order][:, None]
+    sorted_weights, true = weights.T[order], labels[order].astype(weights.dtype)[:, None]
     positive = np.add.reduceat(sorted_weights * true, starts, axis=0)
     negative = np.add.reduceat(sorted_weights * (1 - true), starts, axis=0)
     below = np.cumsum(negative, axis=0) - negative / 2
-    pairs = positive.sum(axis=0) * negative.sum(axis=0)
-    return np.divide((positive * below).sum(axis=0), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    pairs = positive.sum(axis=0, dtype=float) * negative.sum(axis=0, dtype=float)
+    return np.divide(
+        (positive * below).sum(axis=0, dtype=float), pairs, out=np.full(len(weights), np.nan), where=pairs > 0
+    )
 
 
 def estimate(scores: np.ndarray) -> Estimate:
