@@ -75,9 +75,10 @@ class Machine:
 
     def main(self, run: Sequence[str], output: Path) -> None:
         """One run of main.py to its end; nothing if it has come there before. Unfinished, or Failed, if it does not."""
+        output.parent.mkdir(parents=True, exist_ok=True)
+        begin_or_go_on(run, output)
         if done(run, output):
             return
-        output.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "main.py"), *self.flags(run), "--output", str(output)]
         log = output.with_suffix(".log")
         with open(log, "wb") as file:
@@ -108,6 +109,14 @@ class Machine:
             for process in self.running:
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
+
+
+def begin_or_go_on(run: Sequence[str], output: Path) -> None:
+    """Delete what other flags have left in the folder, as after another choice of the search."""
+    record, flags = output.with_suffix(".json"), json.dumps(list(run))
+    if not record.exists() or record.read_text(encoding="utf-8") != flags:
+        shutil.rmtree(output, ignore_errors=True)
+        write_text(record, flags)
 
 
 def done(run: Sequence[str], output: Path) -> bool:
@@ -159,14 +168,16 @@ def compute(cell: Cell, task: Task, machine: Machine) -> dict[str, Any]:
     return result
 
 
-def read_rows(output: Path) -> list[dict[str, float]]:
-    """The rows of a finished run's log."""
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log."""
+    from training.reporting import curves  # late: torch takes seconds to import, and --report needs none
+
+    return curves.read_rows(output / "metrics.jsonl")
 
 
 def best_valid(output: Path, key: str) -> float:
     """The best score on the validation part, which chose the epoch."""
-    return max(row[key] for row in read_rows(output) if key in row)
+    return float(max(row[key] for row in read_rows(output) if key in row))
 
 
 def curve(output: Path) -> list[dict[str, float]]:
@@ -174,7 +185,11 @@ def curve(output: Path) -> list[dict[str, float]]:
     rows = read_rows(output)
     chosen = np.unique(np.linspace(0, len(rows) - 1, ROWS).astype(int))
     return [
-        {name: float(f"{value:.4g}") for name, value in rows[index].items() if name not in OF_THE_MACHINE}
+        {
+            name: float(f"{value:.4g}")
+            for name, value in rows[index].items()
+            if isinstance(value, int | float) and name not in OF_THE_MACHINE
+        }
         for index in chosen
     ]
 

@@ -183,9 +183,9 @@ def _results_of(
         for draw in DRAWS:
             runs = [] if chosen is None else [tune_run(task, labels, draw, RATES[chosen], weight)]
             facts = {**whose, "seed": seed, "labels": labels, "draw": draw}
-            needs = (*rates, start) if start else tuple(rates)
+            waits = tuple(cell for cell in (*rates, start) if cell)
             yield Cell(
-                f"{known}_labels{labels}_draw{draw}_seed{seed}", "finetune", name, tuple(runs), needs, start, facts
+                f"{known}_labels{labels}_draw{draw}_seed{seed}", "finetune", name, tuple(runs), waits, start, facts
             )
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.evidence import compute_all, left_over, seconds_of
-from benchmarks.evidence_cells import Machine, compute, held_out_scores, is_kept, load_results, unpacked
+from benchmarks.evidence_cells import (
+    Machine,
+    begin_or_go_on,
+    compute,
+    done,
+    held_out_scores,
+    is_kept,
+    load_results,
+    unpacked,
+)
 from benchmarks.evidence_data import JUDGED, prepare_nih
 from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, nih, plan
 from tests.benchmarks.made_up import write_nih
@@ -119,6 +128,17 @@ def test_a_pretraining_whose_weights_are_gone_is_run_again(machine: Machine, tas
     weights.parent.mkdir(parents=True)
     weights.touch()
     assert "nih_no_gate_pretrain_seed0" not in [cell.name for cell in left_over([task], ["no_gate"], machine)]
+
+
+def test_a_run_of_other_flags_is_not_gone_on_with(tmp_path: Path) -> None:
+    output, run = tmp_path / "0", ("--phase", "finetune", "--lr", "1e-3")
+    begin_or_go_on(run, output)
+    output.mkdir()
+    (output / "metrics.json").touch()
+    begin_or_go_on(run, output)
+    assert done(run, output)
+    begin_or_go_on((*run[:-1], "1e-4"), output)
+    assert not done(run, output)
 
 
 def test_a_run_that_fails_is_named_and_stops_no_other(
