@@ -125,7 +125,7 @@ def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task
         found.append(nodules(work, on_gpu))
     if options.msd:
         own = work / "hippocampus"
-        prepared(work, "hippocampus", lambda: prepare_hippocampus(options.msd.resolve(), own, options.results, draws))
+        prepared(work, "hippocampus", lambda: prepare_hippocampus(options.msd.resolve(), own, options.results))
         found.append(hippocampus(work, on_gpu))
     if not found:
         raise UserError("there is nothing to compute: give --nih FOLDER, --msd FOLDER or --nodules")

@@ -149,19 +149,16 @@ def _write_crops(folder: Path, crops: Path, rows: Sequence[Mapping[str, str]]) -
         table.writerows(rows)
 
 
-def prepare_hippocampus(folder: Path, own: Path, results: Path, draws: Sequence[int]) -> None:
-    """Splits with the training volumes in the order of each draw, and a pair of crops of each training volume."""
+def prepare_hippocampus(folder: Path, own: Path, results: Path) -> None:
+    """The parts, and four pairs of crops of each training volume. A draw is the order in which main.py's seed has them."""
     files = {path.name.removesuffix(".nii.gz"): path for path in sorted((folder / "imagesTr").glob("[!.]*.nii.gz"))}
     if not files:
         raise UserError(f"--msd {folder}: there is no imagesTr/*.nii.gz")
     parts = split_by_patient(files)
     own.mkdir(parents=True, exist_ok=True)
     link(own / "labelled", folder)
-    for number in draws:
-        order = generator(number, "evidence", "patients").permutation(len(parts["train"]))
-        train = [parts["train"][index] for index in order]
-        split = [{"train": train, "val": parts["valid"], "test": parts["test"]}]
-        write_text(own / f"draw{number}.json", json.dumps(split))
+    split = [{"train": parts["train"], "val": parts["valid"], "test": parts["test"]}]
+    write_text(own / "split.json", json.dumps(split))
     (own / "unlabelled").mkdir(exist_ok=True)
     for name in parts["train"]:
         link(own / "unlabelled" / files[name].name, files[name])

@@ -250,11 +250,11 @@ def nodules(work: Path, on_gpu: bool) -> Task:
 
 
 def hippocampus(work: Path, on_gpu: bool) -> Task:
-    """Segmentation of the hippocampus, by labelled volumes."""
+    """Segmentation of the hippocampus, by labelled volumes: the first in the order that --seed, the draw, gives them."""
 
     def finetuning(labels: int, draw: int) -> tuple[str, ...]:
         epochs = 180 * 2 // (labels * max(1, 10 // labels))
-        cases = ("--split", f"WORK/hippocampus/draw{draw}.json", "--train_cases", str(labels))
+        cases = ("--split", "WORK/hippocampus/split.json", "--train_cases", str(labels))
         patches = ("--patch", "32,32,16", "--patches", str(max(1, 10 // labels)), "--spacing_mm", "1.5,1.5,1.5")
         of = ("--n", "msd", "--data", "WORK/hippocampus/labelled", *cases, *patches, "--b", "2")
         return (*of, "--epochs", str(epochs), "--val_every", str(max(1, epochs // 3)))
