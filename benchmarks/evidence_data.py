@@ -150,7 +150,7 @@ def _write_crops(folder: Path, crops: Path, rows: Sequence[Mapping[str, str]]) -
 
 
 def prepare_hippocampus(folder: Path, own: Path, results: Path) -> None:
-    """The parts, and four pairs of crops of each training volume. A draw is the order in which main.py's seed has them."""
+    """The parts, and four pairs of crops of each training volume. Its draws are main.py's: it permutes by --seed."""
     files = {path.name.removesuffix(".nii.gz"): path for path in sorted((folder / "imagesTr").glob("[!.]*.nii.gz"))}
     if not files:
         raise UserError(f"--msd {folder}: there is no imagesTr/*.nii.gz")

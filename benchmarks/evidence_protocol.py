@@ -250,7 +250,7 @@ def nodules(work: Path, on_gpu: bool) -> Task:
 
 
 def hippocampus(work: Path, on_gpu: bool) -> Task:
-    """Segmentation of the hippocampus, by labelled volumes: the first in the order that --seed, the draw, gives them."""
+    """Segmentation of the hippocampus, by labelled volumes: the first in the order of --seed, the draw."""
 
     def finetuning(labels: int, draw: int) -> tuple[str, ...]:
         epochs = 180 * 2 // (labels * max(1, 10 // labels))

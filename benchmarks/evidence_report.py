@@ -182,14 +182,13 @@ def choices(task: str, results: Results) -> list[str]:
     for arm, about in ARMS.items():
         words = []
         for kind, what in (("search", "pre-training"), ("rate", "fine-tuning")):
-            cells = [
+            tried = [
                 cell for cell in results.values() if (cell["task"], cell["arm"], cell["kind"]) == (task, arm, kind)
             ]
-            tried = sorted(cells, key=lambda cell: -cell["valid"])
-            words += [
-                f"{what} " + ", ".join(f"{' '.join(cell['tried'].values())} {cell['valid']:.3f}" for cell in tried)
-            ]
-            words = [word for word in words if cells or not word.startswith(what)]
+            tried.sort(key=lambda cell: -cell["valid"])
+            if tried:
+                shown = (f"{' '.join(cell['tried'].values())} {cell['valid']:.3f}" for cell in tried)
+                words.append(f"{what} {', '.join(shown)}")
         if words:
             lines.append(f"{about.words}: {'; '.join(words)}")
     return lines

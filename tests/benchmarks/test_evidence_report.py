@@ -15,6 +15,7 @@ from benchmarks.evidence_report import (
     MARKS,
     MEAN,
     NOT_YET,
+    choices,
     collect,
     missing,
     page_tables,
@@ -72,6 +73,15 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert "NIH X-rays, fine-tuning, male" in shown
     assert "**Effusion, 100 patients**: PCRL 0." in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
+
+
+def test_what_the_searches_chose() -> None:
+    tried = {"optimizer": "sgd", "lr": "3e-2"}, {"optimizer": "adamw", "lr": "1e-3"}
+    cells = {
+        str(number): {"task": "nih", "arm": "pcrl", "kind": "search", "tried": each, "valid": 0.6 + number / 10}
+        for number, each in enumerate(tried)
+    }
+    assert choices("nih", cells) == ["PCRL: pre-training adamw 1e-3 0.700, sgd 3e-2 0.600"]
 
 
 def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
