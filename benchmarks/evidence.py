@@ -77,11 +77,11 @@ def compute_all(
         finally:
             machine.end()
     for future, cell in running.items():
-        _tell(cell, future, failed, 0)
+        _tell(cell, future, failed)
     return left_over(tasks, arms, machine), failed
 
 
-def _tell(cell: Cell, future: Future[dict[str, Any]], failed: dict[str, str], left: int) -> None:
+def _tell(cell: Cell, future: Future[dict[str, Any]], failed: dict[str, str], left: int | None = None) -> None:
     try:
         result = future.result()
     except Unfinished:
@@ -92,7 +92,10 @@ def _tell(cell: Cell, future: Future[dict[str, Any]], failed: dict[str, str], le
     else:
         shown = result.get("auroc") or {name: result[name] for name in ("tried", "valid") if name in result}
         words = ", ".join(f"{name} {value}" for name, value in shown.items())
-        print(f"{cell.name}: {words}{', ' * bool(words)}{result['minutes']} min; {left} left", flush=True)
+        print(
+            f"{cell.name}: {words}{', ' * bool(words)}{result['minutes']} min{'' if left is None else f'; {left} left'}",
+            flush=True,
+        )
 
 
 def say_left(left: Sequence[Cell], failed: dict[str, str]) -> None:

@@ -37,7 +37,7 @@ TASKS = {  # -> its title, what is labelled, the score, its dimensions
 KINDS = {"finetune": "fine-tuning", "probe": "linear probe"}
 FINDINGS = ("Infiltration", "Effusion", "Atelectasis")
 MEAN = "mean of three findings"
-PRIMARY = ("male", "Effusion"), (50, 100)  # of fine-tuned PCRL against random values: what the answer is made of
+PRIMARY = ("male", "Infiltration"), (50, 100)  # of fine-tuned PCRL against random values: what the answer is made of
 RANDOM = "random"
 NOT_YET = """> - **Not known yet**: the protocol below has been written, and not run.
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean

@@ -71,7 +71,7 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT) == before
     shown = capsys.readouterr().out
     assert "NIH X-rays, fine-tuning, male" in shown
-    assert "**Effusion, 100 patients**: PCRL 0." in shown
+    assert "**Infiltration, 100 patients**: PCRL 0." in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
 
 
