@@ -92,10 +92,8 @@ def _tell(cell: Cell, future: Future[dict[str, Any]], failed: dict[str, str], le
     else:
         shown = result.get("auroc") or {name: result[name] for name in ("tried", "valid") if name in result}
         words = ", ".join(f"{name} {value}" for name, value in shown.items())
-        print(
-            f"{cell.name}: {words}{', ' * bool(words)}{result['minutes']} min{'' if left is None else f'; {left} left'}",
-            flush=True,
-        )
+        more = "" if left is None else f"; {left} left"
+        print(f"{cell.name}: {words}{', ' * bool(words)}{result['minutes']} min{more}", flush=True)
 
 
 def say_left(left: Sequence[Cell], failed: dict[str, str]) -> None:
