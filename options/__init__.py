@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from options.common import BACKBONES, MODELS
-from options.flags import DIMS, PHASES, PRETRAINING, SEGMENTATION, SUPERVISED, TRAINING, means_something
+from options.flags import DIMS, PHASES, PREDICTION, PRETRAINING, SEGMENTATION, SUPERVISED, TRAINING, means_something
 from options.labels import Labels
+from options.prediction import Prediction
 from options.pretrain import PARTS, Pretraining
 from options.segmentation import Segmentation
 
 __all__ = ["ALIASES", "BACKBONES", "DIMS", "MODELS", "NO_EFFECT", "PARTS", "PHASES", "PRETRAINING", "SEGMENTATION"]
-__all__ += ["SUPERVISED", "TRAINING", "Options", "telling", "without_effect"]
+__all__ += ["PREDICTION", "SUPERVISED", "TRAINING", "Options", "telling", "without_effect"]
 ALIASES = {  # flags as other programs call them -> ours
     "batch_size": "b",
     "learning_rate": "lr",
@@ -35,7 +36,7 @@ NO_PART = ("preview", "dry_run", "report")  # of what a run is: of a look at it
 
 
 @dataclass(frozen=True)
-class Options(Pretraining, Labels, Segmentation):
+class Options(Pretraining, Labels, Segmentation, Prediction):
     """Everything a run depends on. Constructing one validates it and raises UserError."""
 
     def __post_init__(self) -> None:
@@ -44,6 +45,7 @@ class Options(Pretraining, Labels, Segmentation):
         self._check_pretraining()
         self._check_labels()
         self._check_segmentation()
+        self._check_prediction()
 
 
 FLAGS = {field.name: field.metadata for field in dataclasses.fields(Options)}

@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
-from options import ALIASES, NO_EFFECT, TRAINING, Options, without_effect
+from options import ALIASES, NO_EFFECT, PREDICTION, TRAINING, Options, without_effect
 from options.config import flags_of_file
 from options.flags import AS_PHASE, DIMS, PHASES, means_something
 from utils.cli import Parser
 from utils.cores import cores_of_process
 from utils.errors import UserError
 
-GROUPS = ("what to run", "data", "labels", "segmentation", "network", "optimisation", "machine", "output")
+GROUPS = ("what to run", "data", "labels", "segmentation", "network", "optimisation", "prediction", "machine", "output")
 METAVARS = {int: "N", float: "X", str: "NAME"}
 EXAMPLES = """examples:
   look at what X-rays in my_xrays become, then pre-train on all of them:
@@ -26,6 +26,8 @@ EXAMPLES = """examples:
     python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run
   pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
     python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
+  apply a fine-tuned network to new images:
+    python main.py --phase predict --weight finetuned/best.pt --data new_xrays --output predicted
 
 to see only the flags that apply to one phase and one kind of data:
     python main.py --help --phase finetune --n msd
@@ -133,6 +135,8 @@ def check_paths(options: Options) -> None:
         raise UserError(f"--data {options.data}: {what}")
     for name, words in NO_PATHS.items():
         path = getattr(options, name)
+        if name == "weight" and options.phase == PREDICTION:
+            path, words = next((file for file in options.weights if not os.path.exists(file)), ""), ()
         if path and path not in words and not (name == "split" and options.shares) and not os.path.exists(path):
             needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
             others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
@@ -147,7 +151,7 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     options = Options(**{name: value for name, value in given.items() if name not in NO_EFFECT})
     pointless = without_effect(typed, options.phase, None)
     warnings = [f"--{name} has no effect in {options.phase}" for name in given if name in pointless]
-    pointless = without_effect(typed.difference(NO_EFFECT), None, options.n)
+    pointless = without_effect(typed.difference(NO_EFFECT), None, options.n or None)
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in pointless]
     cores = cores_of_process()
     if given.get("workers", 0) > cores:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 from options.flags import (
     AS_PHASE,
     DIMS,
+    OTHER_THAN_PREDICTION,
     OTHER_THAN_SEGMENTATION,
     PHASES,
+    PREDICTION,
     PRETRAINING,
     TRAINING,
     flag,
@@ -44,18 +46,25 @@ class Common:
         "pretask",
         "what to run",
         "pretask: pre-training; finetune: train the whole network with labels; linear: train only a new head with "
-        "labels; knn: classify by nearest neighbours, no training; embed: write the encoder's features",
+        "labels; knn: classify by nearest neighbours, no training; embed: write the encoder's features; predict: apply "
+        "a fine-tuned network to new images",
         choices=list(PHASES),
     )
     n: str = flag(
-        "luna",
+        "",
         "what to run",
         "kind of data: luna: pairs of CT or MR crops, 3D; chest: X-rays, 2D; nodules: CT crops with labels, 3D; msd: "
-        "volumes with segmentations, 3D",
+        "volumes with segmentations, 3D (default: luna; predict: that of the checkpoint)",
         choices=list(DIMS),
     )
-    d: int = flag(0, "what to run", "spatial dimensions, 2 or 3 (default: the data set's)", type=positive)
-    seed: int = flag(0, "what to run", "random seed", at_least=0)
+    d: int = flag(
+        0,
+        "what to run",
+        "spatial dimensions, 2 or 3 (default: the data set's)",
+        type=positive,
+        phases=OTHER_THAN_PREDICTION,
+    )
+    seed: int = flag(0, "what to run", "random seed", at_least=0, phases=OTHER_THAN_PREDICTION)
 
     data: str = flag("", "data", "folder of the data (needed)", metavar="FOLDER")
     train_list: str = flag(
@@ -63,6 +72,7 @@ class Common:
         "data",
         "list of the images or scans to use; none: all in --data (default: the list in --data, if there is one)",
         metavar="FILE",
+        phases=OTHER_THAN_PREDICTION,
         data=OTHER_THAN_SEGMENTATION,
     )
     ratio: float = flag(
@@ -75,32 +85,53 @@ class Common:
         data=OTHER_THAN_SEGMENTATION,
     )
     ratio_by_default: ClassVar[bool] = False  # of an object: whether nobody gave a --ratio
-    size: int = flag(0, "data", "side of an X-ray's view in pixels, a multiple of 32 (default: 224)", data=IN_2D)
+    size: int = flag(
+        0,
+        "data",
+        "side of an X-ray's view in pixels, a multiple of 32 (default: 224)",
+        phases=OTHER_THAN_PREDICTION,
+        data=IN_2D,
+    )
     b: int = flag(16, "data", "batch size over all devices", at_least=1)
     workers: int = flag(4, "data", "processes that load data; 0: the main one", at_least=0)
     prefetch: int = flag(2, "data", "batches that each worker makes ahead", at_least=1)
 
     inchannel: int = flag(
-        0, "network", "input channels (default: 3 in 2D, 1 in 3D)", type=positive, data=OTHER_THAN_SEGMENTATION
+        0,
+        "network",
+        "input channels (default: 3 in 2D, 1 in 3D)",
+        type=positive,
+        phases=OTHER_THAN_PREDICTION,
+        data=OTHER_THAN_SEGMENTATION,
     )
-    backbone: str = flag("", "network", "encoder in 2D (default: resnet18)", choices=list(BACKBONES), data=IN_2D)
+    backbone: str = flag(
+        "",
+        "network",
+        "encoder in 2D (default: resnet18)",
+        choices=list(BACKBONES),
+        phases=OTHER_THAN_PREDICTION,
+        data=IN_2D,
+    )
     narrow: int = flag(
         1,
         "network",
         f"divide the channels of every layer by {', '.join(map(str, NARROW[:-1]))} or {NARROW[-1]}, for quick tests; a "
         "network divided by 8 learns little",
+        phases=OTHER_THAN_PREDICTION,
     )
     norm: str = flag(
         "bn",
         "network",
         "normalisation layers: bn (batch), gn (group) or in (instance); gn and in only in 3D",
         choices=["bn", "gn", "in"],
+        phases=OTHER_THAN_PREDICTION,
     )
     weight: str = flag(
         "",
         "network",
         "initial weights: a file, imagenet (2D only), or none for random values (default: none; imagenet for "
-        "pre-training with pcrlv2 in 2D)",
+        "pre-training with pcrlv2 in 2D); predict: a fine-tuned checkpoint, or several, comma-separated, which are "
+        "averaged",
         metavar="FILE",
     )
 
@@ -128,8 +159,10 @@ class Common:
 
     def _check_common(self) -> None:
         self._check_choices()
+        if not self.n and self.phase != PREDICTION:
+            self._set("n", "luna")
         known = PHASES[self.phase]
-        if self.n not in known:
+        if self.n and self.n not in known:
             phases = ", ".join(phase for phase, names in PHASES.items() if self.n in names)
             raise UserError(
                 f"--phase {self.phase} does not support --n {self.n}, only --n {', '.join(known)}; --n {self.n} "
@@ -142,7 +175,8 @@ class Common:
             self._set("ratio", 1.0)
         if not 0 < self.ratio <= 1:
             raise UserError(f"--ratio {self.ratio}: must be above 0 and at most 1")
-        self._check_network()
+        if self.n:  # else the checkpoint will say
+            self._check_network()
         self._settle_weight()
         if not self.data:
             raise UserError("--data is needed: the folder of the data")

@@ -15,9 +15,12 @@ PHASES = {  # and the --n that each can do
     "linear": ("chest", "nodules", SEGMENTATION),
     "knn": ("chest", "nodules"),
     "embed": ("luna", "chest"),
+    "predict": ("chest", "nodules", SEGMENTATION),
 }
 PRETRAINING, SUPERVISED = ("pretask",), ("finetune", "linear")
 TRAINING = PRETRAINING + SUPERVISED
+PREDICTION = "predict"
+OTHER_THAN_PREDICTION = tuple(phase for phase in PHASES if phase != PREDICTION)
 OTHER_THAN_SEGMENTATION = tuple(name for name in DIMS if name != SEGMENTATION)
 AS_PHASE = -1  # a default that depends on the phase
 

@@ -140,7 +140,7 @@ class Pretraining(Training):
                 f"--outchannel {self.outchannel}: the target of the reconstruction is the input's transform, "
                 f"so it must equal --inchannel {self.inchannel}"
             )
-        if not self.final_act:
+        if not self.final_act and self.n:
             self._set("final_act", "sigmoid" if self.dims == 3 else "none")
         if not self.moco_t > 0:
             raise UserError(f"--moco_t {self.moco_t}: must be above 0")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from options.flags import SEGMENTATION, flag
+from options.flags import OTHER_THAN_PREDICTION, SEGMENTATION
+from options.flags import flag as flag_of_any_phase
 from options.training import Training
 from utils.errors import UserError
+
+flag = partial(flag_of_any_phase, phases=OTHER_THAN_PREDICTION)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.common import Common
-from options.flags import AS_PHASE, SUPERVISED, TRAINING, flag
+from options.flags import AS_PHASE, PREDICTION, SUPERVISED, TRAINING, flag
 from utils.errors import UserError
 
 
@@ -63,14 +63,14 @@ class Training(Common):
         choices=["auto", "off", "native", "apex"],
         nargs="?",
         const="native",
-        phases=TRAINING,
+        phases=(*TRAINING, PREDICTION),
     )
     channels_last: str = flag(
         "auto",
         "machine",
         "memory format of the network's maps; auto: on, but off on CUDA with --amp off",
         choices=["auto", "on", "off"],
-        phases=TRAINING,
+        phases=(*TRAINING, PREDICTION),
     )
 
     val_every: int = flag(

@@ -17,6 +17,7 @@ PHASES = {  # its module, and its function there; imported when it is asked for:
     "linear": ("phases.supervised", "finetune"),
     "knn": ("phases.knn", "run_knn"),
     "embed": ("phases.features", "embed"),
+    "predict": ("phases.predict", "predict"),
 }
 
 

@@ -75,7 +75,7 @@ def _finish(
         warn(f"there is no {BEST} of this run: the results are those of the last epoch's weights")
     epoch = best["epoch"] if best else state.position.epoch
     with evaluating(task.method):
-        results = task.test(state.precision)
+        results = task.test(state.precision, output)
     reporter.results(results.scalars)
     with ranks.raise_on_all():
         if ranks.first:

@@ -32,7 +32,6 @@ from datasets.xray.images import read_image
 from datasets.xray.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
 from preprocess.jobs.flags import folders
 from preprocess.jobs.parallel import run_parallel
-from preprocess.jobs.progress import progress
 from utils import json_text
 from utils.cli import Parser
 from utils.console import say
@@ -40,6 +39,7 @@ from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
 from utils.locks import exclusive
+from utils.progress import progress
 from utils.text import counted
 
 EXAMPLES = """example:

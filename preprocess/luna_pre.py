@@ -42,7 +42,6 @@ from preprocess.jobs.pairs import (
     write_training_list,
 )
 from preprocess.jobs.preview import FILE_NAME, draw_preview
-from preprocess.jobs.progress import waiting
 from preprocess.jobs.records import cannot_write, refuse_others
 from preprocess.jobs.run import run_jobs, tell
 from preprocess.jobs.settle import Sources, settle, warn_of_doubles
@@ -51,6 +50,7 @@ from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, complain, run_cli
+from utils.progress import waiting
 from utils.text import counted
 
 EXAMPLES = """examples:

@@ -36,7 +36,6 @@ from preprocess.jobs.nodules import (
     make_crops,
     write_labels,
 )
-from preprocess.jobs.progress import waiting
 from preprocess.jobs.records import refuse_others
 from preprocess.jobs.run import run_jobs, tell
 from preprocess.jobs.settle import Sources, settle, warn_of_doubles
@@ -45,6 +44,7 @@ from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, complain, run_cli
+from utils.progress import waiting
 from utils.text import counted
 
 SMALLEST, MULTIPLE = 16, 8

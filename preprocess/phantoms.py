@@ -34,13 +34,13 @@ from phantoms.patient import LARGEST_NODULE_MM, Patient, sample_patient
 from phantoms.xray import project, sample_view, upright_phantom
 from preprocess.jobs.flags import folders, would_be_lost
 from preprocess.jobs.parallel import run_parallel
-from preprocess.jobs.progress import progress
 from utils import json_text
 from utils.cli import Parser
 from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
+from utils.progress import progress
 from utils.seeding import generator
 from utils.text import counted
 

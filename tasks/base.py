@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from datasets.loader import Loader, PairDataset
@@ -34,15 +35,15 @@ class Task:
     ``files``: of the training samples. ``note``: what an epoch takes of them, if not each once. ``start``: what is
     known of the weights that it starts from. ``facts``: how images are prepared. Both: for a TrainingJob's ``facts``.
     ``written``: as of a TrainingJob.
-    ``validate``: the method on the valid part, which chooses the epoch. ``test``: the method on the test part. These
-    two are called with the method in evaluation mode, on all ranks.
+    ``validate``: the method on the valid part, which chooses the epoch. ``test``: the method on the test part, whose
+    predictions and pictures go to a folder. These two are called with the method in evaluation mode, on all ranks.
     """
 
     method: Supervised
     loader: Loader
     files: Sequence[str]
     validate: Callable[[Precision], EvalResult]
-    test: Callable[[Precision], Results]
+    test: Callable[[Precision, Path], Results]
     note: str = ""
     start: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)

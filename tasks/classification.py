@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from models.classifier import Classifier
 from options import Options
 from tasks.base import Results, Task, plain_loader, training_loader
 from tasks.kinds import Kind, kind_of
+from tasks.outputs import IDENTITY, as_numbers
+from tasks.prediction_files import write_table
+from tasks.prediction_pictures import draw_roc
 from training.devices import Devices
 from training.evaluation import EvalResult
 from training.network import in_memory_format, new_unet, start_from_weight
@@ -118,15 +123,21 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
     def outputs(part: Loader, precision: Precision) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         found, labels = predict(method.predict, part, precision)
         assert labels is not None
-        return kind.scored(found), labels, {"loss": kind.loss(torch.from_numpy(found), torch.from_numpy(labels)).item()}
+        return found, labels, {"loss": kind.loss(torch.from_numpy(found), torch.from_numpy(labels)).item()}
 
     def validate(precision: Precision) -> EvalResult:
-        scores, labels, loss = outputs(valid_part, precision)
-        result = kind.judged(labels, scores)
+        found, labels, loss = outputs(valid_part, precision)
+        result = kind.judged(labels, kind.scored(found))
         return result._replace(values={**result.values, **loss})
 
-    def test(precision: Precision) -> Results:
-        scores, labels, loss = outputs(test_part, precision)
+    def test(precision: Precision, output: Path) -> Results:
+        raw, labels, loss = outputs(test_part, precision)
+        scores, in_numbers = kind.scored(raw), kind.in_numbers()
+        if ranks.first:
+            names = [{"file": os.path.relpath(file, options.data)} for file in data.test.files]
+            write_table(output, data.target.classes, names, as_numbers(raw, **in_numbers))
+            if in_numbers["kind"] != IDENTITY:
+                draw_roc(output, labels, scores, data.target.classes)
         found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed)
         return replace(found, values={**found.values, **loss}, scalars={**found.scalars, **loss})
 

@@ -1,17 +1,13 @@
-"""What segmentation computes, with MONAI: the loss of a patch, the segmentation of a volume, Dice.
+"""What segmentation is judged by, with MONAI: the loss of a patch, Dice of a volume.
 
 MONAI is imported where it is needed: that takes seconds, which other tasks do not have to wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
-
-OVERLAP = 0.5  # of neighbouring windows
 
 
 def dice_ce_loss() -> Callable[[Tensor, Tensor], Tensor]:
@@ -22,30 +18,6 @@ def dice_ce_loss() -> Callable[[Tensor, Tensor], Tensor]:
     from monai.losses import DiceCELoss
 
     return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-
-
-@torch.no_grad()
-def segment(
-    network: Callable[[Tensor], Tensor], image: Tensor, patch: Sequence[int], windows: int, shape: Sequence[int]
-) -> Tensor:
-    """The class of each voxel: int64 of ``shape``.
-
-    ``image``: (C, X, Y, Z), as large as it is. The network sees windows of the size ``patch``, ``windows`` of them at a
-    time, which overlap by half and are averaged with Gaussian weights; where a volume is smaller, zeros are around it.
-    Its probabilities are then resized, linearly, to ``shape``: the grid of the file, if ``image`` was resampled.
-    """
-    from monai.inferers import sliding_window_inference
-
-    def probabilities(window: Tensor) -> Tensor:
-        return network(window).float().softmax(dim=1)
-
-    averaged = sliding_window_inference(
-        image[None], tuple(patch), windows, probabilities, overlap=OVERLAP, mode="gaussian"
-    )
-    assert isinstance(averaged, Tensor)  # it would be more where the network gives more
-    if tuple(averaged.shape[2:]) != tuple(shape):
-        averaged = F.interpolate(averaged, size=tuple(shape), mode="trilinear", align_corners=False)
-    return averaged[0].argmax(dim=0)
 
 
 def dice(prediction: Tensor, truth: Tensor, classes: int) -> list[float]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datasets.ct.stored_grid import stored_grid
 from datasets.segmentation.files import (
     ORIENTATION,
     Case,
@@ -25,15 +26,20 @@ from methods.supervised import Supervised
 from models.segmenter import build_segmenter
 from options import Options
 from tasks.base import Results, Task, training_loader
-from tasks.dice import OVERLAP, dice, dice_ce_loss, segment
+from tasks.dice import dice, dice_ce_loss
 from tasks.intervals import PERCENT, mean_interval, recorded, shown
+from tasks.prediction_files import mask_path, write_mask
+from tasks.prediction_pictures import draw_cases
+from tasks.sliding import OVERLAP, Windows, segment, softmax_of
 from training.devices import Devices
 from training.evaluation import EvalResult
 from training.network import in_memory_format, start_from_weight
 from training.precision import Precision
+from training.predict import DELAY_S
 from utils.console import say
 from utils.errors import UserError
 from utils.process_group import ProcessGroup
+from utils.progress import progress
 from utils.text import counted
 
 SIDED = ("left", "right")  # in the name of a class: then left and right are not exchanged
@@ -129,6 +135,12 @@ def class_names(description: Description, volumes: Sequence[Volume]) -> list[str
     return names
 
 
+def mirrors(mirror: str, classes: Sequence[str]) -> bool:
+    """Whether training exchanges left and right: as ``--mirror`` says, or if no class is of one side."""
+    sided = any(side in name.lower() for name in classes for side in SIDED)
+    return not sided if mirror == "auto" else mirror == "on"
+
+
 @dataclass(frozen=True)
 class Scores:
     """Dice of each class (columns) for each volume, by its name."""
@@ -167,8 +179,7 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     """Segmentation of the volumes in ``--data``, judged by mean Dice on whole volumes, on the grid of their files."""
     data = read_data(options)
     patch = options.patch_shape
-    sided = any(side in name.lower() for name in data.classes for side in SIDED)
-    mirror = not sided if options.mirror == "auto" else options.mirror == "on"
+    mirror = mirrors(options.mirror, data.classes)
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)
     loader = training_loader(options, samples, devices, ranks)
     channels, classes = len(data.train[0].image), len(data.classes) + 1
@@ -176,16 +187,21 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     start = start_from_weight(options, network, data.windows)
     network = in_memory_format(network, options, devices.main)
     frozen = network.encoder() if options.phase == "linear" else []
+    windows = Windows(patch, options.b, devices.main)
     method = Supervised(network, dice_ce_loss(), frozen, ("dice",), devices.wrap, ranks).to(devices.main)
 
-    def scores(volumes: Sequence[Volume], precision: Precision) -> Scores:
-        """Volumes are dealt to the ranks."""
-        own = {}
-        for volume in volumes[ranks.rank :: ranks.size]:
-            image = torch.from_numpy(np.asarray(volume.image, np.float32)).to(devices.main)
-            with precision.autocast():
-                found = segment(method.predict, image, patch, options.b, volume.truth.shape)
-            own[volume.name] = dice(found.cpu(), torch.from_numpy(np.array(volume.truth)), len(data.classes) + 1)
+    def scores(volumes: Sequence[Volume], precision: Precision, output: Path | None = None) -> Scores:
+        """Volumes are dealt to the ranks. ``output``: for masks."""
+        own, here = {}, volumes[ranks.rank :: ranks.size]
+        probabilities = softmax_of(method.predict, precision)
+        with progress(len(here), "volume", "segmented", delay_s=DELAY_S) as steps:
+            for volume in here:
+                found = segment(probabilities, volume.image, windows, volume.truth.shape)
+                truth = torch.from_numpy(np.array(volume.truth))
+                own[volume.name] = dice(torch.from_numpy(found), truth, len(data.classes) + 1)
+                if output:
+                    write_mask(mask_path(output, volume.name), found, stored_grid(volume.files))
+                steps.update()
         all_rows = {name: row for part in ranks.gather_objects(own) for name, row in part.items()}
         return Scores(data.classes, {volume.name: all_rows[volume.name] for volume in volumes})
 
@@ -194,8 +210,11 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
         mean = means.pop("mean")
         return EvalResult(-mean, {"dice": mean} | {f"dice/{name}": value for name, value in means.items()})
 
-    def test(precision: Precision) -> Results:
-        return scores(data.test, precision).results(options.seed)
+    def test(precision: Precision, output: Path) -> Results:
+        found = scores(data.test, precision, output)
+        if ranks.first:
+            draw_cases(output, data.test, found.rows, data.classes)
+        return found.results(options.seed)
 
     files = [volume.name for volume in data.train]
     return Task(method, loader, files, validate, test, start=start, facts=data.facts(patch))

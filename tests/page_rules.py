@@ -146,6 +146,20 @@ def look_at_page(command: Command, folder: Path) -> None:
     assert "<svg" in page
 
 
+def look_at_predictions(command: Command, folder: Path) -> None:
+    """A mask for each scan, or a row of probabilities for each image."""
+    if (folder / "predictions.csv").exists():
+        header, *table = (folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
+        assert header.startswith("file,")
+        assert table
+        assert all(0 <= float(value) <= 1 for row in table for value in row.split(",")[1:])
+        return
+    masks = list((folder / "masks").glob("*.nii.gz"))
+    assert len(masks) == 3
+    probabilities = list(folder.glob("probabilities/*_1.nii.gz"))
+    assert len(probabilities) == len(masks) * ("--save_probabilities" in command.words)
+
+
 @dataclass(frozen=True)
 class Rule:
     """``small``: flags to append. ``look``: asserts on what the command left in its target."""
@@ -187,6 +201,7 @@ def small_task(command: Command) -> str:
 RULES = {
     **{f"main.py {phase}": Rule(small_task, look_at_results) for phase in ("finetune", "linear", "knn")},
     "main.py embed": Rule(small_task, look_at_features),
+    "main.py predict": Rule(lambda command: "--workers 0 --gpus '' --b 2", look_at_predictions),
     "preprocess/nodule_crops.py": Rule(lambda command: "--workers 1 --max_negatives 2", look_at_crops),
     "main.py pretask": Rule(small_run, look_at_run),
     "main.py --preview": Rule(lambda command: "--preview 1", look_at_pictures),

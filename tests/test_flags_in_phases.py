@@ -107,6 +107,8 @@ def volumes(folder: Path) -> Path:
 
 MAKERS = {"luna": write_pairs, "chest": labelled, "nodules": nodules, "msd": volumes}
 RUN = [("pretask", "chest"), ("finetune", "msd"), ("linear", "chest"), ("knn", "nodules"), ("embed", "chest")]
+RUN += [("predict", "chest")]
+NEEDED = {"predict": ["--weight", "w.pt"]}  # in a phase
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +121,7 @@ def warned_or_refused(name: str, phase: str, n: str) -> bool:
     value = VALUES.get(name, str(getattr(Options(data="x"), name)))
     words = [f"--{name}", *([] if value is None else [value or "1"])]
     try:
-        _, warnings = parse_options(["--data", "x", "--n", n, "--phase", phase, *words])
+        _, warnings = parse_options(["--data", "x", "--n", n, "--phase", phase, *NEEDED.get(phase, ()), *words])
     except UserError as error:
         return f"--{name}" in str(error)
     return any(f"--{name} " in warning for warning in warnings)
@@ -138,6 +140,10 @@ def test_no_flag_is_ignored_in_silence(phase: str, n: str, tmp_path: Path) -> No
     }
     flags |= {"workers": 0, "gpus": "", "epochs": 1, "folds": 3, "patch": "8,8,8"}
     flags |= {"size": 64 if n == "chest" else 0, "moco_k": 16, "without": "mixup,gate" if phase == "pretask" else ""}
+    if phase == "predict":
+        tuned = Options(**{**flags, "phase": "finetune", "output": str(tmp_path / "tuned")})
+        work_of("finetune")(tuned, Devices("", None), SINGLE)
+        flags |= {"weight": str(tmp_path / "tuned" / "best.pt")}
     work_of(phase)(Watched(**flags), Devices("", None), SINGLE)
     seen = looked_at | READ_BY_MAIN | (READ_BY_METHODS if phase == "pretask" else set())
     silent = [name for name in FLAGS if name not in seen and not warned_or_refused(name, phase, n)]
@@ -147,5 +153,6 @@ def test_no_flag_is_ignored_in_silence(phase: str, n: str, tmp_path: Path) -> No
 def test_the_flags_of_the_published_code_that_do_nothing_are_warned_of() -> None:
     for phase, names in PHASES.items():
         for name in NO_EFFECT:
-            _, warnings = parse_options(["--data", "x", "--phase", phase, "--n", names[0], f"--{name}", "1"])
+            words = [*NEEDED.get(phase, ()), "--n", names[0], f"--{name}", "1"]
+            _, warnings = parse_options(["--data", "x", "--phase", phase, *words])
             assert f"--{name} has no effect in {phase}" in warnings

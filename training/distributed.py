@@ -38,7 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.console import mute, say
 from utils.cores import available_cores
-from utils.errors import complain, flush, in_words
+from utils.errors import Unfinished, complain, flush, in_words
 from utils.process_group import SINGLE, ProcessGroup
 from utils.signals import HANGUP, Stopped, heeded
 
@@ -49,6 +49,7 @@ TIMEOUT = timedelta(minutes=10)  # of a collective call: the longest that one ra
 GRACE_S = 5.0  # for the other ranks to end by themselves once one has failed
 FIRST_SPEAKS_S = 1.0  # how long other ranks let the first one say what has ended them all
 CLAIMED, SAID = "pcrl/end claimed", "pcrl/end said"  # keys of the store that the ranks share
+UNFINISHED = 4  # exit status of ranks that all did what could be done; their launcher's is 1
 LOST_CONTACT = 3  # exit status of a rank that failed because another one did
 LAUNCHER = "PCRL_LAUNCHER_PID"  # set by launch() for its ranks
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -171,6 +172,10 @@ def end_alike(ranks: ProcessGroup, work: Callable[[], None]) -> int:
     except Stopped as stopped:
         say(str(stopped))
         status = stopped.status
+    except Unfinished as unfinished:
+        if ranks.first:
+            complain(str(unfinished))
+        status = UNFINISHED if LAUNCHER in os.environ else 1
     except Exception as error:
         if ranks.size == 1 or _lost_contact(error):
             raise
@@ -247,6 +252,8 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     if status < 0:
         complain(f"rank {rank} was ended by {signal.Signals(-status).name}, and the run with it; --resume auto goes on")
         return 128 - status
+    if status == UNFINISHED:
+        return 1
     if status == 1:
         complain(f"rank {rank} failed, as it says above, and the run with it")
     return status

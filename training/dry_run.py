@@ -81,7 +81,7 @@ def out_of_memory_is_said(options: Options) -> Iterator[None]:
             raise
         raise UserError(
             f"--b {options.b}: it does not fit into main memory ({lacking}); use a smaller --b{accumulate}, "
-            f"fewer --workers, or {SMALLER[options.n]}"
+            f"fewer --workers, or {SMALLER.get(options.n, 'smaller images')}"
         ) from None
 
 

@@ -16,8 +16,10 @@ from datasets.loader import Loader
 from training.precision import Precision
 from utils.errors import UserError, reason
 from utils.files import write_text
+from utils.progress import progress
 
 RESULTS = "metrics.json"
+DELAY_S = 2.0  # without a bar: between epochs it is mostly done before
 
 
 @contextmanager
@@ -41,13 +43,15 @@ def predict(
     """
     outputs: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for size, batch in zip(loader.batch_sizes, loader.epoch(0), strict=True):
-        shares = loader.ranks.shares(size)
-        with precision.autocast():
-            output = network(batch["image"])
-        outputs.append(shares.gather(output.float()).cpu().numpy())
-        if "label" in batch:
-            labels.append(shares.gather(batch["label"]).cpu().numpy())
+    with progress(sum(loader.batch_sizes), "image", delay_s=DELAY_S) as steps:
+        for size, batch in zip(loader.batch_sizes, loader.epoch(0), strict=True):
+            shares = loader.ranks.shares(size)
+            with precision.autocast():
+                output = network(batch["image"])
+            outputs.append(shares.gather(output.float()).cpu().numpy())
+            if "label" in batch:
+                labels.append(shares.gather(batch["label"]).cpu().numpy())
+            steps.update(size)
     rows = np.concatenate(outputs)
     if not np.isfinite(rows).all():
         raise UserError("the network's outputs are not finite: its weights have grown without bounds; lower --lr")

@@ -19,6 +19,11 @@ def mute() -> None:
     _muted = True
 
 
+def muted() -> bool:
+    """Whether this process says nothing."""
+    return _muted
+
+
 def say(message: str) -> None:
     """One line on standard output, above a progress bar if there is one."""
     _write(message, sys.stdout)

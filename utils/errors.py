@@ -15,6 +15,10 @@ class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
 
+class Unfinished(Exception):
+    """A part of what was asked for could not be done, and all else was: one line, and the exit status 1."""
+
+
 def reason(error: OSError) -> str:
     """Why a file could not be read or written, in the system's words."""
     return error.strerror or str(error)

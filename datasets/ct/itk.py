@@ -26,30 +26,38 @@ def read_file(file: Path, nearest: bool = False) -> sitk.Image:
 
     A 3D image has axes at right angles: a sheared one is resampled (``nearest``: to the nearest voxel, for labels).
     """
-    image = read_nifti(file) if _is_nifti(file) else _by_itk(file)
+    image = read_nifti(file) if is_nifti(file) else _by_itk(file)
     return upright(image, nearest) if image.GetDimension() == 3 else image
 
 
 def read_spacing(file: Path) -> tuple[tuple[float, ...], np.ndarray]:
     """Spacing (mm) of x, y, z and direction (3, 3) as :func:`read_file` gives them, from the header; ScanError."""
-    if _is_nifti(file):
-        header = read_nifti_header(file)
-        direction, spacing = header.direction, header.spacing
-    else:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
-        with native_output() as printed:
-            try:
-                reader.ReadImageInformation()
-            except RuntimeError as error:
-                raise ScanError(reason(file, printed(), str(error))) from None
-        dims = reader.GetDimension()
-        direction = np.reshape(reader.GetDirection(), (dims, dims))[:3, :3]
-        spacing = np.array(reader.GetSpacing()[:3])
+    _, spacing, _, direction = read_header(file)
     return tuple(upright_spacing(direction, spacing).tolist()), direction
 
 
-def _is_nifti(file: Path) -> bool:
+def read_header(file: Path) -> tuple[tuple[int, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """Size, spacing (3,; mm), origin (3,; mm) and direction (3, 3) of x, y, z as the file has them, in LPS; ScanError.
+
+    Of a 4D file those of each of its volumes.
+    """
+    if is_nifti(file):
+        header = read_nifti_header(file)
+        return header.shape[:3], header.spacing, header.origin, header.direction
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    with native_output() as printed:
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise ScanError(reason(file, printed(), str(error))) from None
+    dims = reader.GetDimension()
+    direction = np.reshape(reader.GetDirection(), (dims, dims))[:3, :3]
+    return reader.GetSize()[:3], np.array(reader.GetSpacing()[:3]), np.array(reader.GetOrigin()[:3]), direction
+
+
+def is_nifti(file: Path) -> bool:
+    """Whether a file is NIfTI, by its name."""
     return file.name.lower().endswith((".nii", ".nii.gz"))
 
 

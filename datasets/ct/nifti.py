@@ -63,6 +63,21 @@ class NiftiHeader:
         return math.prod(self.shape) * self.kind.itemsize
 
 
+@dataclass(frozen=True)
+class NiftiForms:
+    """How a NIfTI header says where its voxels lie, as it stands there: ``pixdim`` (8,), ``units``, the two forms.
+
+    ``quaternion`` (6,): b, c, d and the offsets of the qform. ``rows`` (3, 4): of the sform.
+    """
+
+    pixdim: np.ndarray
+    units: int
+    qform_code: int
+    sform_code: int
+    quaternion: np.ndarray
+    rows: np.ndarray
+
+
 def read_nifti(file: Path) -> sitk.Image:
     """The image in a NIfTI file: 3D, or 4D if it holds several volumes; axes that are not at right angles stay so.
 
@@ -95,13 +110,21 @@ def read_nifti(file: Path) -> sitk.Image:
 
 def read_nifti_header(file: Path) -> NiftiHeader:
     """The header alone; ScanError if there is none or it makes no sense."""
-    try:
-        with _opened(file) as stream:
-            return _header(file, stream)
-    except EOFError:
-        raise ScanError(f"{file.name} cannot be read: it is cut short") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise ScanError(f"{file.name} cannot be read: {error}") from None
+    fields = _read_fields(file)
+    scaling = _scaling(file, fields)
+    direction, spacing, origin = _place(file, fields)
+    kind = np.dtype(fields.order + KINDS[fields.code])
+    if not fields.start < LARGEST:  # not: so that NaN is refused as well
+        raise ScanError(f"{file.name} cannot be read: its voxels begin at byte {fields.start:g} (vox_offset)")
+    start = max(fields.size, int(fields.start))
+    return NiftiHeader(_shape(file, fields), kind, *scaling, direction, spacing, origin, start)
+
+
+def read_nifti_forms(file: Path) -> NiftiForms:
+    """What the header says of the voxels' place, for a mask to say the same; ScanError if there is no header."""
+    fields = _read_fields(file)
+    codes = fields.qform_code, fields.sform_code
+    return NiftiForms(fields.pixdim, fields.units, *codes, fields.quaternion, fields.rows)
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -119,8 +142,14 @@ def _image(volume: np.ndarray, header: NiftiHeader) -> sitk.Image:
     return image
 
 
-def _header(file: Path, stream: BinaryIO) -> NiftiHeader:
-    raw = stream.read(max(HEADERS.values()))
+def _read_fields(file: Path) -> _Fields:
+    try:
+        with _opened(file) as stream:
+            raw = stream.read(max(HEADERS.values()))
+    except EOFError:
+        raise ScanError(f"{file.name} cannot be read: it is cut short") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ScanError(f"{file.name} cannot be read: {error}") from None
     order = next((order for order in "<>" if int(np.frombuffer(raw[:4].ljust(4), f"{order}i4")[0]) in HEADERS), "")
     if not order:
         raise ScanError(f"{file.name} cannot be read: it is no NIfTI file")
@@ -130,20 +159,14 @@ def _header(file: Path, stream: BinaryIO) -> NiftiHeader:
         raise ScanError(f"{file.name} cannot be read: it is no NIfTI file in one part")
     if fields.code not in KINDS:
         raise ScanError(f"{file.name} cannot be read: its voxels are no single numbers (datatype {fields.code})")
-    slope, intercept = _scaling(file, fields)
-    direction, spacing, origin = _place(file, fields)
-    kind = np.dtype(order + KINDS[fields.code])
-    if not fields.start < LARGEST:  # not: so that NaN is refused as well
-        raise ScanError(f"{file.name} cannot be read: its voxels begin at byte {fields.start:g} (vox_offset)")
-    start = max(fields.size, int(fields.start))
-    return NiftiHeader(_shape(file, fields), kind, slope, intercept, direction, spacing, origin, start)
+    return fields
 
 
 class _Fields:
     """The numbers of a header of either version."""
 
     def __init__(self, raw: bytes, order: str) -> None:
-        self.size = int(np.frombuffer(raw[:4], f"{order}i4")[0])
+        self.order, self.size = order, int(np.frombuffer(raw[:4], f"{order}i4")[0])
         old = self.size == 348
         real = "f4" if old else "f8"
         raw = raw.ljust(self.size, b"\0")

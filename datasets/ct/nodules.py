@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.ct.luna import ROUNDING, read_lines
-from datasets.layout import GLOBAL, LABELS, PAIR, TRAINING_LIST, TRAINING_SUBSETS, uid_of_line
+from datasets.layout import COORDINATES, CROP, GLOBAL, LABELS, PAIR, TRAINING_LIST, TRAINING_SUBSETS, uid_of_line
 from datasets.transforms.spatial import SpatialTransform
 from datasets.xray.lists import first_part
 from utils.errors import UserError, reason
@@ -78,6 +78,28 @@ def read_crops(data: Path) -> list[Crop]:
     if any(crop.subset not in range(10) for crop in crops):
         raise UserError(f"{path} has subsets other than 0 to 9; {REMEDY}")
     return crops
+
+
+def find_candidates(data: Path) -> list[dict[str, str]]:
+    """Crops to be scored: ``file``, their path below ``data``, and what ``labels.csv`` says of their scan and place.
+
+    Without that list, all crops below ``data``. UserError if there are none.
+    """
+    path, known = data / LABELS, ("seriesuid", *COORDINATES)
+    if path.exists():
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                table = csv.DictReader(file)
+                columns = [name for name in known if name in (table.fieldnames or ())]
+                rows = [{name: row[name] for name in ("file", *columns)} for row in table]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise UserError(f"{path} is no list of crops ({error}); {REMEDY}") from None
+    else:
+        files = sorted(file for file in data.rglob("*.npy") if CROP.fullmatch(file.name))
+        rows = [{"file": str(file.relative_to(data))} for file in files]
+    if not rows:
+        raise UserError(f"--data {data} holds no crops (<uid>_crop_<k>.npy); {MAKE_CROPS}")
+    return rows
 
 
 def split(crops: Sequence[Crop], seed: int) -> Parts:
@@ -181,6 +203,24 @@ class NoduleCrops(Dataset[dict[str, Tensor]]):
             return self.rare[index]
         turn, place = divmod(epoch * len(self.rare) + index - len(self.rare), len(self.common))
         return self.common[_order(self.seed, turn, len(self.common))[place]]
+
+
+class CandidateCrops(Dataset[dict[str, Tensor]]):
+    """Crops as they are, without labels, by (epoch, index): ``image`` float32 (1, X, Y, Z), of one ``shape``."""
+
+    def __init__(self, files: Sequence[str], shape: Sequence[int]) -> None:
+        self.files, self.shape = files, tuple(shape)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        """The crop of this index; UserError if its file is damaged, or of another shape."""
+        file = self.files[key[1]]
+        crop = read_crop(file)
+        if crop.shape != self.shape:
+            raise UserError(f"{file} has the shape {crop.shape}, and the network was trained on crops of {self.shape}")
+        return {"image": torch.from_numpy(crop[None])}
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,14 +151,12 @@ def _number(channel: tuple[str, Any]) -> int:
 def read_case(case: Case) -> RawCase:
     """Read a case's files; UserError if they are damaged or do not fit together."""
     try:
-        channels = [channel for path in case.images for channel in _channels(path)]
-        label, *more = _channels(case.label, nearest=True)
+        channels = [channel for path in case.images for channel in channels_of(read_file(path))]
+        label, *more = channels_of(read_file(case.label, nearest=True), nearest=True)
         if more:
             raise ValueError("its label has more than one channel")
-        for image in channels:
-            _check_same_grid(image, channels[0], "its channels")
-        _check_same_grid(label, channels[0], "image and label")
-        return RawCase(np.stack([_array(image) for image in channels]), _classes(label), channels[0].GetSpacing())
+        check_same_grid(label, channels[0], "image and label")
+        return RawCase(stacked(channels), _classes(label), channels[0].GetSpacing())
     except (ScanError, OSError, ValueError, RuntimeError) as error:
         raise _unreadable(case, error) from None
 
@@ -175,9 +174,8 @@ def _unreadable(case: Case, error: Exception) -> UserError:
     return UserError(f"{case.label.parent.parent}: the case {case.name}: {' '.join(str(error).split())}")
 
 
-def _channels(path: Path, nearest: bool = False) -> list[sitk.Image]:
-    """The 3D images of one number a voxel that a file holds, all in ORIENTATION; ``nearest``: of labels."""
-    image = read_file(path, nearest)
+def channels_of(image: sitk.Image, nearest: bool = False) -> list[sitk.Image]:
+    """The 3D images of one number a voxel that a file's image holds, all in ORIENTATION; ``nearest``: of labels."""
     if image.GetDimension() == 4:
         images = [upright(image[:, :, :, index], nearest) for index in range(image.GetSize()[3])]
     elif image.GetDimension() == 3:
@@ -188,7 +186,8 @@ def _channels(path: Path, nearest: bool = False) -> list[sitk.Image]:
     return [sitk.DICOMOrient(channel, ORIENTATION) for channel in images]
 
 
-def _check_same_grid(image: sitk.Image, other: sitk.Image, what: str) -> None:
+def check_same_grid(image: sitk.Image, other: sitk.Image, what: str) -> None:
+    """ValueError if two images do not lie in the same place; ``what`` they are, in words."""
     same = image.GetSize() == other.GetSize()
     same &= np.allclose(image.GetSpacing(), other.GetSpacing(), rtol=SAME)
     same &= np.allclose(image.GetDirection(), other.GetDirection(), atol=SAME)
@@ -197,11 +196,18 @@ def _check_same_grid(image: sitk.Image, other: sitk.Image, what: str) -> None:
         raise ValueError(f"{what} differ in size, spacing, direction or origin")
 
 
-def _array(image: sitk.Image) -> np.ndarray:
-    voxels = sitk.GetArrayFromImage(image).astype(np.float32).T
-    if not np.isfinite(voxels).all():
-        raise ValueError("it has voxels that are not finite numbers (NaN or infinite)")
-    return np.ascontiguousarray(voxels)
+def stacked(channels: Sequence[sitk.Image]) -> np.ndarray:
+    """Images -> float32 (C, X, Y, Z); ValueError if their grids differ, or they have voxels that are no numbers.
+
+    Each is copied once: of a long CT a copy takes a gigabyte.
+    """
+    voxels = np.empty((len(channels), *channels[0].GetSize()), np.float32)
+    for array, image in zip(voxels, channels, strict=True):
+        check_same_grid(image, channels[0], "its channels")
+        array[:] = sitk.GetArrayViewFromImage(image).T
+        if not np.isfinite(array).all():
+            raise ValueError("it has voxels that are not finite numbers (NaN or infinite)")
+    return voxels
 
 
 def _classes(label: sitk.Image) -> np.ndarray:

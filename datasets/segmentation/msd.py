@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from datasets.segmentation.files import Case, RawCase, read_case
+from datasets.segmentation.files import Case, read_case
 from datasets.transforms.affine import Affine
 from utils.errors import UserError
 from utils.files import atomic_path
@@ -44,7 +44,7 @@ class Volume:
     """A case as the network sees it: ``image`` float16 (C, X, Y, Z) in 0..1, ``label`` uint8 (X, Y, Z).
 
     ``truth``: the label on the grid of the file, which results are computed on. ``places``: for each class that there
-    is but background, up to 10,000 of its voxels, (n, 3).
+    is but background, up to 10,000 of its voxels, (n, 3). ``files``: of the image.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Volume:
     label: np.ndarray
     truth: np.ndarray
     places: list[np.ndarray]
+    files: tuple[Path, ...] = ()
 
 
 def load_volume(case: Case, recipe: Recipe, cache: Path | None) -> Volume:
@@ -69,7 +70,7 @@ def load_volume(case: Case, recipe: Recipe, cache: Path | None) -> Volume:
         except (OSError, ValueError) as error:
             raise UserError(f"--cache {cache}: the files of {case.name} are damaged ({error}); delete them") from None
     arrays = arrays or _prepare(case, recipe)
-    return Volume(case.name, **arrays, places=_places(case.name, arrays["label"]))
+    return Volume(case.name, **arrays, places=_places(case.name, arrays["label"]), files=case.images)
 
 
 def _key(case: Case, recipe: Recipe) -> str:
@@ -83,20 +84,30 @@ def _prepare(case: Case, recipe: Recipe) -> dict[str, np.ndarray]:
     raw = read_case(case)
     if len(raw.image) != len(recipe.windows):
         raise UserError(f"the case {case.name} has {len(raw.image)} channel(s), others have {len(recipe.windows)}")
-    shape = new_shape(raw, recipe.spacing_mm)
-    image = resize(torch.from_numpy(raw.image), shape).numpy()
-    for channel, window in zip(image, recipe.windows, strict=True):
-        low, high = window or np.percentile(channel, PERCENTILES)
-        channel[:] = np.clip((channel - low) / (high - low), 0, 1) if high > low else 0
+    image = prepare_image(raw.image, raw.spacing_mm, recipe)
     label = torch.from_numpy(raw.label)[None, None].float()
-    label = F.interpolate(label, size=shape, mode="nearest-exact")[0, 0]
-    return {"image": image.astype(np.float16), "label": label.numpy().astype(np.uint8), "truth": raw.label}
+    label = F.interpolate(label, size=image.shape[1:], mode="nearest-exact")[0, 0]
+    return {"image": image, "label": label.numpy().astype(np.uint8), "truth": raw.label}
 
 
-def new_shape(raw: RawCase, spacing_mm: Sequence[float]) -> tuple[int, ...]:
-    """Voxels (x, y, z) of the volume at another spacing: n * old / new, rounded, one at least."""
-    old = zip(raw.label.shape, raw.spacing_mm, spacing_mm, strict=True)
-    return tuple(max(1, round(n * spacing / new)) for n, spacing, new in old)
+def prepare_image(voxels: np.ndarray, spacing_mm: Sequence[float], recipe: Recipe) -> np.ndarray:
+    """Channels float32 (C, X, Y, Z) of this spacing -> what the network sees: float16 (C, ...) in 0..1.
+
+    Beside both it needs room for one more channel in float32.
+    """
+    image = np.empty((len(voxels), *new_shape(voxels.shape[1:], spacing_mm, recipe.spacing_mm)), np.float16)
+    for number, window in enumerate(recipe.windows):
+        channel = resize(torch.from_numpy(voxels[number : number + 1]), image.shape[1:])[0].numpy()
+        low, high = window or np.percentile(channel, PERCENTILES)
+        for plane, seen in zip(channel, image[number], strict=True):
+            seen[:] = np.clip((plane - low) / (high - low), 0, 1).astype(np.float32) if high > low else 0
+    return image
+
+
+def new_shape(shape: Sequence[int], old_mm: Sequence[float], new_mm: Sequence[float]) -> tuple[int, ...]:
+    """Voxels (x, y, z) of a volume at another spacing: n * old / new, rounded, one at least."""
+    axes = zip(shape, old_mm, new_mm, strict=True)
+    return tuple(max(1, round(n * old / new)) for n, old, new in axes)
 
 
 def resize(image: Tensor, shape: Sequence[int]) -> Tensor:

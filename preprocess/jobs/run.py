@@ -8,10 +8,10 @@ from typing import Protocol, TypeVar
 
 from preprocess.jobs.flags import KILLED
 from preprocess.jobs.parallel import run_parallel
-from preprocess.jobs.progress import progress
 from preprocess.jobs.settle import Job, Sources
 from utils.console import say
 from utils.errors import UserError
+from utils.progress import progress
 
 
 class Outcome(Protocol):

@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 from datasets.layout import STAMPS, SUBSET, uid_of_record, uid_on_disk
 from preprocess.jobs.nodules import NoduleJob
 from preprocess.jobs.pairs import PairJob
-from preprocess.jobs.progress import progress
 from preprocess.jobs.records import cannot_write, matches, read_record
 from preprocess.volumes.content import Files, content_of, files_of
 from utils import json_text
 from utils.console import warn
 from utils.errors import UserError
 from utils.files import write_text
+from utils.progress import progress
 from utils.text import counted
 
 Job = TypeVar("Job", PairJob, NoduleJob)

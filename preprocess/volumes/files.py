@@ -140,7 +140,7 @@ def _search_dicom(folder: _Folder, files: list[Path], found: _Found) -> None:
     """The DICOM series of one folder, then a broken one if some of its files cannot be read."""
     if not files:
         return
-    from preprocess.volumes.series import find_series  # here: pydicom takes a third of a second to load
+    from datasets.ct.series import find_series  # here: pydicom takes a third of a second to load
 
     there = find_series(files)
     subset = folder.subset or 0

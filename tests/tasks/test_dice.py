@@ -1,4 +1,4 @@
-"""Dice, the loss and the sliding window, against literal computations and MONAI."""
+"""Dice and the loss, against literal computations and MONAI."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import DiceMetric
-from torch import Tensor
 
-from tasks.dice import dice, dice_ce_loss, segment
+from tasks.dice import dice, dice_ce_loss
 from tests.examples import examples
 
 
@@ -61,28 +60,3 @@ def test_the_loss_is_dice_plus_cross_entropy_and_does_not_mix_samples() -> None:
     assert loss(logits, labels).item() == pytest.approx(cross_entropy + (1 - 2 * overlap / total).mean(), abs=1e-5)
     alone = [loss(logits[i : i + 1], labels[i : i + 1]).item() for i in range(3)]
     assert loss(logits, labels).item() == pytest.approx(np.mean(alone), abs=1e-9)
-
-
-@pytest.mark.parametrize("size", [(5, 30, 9), (16, 16, 8), (33, 17, 20)])
-def test_windows_cover_volumes_of_any_size(size: tuple[int, int, int]) -> None:
-    """A network that looks at each voxel alone: the windows must not be seen in the result."""
-    image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
-    seen = []
-
-    def network(window: Tensor) -> Tensor:
-        seen.append(tuple(window.shape[2:]))
-        return torch.cat([0.3 - window, window - 0.3, 2 * (window - 0.6)], dim=1) * 10
-
-    expected = network(image[None])[0].argmax(0)
-    seen.clear()
-    assert torch.equal(segment(network, image, (16, 16, 8), 2, size), expected)
-    assert set(seen) == {(16, 16, 8)}
-
-
-def test_the_result_is_on_the_grid_that_is_asked_for() -> None:
-    image = torch.zeros(1, 8, 8, 8)
-    image[:, 4:] = 1
-    truth = torch.zeros(24, 16, 8, dtype=torch.int64)
-    truth[12:] = 1
-    result = segment(lambda x: torch.cat([0.5 - x, x - 0.5], dim=1), image, (8, 8, 8), 1, truth.shape)
-    assert torch.equal(result, truth)

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from preprocess import chest_store, luna_pre, nodule_crops, phantoms
-from preprocess.jobs import progress as module
-from preprocess.jobs.progress import Steps, progress, waiting
+from utils import console
+from utils import progress as module
+from utils.progress import Steps, progress, waiting
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_log_gets_a_line_now_and_then_also_while_nothing_gets_done(
@@ -52,11 +53,8 @@ def test_the_time_left_is_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None
     assert steps.line() == "4 of 10 images done, 1:06:40; about 1:40:00 left"
 
 
-def test_a_terminal_has_one_bar_that_goes() -> None:
-    code = (
-        "from preprocess.jobs.progress import progress\n"
-        "with progress(2, 'scan') as bar:\n    bar.update(2)\nprint('done', flush=True)"
-    )
+def in_a_terminal(code: str) -> str:
+    """What a program writes to a terminal of 80 columns."""
     terminal, ours = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=ours, stdout=ours)
@@ -67,10 +65,40 @@ def test_a_terminal_has_one_bar_that_goes() -> None:
             text += chunk
     except OSError:  # Linux's way to say that nobody writes any more
         pass
-    assert process.wait() == 0
+    assert process.wait() == 0, text
     os.close(terminal)
-    assert b"of 2 scans" in text
-    assert text.decode().rpartition("\r\n")[0].rpartition("\r")[2] == "done", "nothing of the bar is left before it"
+    return text.decode()
+
+
+def test_a_terminal_has_one_bar_that_goes() -> None:
+    text = in_a_terminal(
+        "from utils.progress import progress\n"
+        "with progress(2, 'scan') as bar:\n    bar.update(2)\nprint('done', flush=True)"
+    )
+    assert "of 2 scans" in text
+    assert text.rpartition("\r\n")[0].rpartition("\r")[2] == "done", "nothing of the bar is left before it"
+
+
+def test_a_bar_moves_while_nothing_gets_done_and_short_work_has_none() -> None:
+    code = "import time\nfrom utils import progress as module\nmodule.REDRAWN_S = 0.3\n"
+    text = in_a_terminal(code + "with module.progress(2, 'scan'):\n    time.sleep(2)")
+    assert len({frame.strip() for frame in text.split("\r") if "0 of 2 scans" in frame}) > 1, "the time goes on"
+    assert in_a_terminal(code + "with module.progress(2, 'scan', delay_s=9) as bar:\n    bar.update(2)") == ""
+
+
+def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(module, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(console, "_muted", True)
+    with progress(3, "scan"):
+        time.sleep(0.3)
+    assert capsys.readouterr().out == ""
+    assert (
+        in_a_terminal(
+            "from utils.console import mute\nfrom utils.progress import progress\nmute()\n"
+            "with progress(2, 'scan') as bar:\n    bar.update(2)"
+        )
+        == ""
+    )
 
 
 def test_the_commands_tell_how_far_they_are(

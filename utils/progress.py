@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from utils.console import say
+from utils.console import muted, say
 from utils.text import counted
 
 LOG_EVERY_S = 30.0
+REDRAWN_S = 3.0  # a bar in a terminal, also while nothing gets done
 BAR = "[{bar:10}] {n_fmt}/{total_fmt} {unit}, {elapsed}, {remaining} left"  # as training's line has it
 
 
@@ -40,19 +41,30 @@ class Steps:
 
 
 @contextmanager
-def progress(total: int, unit: str, done: str = "done") -> Iterator[Steps]:
+def progress(total: int, unit: str, done: str = "done", delay_s: float = 0.0) -> Iterator[Steps]:
     """Show how many of ``total`` are ``done`` while the block runs, which calls ``update``.
 
-    In a terminal a bar that goes when it is full. Elsewhere a line every ``LOG_EVERY_S`` seconds, also while nothing
-    gets done: a log that stands still looks like a command that hangs.
+    In a terminal a bar that goes when it is full, in the place of the line of a training, if there is one. Elsewhere a
+    line every ``LOG_EVERY_S`` seconds. Both also while nothing gets done: what stands still looks like a command that
+    hangs. ``delay_s``: seconds before the bar is drawn, of work that is mostly short. Of several processes one speaks.
     """
-    if sys.stderr.isatty():
-        style = {"bar_format": BAR, "ascii": " #", "dynamic_ncols": True, "mininterval": 0.5, "leave": False}
-        with tqdm(total=total, unit=counted(total, unit).partition(" ")[2], **style) as bar:
+    if sys.stderr.isatty() and not muted():
+        style = {
+            "bar_format": BAR,
+            "ascii": " #",
+            "dynamic_ncols": True,
+            "nrows": 24,
+            "mininterval": 0.5,
+            "leave": False,
+        }
+        with (
+            tqdm(total=total, unit=counted(total, unit).partition(" ")[2], delay=delay_s, position=0, **style) as bar,
+            _repeating(bar.refresh, REDRAWN_S),
+        ):
             yield Steps(total, unit, done, bar)
         return
     steps = Steps(total, unit, done, None)
-    with _telling(steps.line):
+    with _repeating(lambda: say(steps.line()), LOG_EVERY_S):
         yield steps
 
 
@@ -60,19 +72,19 @@ def progress(total: int, unit: str, done: str = "done") -> Iterator[Steps]:
 def waiting(what: str) -> Iterator[None]:
     """Say ``what`` is being done, every ``LOG_EVERY_S`` seconds while the block runs."""
     started = time.monotonic()
-    with _telling(lambda: f"{what}: {_clock(time.monotonic() - started)}"):
+    with _repeating(lambda: say(f"{what}: {_clock(time.monotonic() - started)}"), LOG_EVERY_S):
         yield
 
 
 @contextmanager
-def _telling(line: Callable[[], str]) -> Iterator[None]:
+def _repeating(tell: Callable[[], object], every_s: float) -> Iterator[None]:
     ended = threading.Event()
 
-    def tell() -> None:
-        while not ended.wait(LOG_EVERY_S):
-            say(line())
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            tell()
 
-    thread = threading.Thread(target=tell, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield

@@ -1,0 +1,42 @@
+"""Options of predictions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from options.flags import PREDICTION, SEGMENTATION, flag
+from options.training import Training
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prediction(Training):
+    """What applying a fine-tuned network has."""
+
+    tta: bool = flag(
+        False,
+        "prediction",
+        "test-time augmentation: the mean over mirror images, along the axes that the training mirrored",
+        phases=(PREDICTION,),
+    )
+    save_probabilities: bool = flag(
+        False,
+        "prediction",
+        "of segmentation: write the probabilities of each class, too",
+        phases=(PREDICTION,),
+        data=(SEGMENTATION,),
+    )
+
+    def _check_prediction(self) -> None:
+        if self.phase != PREDICTION:
+            return
+        if not self.weight:
+            raise UserError("--weight is needed: the checkpoint to predict with, such as RUN/best.pt")
+        if self.amp == "apex":
+            raise UserError("--amp apex: it is for training; give --amp native, or leave it out")
+
+    @property
+    def weights(self) -> list[str]:
+        """The files that ``--weight`` names, of predictions."""
+        return [self.weight] if os.path.exists(self.weight) else self.weight.split(",")

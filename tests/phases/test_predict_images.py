@@ -1,0 +1,193 @@
+"""Tables of a classifier: of its test part, of a folder of X-rays, of nodule candidates."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from options import Options
+from phases import phase
+from tasks import score_images as module
+from tasks.outputs import as_numbers
+from tasks.prediction_files import PartialTable
+from tests.conftest import write_xrays
+from tests.phases.segmenter import predict
+from training.devices import Devices
+from utils.errors import Unfinished, UserError
+from utils.process_group import SINGLE
+
+
+def finetune(data: Path, output: Path, **flags: Any) -> Path:
+    common: dict[str, Any] = {"b": 4, "workers": 0, "gpus": "", "narrow": 8, "epochs": 1, "ratio": 1.0}
+    options = Options(phase="finetune", data=str(data), output=str(output), **{**common, **flags})
+    phase("finetune")(options, Devices("", None), SINGLE)
+    return output
+
+
+@pytest.fixture(scope="module")
+def xrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve X-rays in three lists, and in ``out`` a classifier of two classes."""
+    folder = write_xrays(tmp_path_factory.mktemp("labelled") / "data", count=12, size=64)
+    for name, part in (("train", range(1, 5)), ("valid", range(5, 8)), ("test", range(8, 13))):
+        lines = (f"{i:08d}_000.png {i % 2} {i // 2 % 2}\n" for i in part)
+        (folder / f"chest_{name}.txt").write_text("".join(lines))
+    finetune(folder, folder.parent / "out", n="chest", size=64, optimizer="adamw", lr=1e-3)
+    return folder.parent
+
+
+def table(output: Path) -> tuple[list[str], dict[str, list[float]]]:
+    with open(output / "predictions.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    return header, {row[0]: [float(value) for value in row[-(len(header) - 1) :]] for row in rows}
+
+
+def test_the_table_of_the_test_part_has_the_reported_auroc(xrays: Path) -> None:
+    header, rows = table(xrays / "out")
+    assert header == ["file", "class_1", "class_2"]
+    assert list(rows) == [f"images/{i:08d}_000.png" for i in range(8, 13)]
+    results = json.loads((xrays / "out" / "metrics.json").read_text())
+    values = np.array(list(rows.values()))
+    assert ((values > 0) & (values < 1)).all()
+    for column, labels in enumerate(([i % 2 for i in range(8, 13)], [i // 2 % 2 for i in range(8, 13)])):
+        expected = roc_auc_score(labels, values[:, column])
+        assert results["auroc"][f"class_{column + 1}"] == pytest.approx(expected, abs=1e-9)
+    assert np.asarray(Image.open(xrays / "out" / "roc.png").convert("L")).std() > 15
+
+
+def test_predicting_a_folder_gives_the_same_numbers_and_goes_on(
+    xrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = table(xrays / "out")
+    data, out = tmp_path / "new", tmp_path / "out"
+    shutil.copytree(xrays / "data" / "images", data / "deep" / "er")
+    (data / "deep" / "00000000_000.png").write_bytes(b"\x89PNG and no more")
+
+    def killed(self: PartialTable) -> None:
+        self._file.flush()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.PartialTable, "flush", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict(xrays / "out" / "best.pt", data, out)
+    assert "the same command goes on" in capsys.readouterr().out
+    (part,) = out.glob("*.jsonl")
+    part.write_text(part.read_text() + '{"file": "deep/er/00000012_000.png", "class_1": "0.1')  # cut short
+    done = part.read_text().count("\n") - 1
+    assert 0 < done < 12
+    capsys.readouterr()
+    with pytest.raises(Unfinished, match="1 of 13 images could not be read"):
+        predict(xrays / "out" / "best.pt", data, out)
+    ended = capsys.readouterr()
+    assert f"{done} of 13 images are in " in ended.out
+    assert "warning: the image " in ended.err
+    assert "00000000_000.png cannot be decoded" in ended.err
+    _, rows = table(out)
+    assert list(rows) == sorted(f"deep/er/{i:08d}_000.png" for i in range(1, 13))
+    for name, values in expected.items():
+        np.testing.assert_allclose(rows[f"deep/er/{Path(name).name}"], values, rtol=1e-6)
+    assert not list(out.glob("*.jsonl"))
+    # an image that is added is all that is then done; the others keep their numbers
+    shutil.copy(xrays / "data" / "images" / "00000001_000.png", data / "added.png")
+    (data / "deep" / "00000000_000.png").unlink()
+    predict(xrays / "out" / "best.pt", data, out)
+    assert "12 of 13 images are in" in capsys.readouterr().out
+    again = table(out)[1]
+    assert again.pop("added.png") == pytest.approx(rows["deep/er/00000001_000.png"], abs=1e-6)
+    assert again == rows
+
+
+def test_mirror_images_and_folds_are_averaged(xrays: Path, tmp_path: Path) -> None:
+    images, best = xrays / "data" / "images", xrays / "out" / "best.pt"
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["model"] = {
+        name: -tensor if name.startswith("fc.") else tensor for name, tensor in checkpoint["model"].items()
+    }
+    torch.save(checkpoint, tmp_path / "opposite.pt")
+    predict(f"{best},{tmp_path / 'opposite.pt'}", images, tmp_path / "both")
+    np.testing.assert_allclose(list(table(tmp_path / "both")[1].values()), 0.5, atol=1e-6)
+    mirrored = tmp_path / "turned"
+    mirrored.mkdir()
+    for path in images.iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored / path.name)
+    predict(best, images, tmp_path / "plain")
+    predict(best, mirrored, tmp_path / "flipped")
+    predict(best, images, tmp_path / "tta", tta=True)
+    plain, flipped, tta = (np.array(list(table(tmp_path / name)[1].values())) for name in ("plain", "flipped", "tta"))
+    np.testing.assert_allclose(tta, (plain + flipped) / 2, atol=1e-6)
+    assert np.abs(plain - flipped).max() > 1e-5
+
+
+def test_a_store_is_read_as_its_folder(xrays: Path, tmp_path: Path) -> None:
+    from preprocess import chest_store
+
+    chest_store.main(
+        ["--data", str(xrays / "data"), "--save", str(tmp_path / "store"), "--workers", "1", "--size", "64"]
+    )
+    predict(xrays / "out" / "best.pt", tmp_path / "store", tmp_path / "of_store")
+    predict(xrays / "out" / "best.pt", xrays / "data", tmp_path / "of_folder")
+    of_store, of_folder = table(tmp_path / "of_store")[1], table(tmp_path / "of_folder")[1]
+    assert [Path(name).name for name in of_store] == [Path(name).name for name in of_folder]
+    np.testing.assert_allclose(list(of_store.values()), list(of_folder.values()), atol=1e-3)
+
+
+def test_outputs_become_numbers_as_the_checkpoint_says(xrays: Path, tmp_path: Path) -> None:
+    logits = np.array([[0.0, 2.0], [-800.0, 1.0]], np.float32)
+    np.testing.assert_allclose(as_numbers(logits, "sigmoid"), torch.from_numpy(logits).sigmoid(), atol=1e-7)
+    np.testing.assert_allclose(as_numbers(logits, "softmax"), torch.from_numpy(logits).softmax(1), atol=1e-7)
+    np.testing.assert_array_equal(as_numbers(logits, "identity"), logits)
+    checkpoint = torch.load(xrays / "out" / "best.pt", weights_only=True)
+    assert checkpoint["run"]["kind"] == "sigmoid"
+    for kind, name in ((None, "earlier"), ("softmax", "one_of_many"), ("identity", "measure")):
+        run = {key: value for key, value in checkpoint["run"].items() if key != "kind"}
+        torch.save({**checkpoint, "run": run | ({"kind": kind} if kind else {})}, tmp_path / f"{name}.pt")
+        predict(tmp_path / f"{name}.pt", xrays / "data" / "images", tmp_path / name)
+    earlier, one, measure = (
+        np.array(list(table(tmp_path / n)[1].values())) for n in ("earlier", "one_of_many", "measure")
+    )
+    np.testing.assert_allclose(one.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(earlier, as_numbers(measure, "sigmoid"), atol=1e-6)
+    measured = {**checkpoint["run"], "kind": "identity", "mean": 50.0, "scale": 10.0}
+    torch.save({**checkpoint, "run": measured}, tmp_path / "age.pt")
+    predict(tmp_path / "age.pt", xrays / "data" / "images", tmp_path / "age")
+    np.testing.assert_allclose(list(table(tmp_path / "age")[1].values()), 50 + 10 * measure, atol=1e-4)
+    torch.save({**checkpoint, "run": {**checkpoint["run"], "kind": "riddle"}}, tmp_path / "riddle.pt")
+    with pytest.raises(UserError, match="outputs are of the kind 'riddle'"):
+        predict(tmp_path / "riddle.pt", xrays / "data" / "images", tmp_path / "riddle")
+
+
+def test_candidates_are_scored_with_their_place_and_without_labels(tmp_path: Path) -> None:
+    data = tmp_path / "crops"
+    lines = ["file,seriesuid,subset,label,coordX,coordY,coordZ"]
+    for subset, index in ((s, i) for s in (0, 7, 8) for i in range(4)):
+        name = f"subset{subset}/1.{subset}_crop_{index}.npy"
+        (data / f"subset{subset}").mkdir(parents=True, exist_ok=True)
+        np.save(data / name, np.random.default_rng([subset, index]).random((16, 16, 16), np.float32))
+        lines.append(f"{name},1.{subset},{subset},{index % 2},{index}.5,-3,4")
+    (data / "labels.csv").write_text("\n".join(lines) + "\n")
+    finetune(data, tmp_path / "out", n="nodules", norm="in")
+    header, _ = table(tmp_path / "out")
+    assert header == ["file", "nodule"]
+    predict(tmp_path / "out" / "best.pt", data, tmp_path / "listed")
+    with open(tmp_path / "listed" / "predictions.csv", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert list(listed[0]) == ["file", "seriesuid", "coordX", "coordY", "coordZ", "nodule"]
+    assert (listed[1]["seriesuid"], listed[1]["coordX"]) == ("1.0", "1.5")
+    (data / "labels.csv").unlink()
+    np.save(data / "subset0" / "1.0_crop_9.npy", np.zeros((8, 8, 8), np.float32))
+    with pytest.raises(Unfinished, match="1 of 13 images could not be read"):
+        predict(tmp_path / "out" / "best.pt", data, tmp_path / "bare")
+    _, rows = table(tmp_path / "bare")
+    scores = {row["file"]: [pytest.approx(float(row["nodule"]), abs=1e-6)] for row in listed}
+    assert rows == scores
+    for row in table(tmp_path / "out")[1].items():
+        assert rows[row[0]] == pytest.approx(row[1], abs=1e-6)
