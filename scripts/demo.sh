@@ -10,39 +10,38 @@ step() { printf '\n== %s\n' "$1"; }
 xrays="--data $out/phantoms/Chest14 --n chest --size 64 --narrow 4"
 learn="--optimizer adamw --lr 1e-3 --workers 1 --resume auto"
 
-step "1/7 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
+step "1/8 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
 python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 45 --xrays_per_patient 3 --size 128
 
-step "2/7 pairs of overlapping crops from the CT scans"
+step "2/8 pairs of overlapping crops from the CT scans"
 python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
     --input_rows 32 --input_cols 32 --input_deps 16
 
-step "3/7 pre-training in 2D, without labels"
+step "3/8 pre-training in 2D, without labels"
 python main.py $xrays --preview 3 --output "$out/views"
 python main.py $xrays --b 16 --epochs "$epochs" --ratio 1.0 $learn --report --output "$out/chest"
 weights=$(ls "$out"/chest/pcrl_chest_pretask_*.pt)
 
-step "4/7 what the features know of the labels: nearest neighbours, before and after pre-training"
+step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
 python main.py $xrays --phase knn --ratio 1.0 --weight none --output "$out/knn_before"
 python main.py $xrays --phase knn --ratio 1.0 --weight "$weights" --output "$out/knn_after"
 
-step "5/7 pre-training in 3D, a moment of it"
+step "5/8 pre-training in 3D, a moment of it"
 python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
     --report --output "$out/luna"
 
-step "6/7 fine-tuning in 2D, from the pre-trained weights"
+step "6/8 fine-tuning in 2D, from the pre-trained weights"
 python main.py $xrays --phase finetune --weight "$weights" --b 16 --epochs 6 --ratio 1.0 --val_every 2 $learn \
     --output "$out/finetuned"
 
-if [ -e phases/predict.py ]; then
-    mkdir -p "$out/unseen"
-    for name in $(cut -d' ' -f1 "$out/phantoms/Chest14/chest_test.txt" | grep _000 | head -2); do
-        cp "$out/phantoms/Chest14/images/$name" "$out/unseen"
-    done
-    python main.py --phase predict --weight "$out/finetuned/best.pt" --data "$out/unseen" --output "$out/predicted"
-fi
+step "7/8 two X-rays that nobody has labelled: predictions"
+mkdir -p "$out/unseen"
+for name in $(cut -d' ' -f1 "$out/phantoms/Chest14/chest_test.txt" | grep _000 | head -2); do
+    cp "$out/phantoms/Chest14/images/$name" "$out/unseen"
+done
+python main.py --phase predict --weight "$out/finetuned/best.pt" --data "$out/unseen" --output "$out/predicted"
 
-step "7/7 one page of all that"
+step "8/8 one page of all that"
 python scripts/report.py --demo "$out"
 
 touch "$out/.complete"

@@ -52,8 +52,7 @@ def test_the_notebook_goes_from_phantoms_to_predictions(tmp_path: Path, monkeypa
     work = tmp_path / "quickstart_output"
     assert (work / "pretrained" / "report.html").stat().st_size > 50_000
     assert len(list((work / "new").iterdir())) == 2
-    if (ROOT / "phases" / "predict.py").exists():
-        assert len((work / "predicted" / "predictions.csv").read_text().splitlines()) == 3
+    assert len((work / "predicted" / "predictions.csv").read_text().splitlines()) == 3
 
 
 def test_what_the_dockerfile_names_is_there() -> None:
