@@ -147,6 +147,7 @@ class Loader:
         min_samples: int = 1,
     ) -> None:
         self._device, self._finish = device, finish
+        self._stream: torch.cuda.Stream | None = None
         self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
         first = self._fetcher[(0, 0)]  # a first look at the data
         # said where the data are trained on: those that judge a network are never replaced
@@ -193,10 +194,21 @@ class Loader:
                     f"{self._replaced} of {len(self._fetcher)} samples of epoch {epoch + 1} cannot be read, more "
                     f"than {TOLERATED:.0%}; the last: {self._faults[-1]}"
                 )
-            # Pinned memory is copied in the background.
             assert fetched.sample is not None
-            batch = {key: value.to(self._device, non_blocking=True) for key, value in fetched.sample.items()}
-            yield self._finish(batch)
+            yield self._finish(self._on_device(fetched.sample))
+
+    def _on_device(self, sample: Batch) -> Batch:
+        """The batch where it is trained on; to a GPU on a stream of its own, beside the step that computes there."""
+        if self._device.type != "cuda":
+            return {key: value.to(self._device) for key, value in sample.items()}
+        self._stream = self._stream or torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._stream):  # out of pinned memory, in the background
+            batch = {key: value.to(self._device, non_blocking=True) for key, value in sample.items()}
+        now = torch.cuda.current_stream(self._device)
+        now.wait_stream(self._stream)
+        for value in batch.values():
+            value.record_stream(now)  # its memory is not given away before the step is done with it
+        return batch
 
     def close(self) -> None:
         """End the workers; no epoch can follow."""

@@ -55,9 +55,15 @@ class StepOutput:
 
     def means(self, shares: BatchShards) -> dict[str, float]:
         """``loss`` and the terms as means over the samples of all ranks, equal on all. All ranks must call."""
-        named = {"loss": self.loss, **self.terms}
-        values = torch.stack([value.detach().to(self.loss.dtype) for value in named.values()])
-        return dict(zip(named, shares.mean(values).tolist(), strict=True))
+        return dict(zip(self.names(), shares.mean(self.values()).tolist(), strict=True))
+
+    def names(self) -> list[str]:
+        """``loss``, and the names of the terms."""
+        return ["loss", *self.terms]
+
+    def values(self) -> Tensor:
+        """What :meth:`names` names, of this rank's samples, as one tensor."""
+        return torch.stack([value.detach().to(self.loss.dtype) for value in (self.loss, *self.terms.values())])
 
 
 class Method(nn.Module, ABC):
@@ -79,6 +85,18 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def draw(self, batch_size: int, rng: np.random.Generator) -> Any:
         """Draw all random numbers of one step; ``batch_size``: the samples of all ranks."""
+
+    def device_draws(self, draws: Any, device: torch.device, dtype: torch.dtype) -> Any:
+        """``draws`` as they are used on ``device``, for a step that is computed in ``dtype``: as tensors there.
+
+        A step can be captured (``MethodSpec.cuda_graph``) if all of its draws are: a dataclass of tensors whose shapes
+        do not change.
+        """
+        return draws
+
+    def committed(self) -> Iterable[Tensor]:
+        """What :meth:`commit` writes beside buffers."""
+        return ()
 
     @abstractmethod
     def trainable(self) -> Iterable[nn.Parameter]:

@@ -7,7 +7,7 @@ Diverse Contexts", ICCV 2021. The numbered comments are the steps of docs/METHOD
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from models.queue import KeyQueue, QueueState
 from models.unet import UNetNetwork, checkpoint_weights, load_published_state, published_state
 from utils.console import warn
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
+from utils.transfer import to_device
 
 FEATURES_MB = {2: 5, 3: 45}  # of a sample of 224 x 224 or 64 x 64 x 32, in float32
 NETWORK_OPTIONS = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone", "narrow")
@@ -62,9 +63,9 @@ class PCRLDraws:
     of the batches of all ranks, one after the other. ``index``: the mixup's, which leaves each sample in its rank.
     """
 
-    alpha1: float
-    lam: float
-    alpha2: float
+    alpha1: float | Tensor
+    lam: float | Tensor
+    alpha2: float | Tensor
     shuffle: Tensor
     index: Tensor
 
@@ -77,9 +78,9 @@ class PCRLDraws:
         return cls(alpha1, lam, alpha2, torch.from_numpy(shuffle), torch.from_numpy(index))
 
 
-def larger(share: float) -> float:
+def larger(share: float | Tensor) -> float | Tensor:
     """A share of two, as max(v, 1 - v): of the first, which has the larger one."""
-    return max(share, 1 - share)
+    return torch.maximum(share, 1 - share) if isinstance(share, Tensor) else max(share, 1 - share)
 
 
 class PCRL(Method):
@@ -106,6 +107,7 @@ class PCRL(Method):
         self.queue = KeyQueue(config.queue_size, EMBEDDING_SIZE)
         self._wrap = wrap
         self.ranks = ranks
+        self._on_one_device = ranks.size == 1 and wrap(self.teacher) is self.teacher
         self.parts = PARTS - config.without
         # DistributedDataParallel waits for the gradient of each parameter that requires one.
         for parameter in self._unused_parameters():
@@ -142,16 +144,41 @@ class PCRL(Method):
     def draw(self, batch_size: int, rng: np.random.Generator) -> PCRLDraws:
         return PCRLDraws.sample(self.ranks.shares(batch_size), rng)
 
+    def device_draws(self, draws: PCRLDraws, device: torch.device, dtype: torch.dtype) -> PCRLDraws:
+        """As tensors where one device has the whole batch; in half precision, shares as exact as the maps they mix."""
+        if not self._on_one_device:  # DataParallel hands on numbers alone
+            return replace(draws, index=to_device(draws.index, device))
+        shares = torch.tensor([larger(share) for share in (draws.alpha1, draws.lam, draws.alpha2)], dtype=torch.float64)
+        if dtype.itemsize == 2:
+            shares = shares.to(dtype).double()
+        alpha1, lam, alpha2 = to_device(shares, device).unbind()
+        return PCRLDraws(alpha1, lam, alpha2, draws.shuffle, to_device(draws.index, device))
+
+    def committed(self) -> Iterable[Tensor]:
+        return self.teacher.parameters()
+
     def trainable(self) -> Iterable[nn.Parameter]:
         return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
 
+    def _teacher_orders(self, shuffle: Tensor, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """The order that the teacher encodes the batch in, and the one that undoes it; None: in its own order.
+
+        One device's statistics do not depend on it; the CPU shuffles all the same, and rounds as ever.
+        """
+        if not self._shuffles or (device.type == "cuda" and self._on_one_device):
+            return None
+        here = torch.device("cpu") if self.ranks.size > 1 else device
+        return to_device(shuffle, here), to_device(torch.argsort(shuffle), here)
+
     @torch.no_grad()
-    def _encode_keys(self, view: Tensor, shuffle: Tensor, shares: BatchShards) -> tuple[Tensor, list[Tensor]]:
+    def _encode_keys(
+        self, view: Tensor, orders: tuple[Tensor, Tensor] | None, shares: BatchShards
+    ) -> tuple[Tensor, list[Tensor]]:
         """The teacher's key and features of a view, encoded in shuffled order (MoCo's ShuffleBN)."""
         teacher = self._wrap(self.teacher)
         needed = None if "reconstruction" in self.parts else 1  # without it the key alone
-        if self._shuffles:
-            inverse = torch.argsort(shuffle)
+        if orders:
+            shuffle, inverse = orders
             outputs = teacher(shares.permute(view, shuffle))[:needed]
             key, *features = (shares.permute(output, inverse) for output in outputs)
         else:
@@ -166,10 +193,11 @@ class PCRL(Method):
         x1, x2, mask1, mask2 = (batch[name] for name in ("input1", "input2", "mask1", "mask2"))
         alpha1, lam, alpha2 = larger(draws.alpha1), larger(draws.lam), larger(draws.alpha2)
         shares = self.ranks.shares(len(draws.shuffle))
-        index = (draws.index[shares.own] - shares.own.start).to(x1.device)
+        index = to_device(draws.index[shares.own] - shares.own.start, x1.device)
+        shuffle = self._teacher_orders(draws.shuffle, x2.device)
 
         # 1. The teacher encodes view 2.
-        k, teacher = self._encode_keys(x2, draws.shuffle, shares)
+        k, teacher = self._encode_keys(x2, shuffle, shares)
 
         # 2. The student encodes view 1 and decodes twice, gated: its own features, and those mixed with the teacher's.
         q, plain, mixed = self._student_pass(x1, teacher, alpha1, batch["aug1"], batch["aug2"])
@@ -184,7 +212,7 @@ class PCRL(Method):
             )
 
             # 4. The same on the mixed-up views, without the gate; the targets are the mixed-up crops.
-            k_of_mixup, teacher = self._encode_keys(mixup_x2, draws.shuffle, shares)
+            k_of_mixup, teacher = self._encode_keys(mixup_x2, shuffle, shares)
             q_of_mixup, plain, mixed = self._student_pass(mixup_x1, teacher, alpha2)
             views["mixup"] = mixup_x1
             pairs |= {"nce_mixup": (q_of_mixup, k_of_mixup), "nce_mixed_key": (q_of_mixup, mixup_k)}
@@ -209,7 +237,7 @@ class PCRL(Method):
         )
 
     def _student_pass(
-        self, view: Tensor, teacher: list[Tensor], alpha: float, *codes: Tensor
+        self, view: Tensor, teacher: list[Tensor], alpha: float | Tensor, *codes: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """A view -> its embedding (B, 128), and its plain and its mixed reconstruction (B, C, ...).
 
@@ -321,4 +349,5 @@ SPEC = MethodSpec(
     'Diverse Contexts", ICCV 2021, arXiv 2109.04379',
     training_only="contrast head, gate, queue, optimizer",
     flags=frozenset({"loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"}),
+    cuda_graph=True,
 )

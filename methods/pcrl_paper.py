@@ -63,7 +63,7 @@ class PCRLPaper(PCRL):
         shares = self.ranks.shares(len(draws.shuffle))
 
         # 1. The teacher encodes view 2, the student view 1; the hybrid's features are a mixture of theirs.
-        k, teacher = self._encode_keys(x2, draws.shuffle, shares)
+        k, teacher = self._encode_keys(x2, self._teacher_orders(draws.shuffle, x2.device), shares)
         codes = Codes(batch["aug1"], batch["aug2"], batch["aug3"])
         q, h, ordinary, momentum, hybrid = self._wrap(self.student)(x1, teacher, alpha, codes)
 

@@ -30,6 +30,7 @@ class MethodSpec:
     the number of dimensions; another one is refused. ``citation``, ``training_only``: for model cards: what to cite,
     and what of a checkpoint only the training needs. ``min_samples``: that each device needs of a batch.
     ``z_normalised``: the numbers of dimensions in which a view's values are normalised to mean 0 and deviation 1.
+    ``cuda_graph``: whether a step does the same operations each time, and can so be captured (training/graph.py).
     """
 
     name: str
@@ -43,6 +44,7 @@ class MethodSpec:
     fixed: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
     min_samples: int = 1
     z_normalised: frozenset[int] = frozenset()
+    cuda_graph: bool = False
 
 
 def spec_in_file(path: Path) -> MethodSpec:

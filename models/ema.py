@@ -38,5 +38,4 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     targets = dict(teacher.named_parameters())
     if sources.keys() != targets.keys():
         raise ValueError(f"teacher and student differ in {sorted(sources.keys() ^ targets.keys())}")
-    for name, target in targets.items():
-        target.lerp_(sources[name], 1 - momentum)
+    torch._foreach_lerp_(list(targets.values()), [sources[name] for name in targets], 1 - momentum)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,47 @@ GROUPS = 8  # of group normalisation
 
 Convolution = nn.Conv2d | nn.Conv3d
 TransposedConvolution = nn.ConvTranspose2d | nn.ConvTranspose3d
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """Batch normalisation that takes a channels-last map on a GPU as the map of two axes that lies in memory alike.
+
+    For these there are kernels of their own, while torch sums maps of three axes with a general one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z), normalised."""
+        if x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d):
+            return normalise_as_2d(super().forward, x)
+        return super().forward(x)
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() not in (4, 5):
+            raise ValueError(f"a map of 3 axes has 5 dimensions, not {x.dim()}")
+
+
+def normalise_as_2d(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A norm that treats all positions of a channel alike, of (B, C, X, Y, Z) seen as (B, C, X * Y, Z)."""
+    return norm(x.flatten(2, 3)).unflatten(2, x.shape[2:4])
+
+
+def before_norm(bias: Tensor | None, norm: nn.Module) -> Tensor | None:
+    """A convolution's bias where a norm follows, without its gradient if that is 0 in truth, and costly.
+
+    Normalised by its batch, a map does not depend on what was added to a channel. Whoever leaves the gradient out must
+    give the bias one of zeros (:func:`with_zero_gradients`): weight decay and momentum still act on it.
+    """
+    return bias.detach() if bias is not None and _is_idle(bias, norm) else bias
+
+
+def _is_idle(bias: Tensor, norm: nn.Module) -> bool:
+    return bias.is_cuda and bias.requires_grad and norm.training and isinstance(norm, BATCH_NORMS)
+
+
+def with_zero_gradients(x: Tensor, pairs: Iterable[tuple[Convolution, nn.Module]]) -> Tensor:
+    """``x``, of which the biases of convolutions that a norm follows have the gradient 0, where they are left out."""
+    biases = [conv.bias for conv, norm in pairs if conv.bias is not None and _is_idle(conv.bias, norm)]
+    return x + (0 * torch.cat(biases).sum()).to(x.dtype) if biases and torch.is_grad_enabled() else x
 
 
 @dataclass(frozen=True)
@@ -57,7 +98,7 @@ OPERATORS = {
         nn.Conv3d,
         nn.ConvTranspose3d,
         nn.MaxPool3d,
-        nn.BatchNorm3d,
+        BatchNorm3d,
         nn.InstanceNorm3d,
         torch.channels_last_3d,
     ),

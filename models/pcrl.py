@@ -29,7 +29,7 @@ class Context(NamedTuple):
     """
 
     features: list[Tensor]
-    alpha: float
+    alpha: float | Tensor
 
 
 class PCRLNetwork(UNetNetwork):

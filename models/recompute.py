@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.layers import BATCH_NORMS
+
 
 @contextmanager
-def _buffers_put_back(module: nn.Module) -> Iterator[None]:
-    """The second computation sees the same batch, which running statistics have followed already."""
-    before = [buffer.clone() for buffer in module.buffers()]
+def _statistics_stay(norm: nn.Module) -> Iterator[None]:
+    """The second computation sees the same batch, which running statistics have followed already: they keep still."""
+    if not isinstance(norm, BATCH_NORMS):
+        yield
+        return
+    momentum, count = norm.momentum, norm._buffers["num_batches_tracked"]
+    norm.momentum, norm._buffers["num_batches_tracked"] = 0.0, None
     try:
         yield
     finally:
-        for buffer, value in zip(module.buffers(), before, strict=True):
-            buffer.copy_(value)
+        norm.momentum, norm._buffers["num_batches_tracked"] = momentum, count
 
 
-def lean_convolve(norm: nn.Module, activation: nn.Module, conv: nn.Module, x: Tensor) -> Tensor:
+def lean_convolve(norm: nn.Module, activation: nn.Module, conv: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``conv(activation(norm(x)))``, of which only x is kept: what conv reads is computed again for its gradient.
 
     The convolution itself is not: recomputation stops where all that backward needs is there.
@@ -37,5 +42,5 @@ def lean_convolve(norm: nn.Module, activation: nn.Module, conv: nn.Module, x: Te
         x,
         use_reentrant=False,
         preserve_rng_state=False,
-        context_fn=lambda: (nullcontext(), _buffers_put_back(norm)),
+        context_fn=lambda: (nullcontext(), _statistics_stay(norm)),
     )

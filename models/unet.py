@@ -58,7 +58,7 @@ class UNet(nn.Module, ABC):
         (plain,) = self._decode([Mixture(feature) for feature in features])
         return plain
 
-    def decode_both(self, features: Sequence[Tensor], others: Sequence[Tensor], share: float) -> list[Tensor]:
+    def decode_both(self, features: Sequence[Tensor], others: Sequence[Tensor], share: float | Tensor) -> list[Tensor]:
         """The decoded ``features``, and the decoded share * features + (1 - share) * others."""
         return self._decode([Mixture(*pair, share) for pair in zip(features, others, strict=True)])
 

@@ -52,7 +52,7 @@ class DecoderBlock(nn.Module):
         """The passes' maps (B, C, h, w) and the mixture of their skips -> (B, out_channels, 2h, 2w) each."""
         conv, norm, activation = self.conv1
         next_conv, *rest = self.conv2
-        convolved = upsample_convolve(passes, skip, None, cast(nn.Conv2d, conv))
+        convolved = upsample_convolve(passes, skip, None, cast(nn.Conv2d, conv), None)
         return [nn.Sequential(*rest)(lean_convolve(norm, activation, next_conv, x)) for x in convolved]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.layers import OPERATORS, norm_layer
+from models.layers import OPERATORS, Convolution, before_norm, norm_layer, with_zero_gradients
 from models.recompute import lean_convolve
 from models.unet import UNet
 from models.upconv import Mixture, upsample_convolve
@@ -32,6 +33,10 @@ class ConvNormReLU(nn.Module):
         self.bn1 = norm_layer(norm, out_channels, DIMS)
         self.activation = nn.ReLU(inplace=True)
 
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution alone, as its norm lets it be computed."""
+        return OPERATORS[DIMS].convolve(x, self.conv1.weight, before_norm(self.conv1.bias, self.bn1), padding=1)
+
 
 class ConvPair(nn.Sequential):
     """Two convolutions at one resolution, each with norm and ReLU."""
@@ -42,13 +47,17 @@ class ConvPair(nn.Sequential):
     def layers(self) -> list[ConvNormReLU]:
         return cast(list[ConvNormReLU], list(self))
 
+    def biases(self) -> list[tuple[Convolution, nn.Module]]:
+        """The convolutions, and the norms that follow them."""
+        return [(layer.conv1, layer.bn1) for layer in self.layers()]
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.after_first(self.layers()[0].conv1(x))
+        return self.after_first(self.layers()[0].convolve(x))
 
     def after_first(self, convolved: Tensor) -> Tensor:
         """All that follows the first convolution."""
         first, second = self.layers()
-        return second.activation(second.bn1(lean_convolve(first.bn1, first.activation, second.conv1, convolved)))
+        return second.activation(second.bn1(lean_convolve(first.bn1, first.activation, second.convolve, convolved)))
 
 
 class DownTransition(nn.Module):
@@ -79,7 +88,8 @@ class UpTransition(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 return self([x.float() for x in passes], skip and skip.map(Tensor.float))
         first, _ = self.ops.layers()
-        return [self.ops.after_first(x) for x in upsample_convolve(passes, skip, self.up_conv, first.conv1)]
+        bias = before_norm(first.conv1.bias, first.bn1)
+        return [self.ops.after_first(x) for x in upsample_convolve(passes, skip, self.up_conv, first.conv1, bias)]
 
 
 class OutputTransition(nn.Module):
@@ -134,7 +144,15 @@ class UNet3d(UNet):
         features = [self.down_tr64(volume)]
         for transition in (self.down_tr128, self.down_tr256, self.down_tr512):
             features.append(transition(self.pool(features[-1])))
+        downs = (self.down_tr64, self.down_tr128, self.down_tr256, self.down_tr512)
+        features[-1] = with_zero_gradients(features[-1], [pair for down in downs for pair in down.ops.biases()])
         return features
+
+    def decode_maps(self, passes: list[Tensor], skips: Sequence[Mixture] = ()) -> Iterator[list[Tensor]]:
+        first, *others = passes
+        ups = (self.up_tr256, self.up_tr128, self.up_tr64)
+        first = with_zero_gradients(first, [pair for up in ups for pair in up.ops.biases()])
+        return super().decode_maps([first, *others], skips)
 
     def drop_decoder(self) -> None:
         del self.up_tr256, self.up_tr128, self.up_tr64, self.out_tr

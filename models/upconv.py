@@ -12,8 +12,9 @@ Three exact identities save the work:
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, cast
 
@@ -28,12 +29,27 @@ from models.layers import OPERATORS, Convolution, TransposedConvolution
 MAX_COMPOSED_CHANNELS = 256
 
 
+class _Mix(torch.autograd.Function):
+    """``torch.lerp`` by a share that is a scalar of float64 on the device, with the bits of one by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(share)
+        return torch.lerp(start, end, share.to(end.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (share,) = ctx.saved_tensors
+        of_start, of_end, _ = ctx.needs_input_grad
+        return grad * (1 - share) if of_start else None, grad * share if of_end else None, None
+
+
 class Mixture(NamedTuple):
     """The inputs of one pass, ``own``, or of two: ``own``, and share * own + (1 - share) * other."""
 
     own: Tensor
     other: Tensor | None = None
-    share: float = 1.0
+    share: float | Tensor = 1.0
 
     def map(self, linear: Callable[[Tensor], Tensor]) -> Mixture:
         """The mixture of what a linear map makes of the parts: the same as its values of the mixture."""
@@ -43,6 +59,8 @@ class Mixture(NamedTuple):
         """The inputs themselves."""
         if self.other is None:
             return [self.own]
+        if isinstance(self.share, Tensor):
+            return [self.own, cast(Tensor, _Mix.apply(self.other, self.own, self.share))]
         return [self.own, torch.lerp(self.other, self.own, self.share)]
 
 
@@ -50,11 +68,46 @@ class Mixture(NamedTuple):
 NEAREST = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 
+def _table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``make(*numbers)``, made once for each device and type: to upload it makes the host wait for a GPU."""
+
+    @functools.cache
+    def kept(device: torch.device, dtype: torch.dtype, *numbers: int) -> Tensor:
+        with torch.inference_mode(False):  # so that gradients may pass by it whoever asked first
+            return make(*numbers).to(device, dtype)
+
+    return kept
+
+
+@_table
+def _nearest_sums(dims: int) -> Tensor:
+    """(4^d, 3^d): 1 where a tap of a kernel-3 convolution belongs to a tap of the kernel-4 one."""
+    return reduce(torch.kron, [torch.tensor(NEAREST)] * dims)
+
+
+@_table
+def _tap_sums(dims: int) -> Tensor:
+    """(2^d * 3^d, 4^d): 1 where the taps s and k of the two kernels meet in tap u, s - k + 2 = u on each axis."""
+    s, k, u = torch.arange(2).view(2, 1, 1), torch.arange(3).view(3, 1), torch.arange(4)
+    along_axis = (s - k + 2 == u).float()
+    letters = ["abc", "def", "ghi"][:dims]
+    result = "".join(axis[0] for axis in letters) + "".join(axis[1] for axis in letters)
+    result += "".join(axis[2] for axis in letters)
+    return torch.einsum(f"{','.join(letters)}->{result}", *[along_axis] * dims).reshape(6**dims, 4**dims)
+
+
+@_table
+def _regions(size: int) -> Tensor:
+    """(size,): 0 for the first position of an axis, 2 for the last, 1 between."""
+    regions = torch.ones(size)
+    regions[0], regions[-1] = 0, 2
+    return regions
+
+
 def nearest_kernel(conv: Tensor) -> Tensor:
     """Kernel (C, O, 4, ..) that does what nearest upsampling and then ``conv`` (O, C, 3, ..) do."""
     dims = conv.dim() - 2
-    along_axis = conv.new_tensor(NEAREST)
-    sums = reduce(torch.kron, [along_axis] * dims)  # (4^d, 3^d)
+    sums = _nearest_sums(conv.device, conv.dtype, dims)
     return torch.tensordot(conv.flatten(2), sums, dims=([2], [1])).transpose(0, 1).unflatten(2, [4] * dims)
 
 
@@ -64,6 +117,8 @@ def composed_kernel(up: Tensor, conv: Tensor) -> Tensor:
     Tap u of the result is the sum of up[s] @ conv[k] over all s - k + 2 = u.
     """
     dims, in_channels, out_channels = up.dim() - 2, len(up), len(conv)
+    if up.is_cuda:
+        return composed_at_once(up, conv)
     by_tap = conv.flatten(2).permute(1, 2, 0).flatten(1)  # (M, 3^d O)
     kernel = up.new_zeros(in_channels, 4**dims, out_channels)
     taps = torch.arange(4**dims, device=up.device).view([4] * dims)
@@ -74,12 +129,38 @@ def composed_kernel(up: Tensor, conv: Tensor) -> Tensor:
     return kernel.transpose(1, 2).unflatten(2, [4] * dims)
 
 
+def composed_at_once(up: Tensor, conv: Tensor) -> Tensor:
+    """:func:`composed_kernel` in two products of matrices, for a GPU: it waits for no loop of small operations."""
+    dims, in_channels, out_channels = up.dim() - 2, len(up), len(conv)
+    by_channel = conv.flatten(2).transpose(0, 1).flatten(1)  # (M, O 3^d)
+    products = up.flatten(2).permute(0, 2, 1) @ by_channel  # (C, 2^d, O 3^d)
+    taps = products.view(in_channels, 2**dims, out_channels, 3**dims).transpose(1, 2).flatten(2)
+    return (taps @ _tap_sums(up.device, up.dtype, dims)).unflatten(2, [4] * dims)
+
+
 def _borders(dims: int) -> Iterator[tuple[Any, Any]]:
     """The regions that a kernel-3 convolution sees alike, but the inner one: indices to a map of 3, and to any map."""
     first, inner, last = (slice(0, 1), slice(0, 1)), (slice(1, 2), slice(1, -1)), (slice(2, 3), slice(-1, None))
     for region in itertools.product((first, inner, last), repeat=dims):
         if region != (inner,) * dims:
             yield (..., *(of_3 for of_3, _ in region)), (..., *(of_any for _, of_any in region))
+
+
+def spread_response(response: Tensor, size: Sequence[int]) -> Tensor:
+    """The whole map (O, ..) of a ``response`` (O, 3, ..)."""
+    for axis, length in enumerate(size, 1):
+        response = response.index_select(axis, _regions(response.device, torch.int64, length))
+    return response
+
+
+def gathered_response(grad: Tensor) -> Tensor:
+    """Sums of a map's gradient (O, ..) over the regions of a response: (O, 3, ..), 0 for the inner one."""
+    dims = grad.dim() - 1
+    for axis in range(1, dims + 1):
+        edges = [grad.narrow(axis, 0, 1), grad.narrow(axis, 1, grad.shape[axis] - 2).sum(axis, keepdim=True)]
+        grad = torch.cat([*edges, grad.narrow(axis, grad.shape[axis] - 1, 1)], axis)
+    grad.flatten(1)[:, 3**dims // 2] = 0
+    return grad
 
 
 class _AddToBorder(torch.autograd.Function):
@@ -92,15 +173,19 @@ class _AddToBorder(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, response: Tensor) -> Tensor:
+        ctx.mark_dirty(image)
+        if image.is_cuda:
+            return image.add_(spread_response(response, image.shape[2:]).to(image.dtype))
         for small, large in _borders(response.dim() - 1):
             image[large].add_(response[small].to(image.dtype))
-        ctx.mark_dirty(image)
         return image
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         dims = grad.dim() - 2
         dtype = torch.promote_types(grad.dtype, torch.float32)  # sums over a border are soon too large for fp16
+        if grad.is_cuda:
+            return grad, gathered_response(grad.sum(0, dtype=dtype))
         of_response = grad.new_zeros(grad.shape[1], *[3] * dims, dtype=dtype)
         for small, large in _borders(dims):
             of_response[small] = grad[large].sum(dim=[0, *range(2, dims + 2)], dtype=dtype).view(-1, *[1] * dims)
@@ -120,25 +205,30 @@ def bias_response(bias: Tensor, conv: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def upsample_convolve(
-    passes: list[Tensor], skip: Mixture | None, up: TransposedConvolution | None, conv: Convolution
+    passes: list[Tensor],
+    skip: Mixture | None,
+    up: TransposedConvolution | None,
+    conv: Convolution,
+    conv_bias: Tensor | None,
 ) -> list[Tensor]:
     """conv([upsample(x), skip]) for each x of ``passes`` with its own input of ``skip``.
 
     ``passes``: maps (B, C, h, w[, d]). ``skip``: theirs, of twice the size. ``up``: a transposed convolution with
-    kernel 2 and stride 2; None: nearest upsampling. ``conv``: kernel 3, padding 1. -> (B, O, 2h, 2w[, 2d]) each.
+    kernel 2 and stride 2; None: nearest upsampling. ``conv``: kernel 3, padding 1; ``conv_bias``: its bias, as it is to
+    be added. -> (B, O, 2h, 2w[, 2d]) each.
     """
     operators = OPERATORS[passes[0].dim() - 2]
     channels = passes[0].shape[1]
     weight, skip_weight = conv.weight.split([channels, conv.in_channels - channels], dim=1)
 
     if up is not None and channels > MAX_COMPOSED_CHANNELS:
-        outputs = [operators.convolve(up(x), weight, conv.bias, padding=1) for x in passes]
+        outputs = [operators.convolve(up(x), weight, conv_bias, padding=1) for x in passes]
     else:
         with torch.autocast(weight.device.type, enabled=False):  # a kernel is rounded once, when it is complete
             kernel = nearest_kernel(weight) if up is None else composed_kernel(up.weight, weight)
             if conv.weight.is_contiguous():  # else channels-last, as the kernel comes; the output's format follows it
                 kernel = kernel.contiguous()
-            bias, border = conv.bias, None
+            bias, border = conv_bias, None
             if up is not None and up.bias is not None:
                 inside, border = bias_response(up.bias, weight)
                 bias = inside if bias is None else bias + inside

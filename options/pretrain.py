@@ -62,6 +62,14 @@ class Pretraining(Training):
         choices=["full", "off"],
         phases=PRETRAINING,
     )
+    cuda_graph: str = flag(
+        "auto",
+        "machine",
+        "on one GPU, launch each step as a whole (a CUDA graph): auto: where a trial at the start shows the same "
+        "numbers; on: or end; off: never",
+        choices=["auto", "on", "off"],
+        phases=PRETRAINING,
+    )
     preview: int = flag(
         0,
         "output",

@@ -186,8 +186,8 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
             check_size(network.unet, loader.first_sample["locals"].shape[2:], options.data)
         method = build_method(options, network, len(loader), devices, ranks)
         probe = build_probe(options, method, network, devices, ranks)
-        windows = views_of(options).windows
+        windows, alike = views_of(options).windows, method_spec(options.model).cuda_graph
         job = TrainingJob(method, loader, files, windows, held_out, facts=facts | start)
-        return dataclasses.replace(job, report=report_on, probe=probe)
+        return dataclasses.replace(job, report=report_on, probe=probe, same_operations=alike)
 
     execute(options, devices, ranks, build)

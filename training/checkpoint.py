@@ -19,6 +19,7 @@ import torch
 from methods.base import Method
 from options import SEGMENTATION, Options, telling
 from training.precision import Precision
+from training.schedule import optimizer_state, restore_optimizer
 from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
@@ -30,8 +31,8 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 MAY_CHANGE = frozenset(
     {"data", "train_list", "output", "workers", "gpus", "resume", "save_every", "save_minutes", "log_every", "epochs"}
     | {"cache", "image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience", "prefetch"}
-    | {"preview", "dry_run", "report"}
-    | {"preview", "dry_run", "valid_list", "test_list", "image_column"}
+    | {"preview", "dry_run", "report", "cuda_graph"}
+    | {"valid_list", "test_list", "image_column"}
     | {"probe_every", "probe_list", "probe_data"}
     | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
 )
@@ -109,7 +110,7 @@ class TrainingState:
         """All that a checkpoint holds, as tensors on the CPU and plain containers. All ranks must call."""
         snapshot = {
             **self.method.export(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "epoch": self.position.epoch,
             "step": self.position.step,
             "precision": self.precision.state_dict(),
@@ -129,7 +130,7 @@ class TrainingState:
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Put everything back."""
         self.method.restore(checkpoint)
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        restore_optimizer(self.optimizer, checkpoint["optimizer"])
         self.precision.load_state_dict(checkpoint["precision"])
         self.position.epoch, self.position.step = checkpoint["epoch"], checkpoint["step"]
         self.best, self.best_epoch = checkpoint["best"], checkpoint["best_epoch"]

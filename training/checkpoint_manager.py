@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class CheckpointManager:
         self.state, self.reporter, self.options, self.output = state, reporter, options, output
         self.list_sha256, self.request, self.ranks = list_sha256, request, state.ranks
         self._steps = steps_per_epoch
+        self.before_saving: Callable[[], None] = lambda: None  # the reporter's sums must know of all steps
         self._saved_at = time.monotonic()
         goes_on_here = options.resume == "auto" or Path(options.resume).resolve() == (output / LAST).resolve()
         self._held = replace(state.position) if goes_on_here and state.position != Position() else None
@@ -49,6 +51,7 @@ class CheckpointManager:
     def _save(self) -> Path | None:
         """Write ``last.pt``; a full disk is said, and the former file stays. UserError if there is none."""
         self._saved_at = time.monotonic()
+        self.before_saving()
         payload = self.state.snapshot(self.options, self.list_sha256, self.reporter.state())
         saved = None
         with self.ranks.raise_on_all():

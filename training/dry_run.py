@@ -29,7 +29,8 @@ from training.checkpoint import (
 )
 from training.devices import Devices
 from training.disk import GB, free_bytes, in_words, warn_if_short
-from training.loop import StepResult, Trainer
+from training.gated import StepResult
+from training.loop import Trainer
 from training.reporting.progress import shown, speed
 from training.reporting.reporter import CURVES, METRICS, memory_gb
 from training.schedule import cosine_lr, set_lr

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets.loader import Loader
@@ -18,24 +20,15 @@ from training.checkpoint import Position
 from training.checkpoint_manager import CheckpointManager
 from training.distributed import distributed
 from training.evaluation import Evaluation
-from training.precision import Precision
+from training.gated import GatedStep, Outcome, Part, Snapshot, StepResult, can_be_gated, has_begun
+from training.graph import StepGraph
+from training.precision import Native, Precision
 from training.reporting.reporter import NullReporter, Reporter, StepReport
 from training.schedule import cosine_lr, set_lr
 from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 from utils.text import counted
-
-
-@dataclass
-class StepResult:
-    """``loss``, ``terms``: means over the batch of all ranks. ``good``: the update took place."""
-
-    loss: float
-    terms: dict[str, float]
-    good: bool
-    images: dict[str, Tensor]
-    statistics: dict[str, Tensor]
 
 
 def micro_batch_sizes(batch_size: int, ranks: int, parts: int) -> list[int]:
@@ -53,6 +46,9 @@ class Trainer:
     ``accumulate``: the micro-batches that a step's batch is taken in, one forward and backward each and their gradients
     summed, to save memory. Batch normalisation and what mixes samples see a micro-batch alone.
     Make it before the method's state is restored: all ranks then start with the first one's values.
+
+    ``gated``: on a GPU the host does not wait for a step (training/gated.py); :meth:`launch` gives what reads it.
+    ``graph``: takes the step of one batch in place of the operations, if it can (training/graph.py).
     """
 
     def __init__(
@@ -64,11 +60,22 @@ class Trainer:
         max_bad_steps: int,
         ranks: ProcessGroup = SINGLE,
         accumulate: int = 1,
+        graph: StepGraph | None = None,
     ) -> None:
         self.method, self.optimizer, self.precision = method, optimizer, precision
         self.seed, self.max_bad_steps, self.accumulate = seed, max_bad_steps, accumulate
         self.ranks, self._forward = ranks, distributed(method, ranks)
         self.bad_in_a_row = 0
+        self.gated = None
+        if isinstance(precision, Native) and can_be_gated(precision, optimizer):
+            self.gated = GatedStep(method, self._forward, optimizer, precision)
+        self.graph = graph
+        self._begun = False
+
+    @property
+    def steps_behind(self) -> int:
+        """How many steps may be launched before the one before them is read."""
+        return 1 if self.gated else 0
 
     def step(self, batch: Batch, number: int, batch_size: int) -> StepResult:
         """Forward, backward and update with this rank's ``batch`` of ``batch_size`` samples over all ranks.
@@ -76,35 +83,62 @@ class Trainer:
         The step's random numbers depend on the seed and its ``number`` alone. UserError after
         ``max_bad_steps`` bad steps in a row.
         """
-        rng = generator(self.seed, "step", number)
-        buffers = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
+        return self.launch(batch, number, batch_size)()
+
+    def launch(self, batch: Batch, number: int, batch_size: int) -> Callable[[], StepResult]:
+        """:meth:`step`, whose result is there when it is asked for; in the order of the launches, please."""
+        parts = list(self._micro_batches(batch, batch_size, generator(self.seed, "step", number)))
+        self._begun = self._begun or has_begun(self.optimizer)
+        if not self.gated or not self._begun:
+            result = self._ordinary_step(parts)
+
+            def read() -> StepResult:
+                return result
+
+        else:
+            read = self._gated_step(self.gated, parts).reading()
+
+        def count() -> StepResult:
+            result = read()
+            self.bad_in_a_row = 0 if result.good else self.bad_in_a_row + 1
+            if self.bad_in_a_row >= self.max_bad_steps:
+                raise self._too_many_bad(result.terms, number)
+            return result
+
+        return count
+
+    def _gated_step(self, gated: GatedStep, parts: list[Part]) -> Outcome:
+        device = next(iter(parts[0].batch.values())).device
+        for part in parts:
+            part.draws = self.method.device_draws(part.draws, device, gated.precision.computes_in(self.method))
+        if self.graph and len(parts) == 1 and self.graph.takes(gated, parts[0]):
+            return self.graph(parts[0])
+        return gated(parts, self._gradients_stay)
+
+    def _ordinary_step(self, parts: list[Part]) -> StepResult:
+        """The step, at whose loss and gradient the host looks before it goes on."""
+        buffers = Snapshot(self.method.buffers())
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, float] = {}
         output = None
-        parts = list(self._micro_batches(batch, batch_size))
-        for number_of_part, (part, size) in enumerate(parts, 1):
+        for number, part in enumerate(parts, 1):
             if output:
                 self.method.on_micro_batch_end(output)
-            draws, shares, share = self.method.draw(size, rng), self.ranks.shares(size), size / batch_size
-            with self._gradients_stay(number_of_part < len(parts)):
+            with self._gradients_stay(number < len(parts)):
                 with self.precision.autocast():
-                    output = self._forward(part, draws)
-                for name, value in output.means(shares).items():
-                    terms[name] = terms.get(name, 0.0) + share * value
+                    output = self._forward(part.batch, part.draws)
+                for name, value in output.means(part.shards).items():
+                    terms[name] = terms.get(name, 0.0) + part.share * value
                 if not math.isfinite(terms["loss"]):
                     break
-                self.precision.backward(output.loss * (shares.weight * share), self.optimizer)
+                self.precision.backward(output.loss * (part.shards.weight * part.share), self.optimizer)
         assert output, "a batch has samples"
         loss = terms.pop("loss")
         good = math.isfinite(loss) and self.precision.update(self.optimizer)
         if good:
             self.method.commit(output)
-            self.bad_in_a_row = 0
         else:
-            with torch.no_grad():
-                for buffer, former in buffers:  # a batch norm that saw an overflow would never forget it
-                    buffer.copy_(former)
-            self._count_bad(terms, number)
+            buffers.put_back()  # a batch norm that saw an overflow would never forget it
         return StepResult(loss, terms, good, output.images, output.statistics)
 
     def _gradients_stay(self, asked: bool) -> AbstractContextManager[None]:
@@ -113,24 +147,35 @@ class Trainer:
             return self._forward.no_sync()
         return nullcontext()
 
-    def _micro_batches(self, batch: Batch, batch_size: int) -> Iterator[tuple[Batch, int]]:
-        """This rank's rows of each micro-batch, and its size over all ranks."""
+    def _micro_batches(self, batch: Batch, batch_size: int, rng: np.random.Generator) -> Iterator[Part]:
+        """The micro-batches, with this rank's rows of each."""
         start = 0
         for size in micro_batch_sizes(batch_size, self.ranks.size, self.accumulate):
-            end = start + self.ranks.shares(size).sizes[self.ranks.rank]
-            yield {name: value[start:end] for name, value in batch.items()}, size
+            shards = self.ranks.shares(size)
+            end = start + shards.sizes[self.ranks.rank]
+            rows = {name: value[start:end] for name, value in batch.items()}
+            yield Part(rows, self.method.draw(size, rng), shards, size / batch_size)
             start = end
 
-    def _count_bad(self, terms: dict[str, float], number: int) -> None:
-        self.bad_in_a_row += 1
-        if self.bad_in_a_row < self.max_bad_steps:
-            return
+    def _too_many_bad(self, terms: dict[str, float], number: int) -> UserError:
         values = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        raise UserError(
+        return UserError(
             f"{counted(self.bad_in_a_row, 'step')} in a row up to step {number + 1} had a loss or gradient that is not "
             f"finite ({values}; precision {self.precision.name}); the last checkpoint is from before. "
             f"Try a smaller --lr, --amp off, and look at the data"
         )
+
+
+def step_report(result: StepResult, **known: Any) -> StepReport:
+    """A step's result, and what else is known of it, for the reporter."""
+    return StepReport(
+        loss=result.loss,
+        terms=result.terms,
+        good=result.good,
+        images=result.images,
+        statistics=result.statistics,
+        **known,
+    )
 
 
 def train(
@@ -154,6 +199,20 @@ def train(
     trainer.method.train()
     if position == Position():
         _probe(trainer, reporter, probe, 0)
+    unread: deque[tuple[Callable[[], StepResult], Callable[..., StepReport]]] = deque()
+    started = time.perf_counter()
+
+    def read(but: int = 0) -> None:
+        """Report the steps that were launched, all ``but`` the last ones."""
+        nonlocal started
+        while len(unread) > but:
+            result, report = unread.popleft()
+            found = result()
+            finished = time.perf_counter()
+            reporter.step(report(result=found, seconds=finished - started))
+            started = finished  # to report and to save is part of a step, but no waiting
+
+    checkpoints.before_saving = read
     while position.epoch < epochs and not checkpoints.out_of_patience():
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
@@ -164,27 +223,22 @@ def train(
             fetched = time.perf_counter()
             reporter.fetched()
             batch_size = loader.batch_sizes[position.step]
-            result = trainer.step(batch, epoch * len(loader) + position.step, batch_size)
-            finished = time.perf_counter()
+            result = trainer.launch(batch, epoch * len(loader) + position.step, batch_size)
             position.step += 1
-            reporter.step(
-                StepReport(
-                    epoch=epoch,
-                    step=position.step,
-                    lr=epoch_lr,
-                    loss=result.loss,
-                    terms=result.terms,
-                    good=result.good,
-                    images=result.images,
-                    statistics=result.statistics,
-                    faults=loader.take_faults(),
-                    samples=batch_size,
-                    seconds=finished - started,
-                    data_seconds=fetched - waiting,
-                )
+            report = partial(
+                step_report,
+                epoch=epoch,
+                step=position.step,
+                lr=epoch_lr,
+                faults=loader.take_faults(),
+                samples=batch_size,
+                data_seconds=fetched - waiting,
             )
+            unread.append((result, report))
+            read(but=trainer.steps_behind)
             checkpoints.after_step()
-            started, waiting = finished, time.perf_counter()  # to report and to save is part of a step, but no waiting
+            waiting = time.perf_counter()
+        read()
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
         score = _judge(trainer, reporter, evaluation, position.epoch)

@@ -39,9 +39,14 @@ class Precision(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def _finite_gradient(optimizer: torch.optim.Optimizer) -> bool:
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """The norm of all gradients, a scalar on their device."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return math.isfinite(torch.nn.utils.get_total_norm(gradients).item())
+    return torch.nn.utils.get_total_norm(gradients, foreach=all(each.is_cuda for each in gradients) or None)
+
+
+def _finite_gradient(optimizer: torch.optim.Optimizer) -> bool:
+    return math.isfinite(gradient_norm(optimizer).item())
 
 
 class Native:
@@ -53,6 +58,10 @@ class Native:
         self.dtype = torch.float16 if fp16 else torch.bfloat16
         self.name = str(self.dtype).removeprefix("torch.") if enabled else "float32"
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+
+    def computes_in(self, module: nn.Module) -> torch.dtype:
+        """The type that the module's maps have."""
+        return self.dtype if self.enabled else next(module.parameters()).dtype
 
     def autocast(self) -> AbstractContextManager[Any]:
         if not self.enabled:
@@ -69,6 +78,16 @@ class Native:
             self.scaler.step(optimizer)
         self.scaler.update()  # which lowers the scale where unscaling met what is not finite
         return finite
+
+    def update_if(self, good: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        """The fused optimizer's step where ``good``, and the gradient is finite; -> whether, a scalar on the device."""
+        good = good & gradient_norm(optimizer).isfinite()
+        optimizer.found_inf, optimizer.grad_scale = (~good).float(), None  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+        return good
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()

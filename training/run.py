@@ -20,6 +20,7 @@ from training.disk import estimated_bytes, warn_if_short
 from training.distributed import backend_name
 from training.dry_run import out_of_memory_is_said, rehearse
 from training.evaluation import Evaluation
+from training.graph_choice import step_graph
 from training.loop import Trainer, train
 from training.precision import build_precision
 from training.reporting.reporter import PICTURES, NullReporter, Reporter
@@ -46,7 +47,8 @@ class TrainingJob:
     what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
     training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
     once. ``report``: writes the page of the run in a folder (--report); -> its path. ``probe``: a judge by labels,
-    beside ``evaluation``. ``written``: texts for the output folder, by the names of their files.
+    beside ``evaluation``. ``written``: texts for the output folder, by the names of their files. ``same_operations``:
+    whether each step does the same ones, so that it can be captured.
     """
 
     method: Method
@@ -60,6 +62,7 @@ class TrainingJob:
     report: Callable[[Path], Path] | None = None
     probe: Evaluation | None = None
     written: Mapping[str, str] = field(default_factory=dict)
+    same_operations: bool = False
 
 
 def workers_here(options: Options) -> int:
@@ -159,6 +162,7 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
     if len(set(ranks.gather_objects(list_sha256))) > 1:
         raise UserError(f"--data {options.data}: holds other training samples on one machine than on another")
     trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks, options.accumulate)
+    trainer.graph = step_graph(options.cuda_graph, trainer, devices, job.same_operations)
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     if options.dry_run:
         with closing(loader):

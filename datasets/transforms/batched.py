@@ -8,6 +8,8 @@ else, is good to 1e-3 only.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -105,6 +107,8 @@ def resample(crops: Tensor, places: Tensor) -> Tensor:
 
 def _shuffle_some(images: Tensor, seeds: Tensor) -> Tensor:
     """Shuffle those images that have a seed."""
+    if images.is_cuda:  # how many are chosen the host does not know: to ask would be to wait
+        return torch.where((seeds != NO_SEED)[:, None, None, None], _shuffle(images, seeds), images)
     chosen = (seeds != NO_SEED).nonzero()[:, 0]
     return images.index_copy(0, chosen, _shuffle(images[chosen], seeds[chosen])) if len(chosen) else images
 
@@ -116,7 +120,7 @@ def _shuffle(images: Tensor, seeds: Tensor) -> Tensor:
     voxels its own number together with the voxel that the value comes from, and the highest offer counts.
     """
     shape = images.shape[1:]
-    sizes = torch.tensor(shape, device=images.device)[:, None]
+    sizes = _sizes(shape, images.device)[:, None]
     drawn = words(seeds[:, None], torch.arange(6 * BLOCKS, device=images.device)).view(-1, 6, BLOCKS)
     sides = 1 + _below(drawn[:, :3], sizes // 10)
     starts = _below(drawn[:, 3:], sizes - sides + 1)
@@ -184,12 +188,43 @@ def _paint(images: Tensor, seeds: Tensor, inside: Tensor, boxes: Tensor) -> Tens
 
 def transform(images: Tensor, codes: Tensor) -> Tensor:
     """Each image by the transform that its code (N, 7) stands for."""
+    if images.is_cuda:
+        return gather_transforms(images, codes)
     targets = []
     for image, code in zip(images, codes.cpu().numpy(), strict=True):
         transform = SpatialTransform.from_code(code)
         flipped = image.flip([axis for axis, flip in enumerate(transform.flips) if flip])
         targets.append(flipped.rot90(transform.turns, (0, 1)))
     return torch.stack(targets)
+
+
+def gather_transforms(images: Tensor, codes: Tensor) -> Tensor:
+    """The same in one gather, by a table of where each voxel of each transform comes from."""
+    table, digits = _sources(images.shape[1:], images.device), _digits(codes.dtype, codes.device)
+    return images.flatten(1).gather(1, table[(codes @ digits).long()]).view_as(images)
+
+
+# Tables are uploaded once: a GPU would be waited for each time.
+
+
+@functools.cache
+def _sizes(shape: torch.Size, device: torch.device) -> Tensor:
+    return torch.tensor(shape).to(device)
+
+
+@functools.cache
+def _digits(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What the entries of a code stand for in the number of its transform."""
+    return torch.tensor([16, 8, 4, 0, 1, 2, 3], dtype=dtype).to(device)
+
+
+@functools.cache
+def _sources(shape: torch.Size, device: torch.device) -> Tensor:
+    """(32, voxels): for each transform, the voxel that each voxel comes from. Not all keep the shape."""
+    places = np.arange(shape.numel()).reshape(shape)
+    flips = itertools.product((False, True), repeat=3)
+    sources = [SpatialTransform(three, turns).apply(places).ravel() for three in flips for turns in range(4)]
+    return torch.from_numpy(np.stack(sources)).to(device)
 
 
 def words(seeds: Tensor, index: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def finish(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def normalise(images: Tensor) -> Tensor:
     """float32 of uint8 (N, channels, size, size)."""
-    values = torch.from_numpy(normalised_values(images.shape[1])).to(images.device)
+    values = _values(images.shape[1], images.device)
     planes = [of_channel[plane.int()] for of_channel, plane in zip(values, images.unbind(1), strict=True)]
     return torch.stack(planes, 1)
 
@@ -71,10 +71,29 @@ def transform(images: Tensor, codes: Tensor) -> Tensor:
 
     One gather for the whole batch, by a table of where each pixel of each of the 16 transforms comes from.
     """
-    table = torch.from_numpy(_sources(images.shape[-1])).to(images.device)
-    number = (codes @ codes.new_tensor([8, 4, 0, 1, 2, 3])).long()
+    table, digits = _table(images.shape[-1], images.device), _digits(codes.dtype, codes.device)
+    number = (codes @ digits).long()
     sources = table[number][:, None].expand(-1, images.shape[1], -1)
     return images.flatten(2).gather(2, sources).view_as(images)
+
+
+# Tables are uploaded once: a GPU would be waited for each time.
+
+
+@functools.cache
+def _values(channels: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(normalised_values(channels)).to(device)
+
+
+@functools.cache
+def _table(size: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(_sources(size)).to(device)
+
+
+@functools.cache
+def _digits(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What the entries of a code stand for in the number of its transform."""
+    return torch.tensor([8, 4, 0, 1, 2, 3], dtype=dtype).to(device)
 
 
 @functools.cache

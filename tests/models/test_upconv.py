@@ -64,7 +64,7 @@ def test_values_and_gradients(
         skip = Mixture(own) if share is None else Mixture(own, other, share)
         skips = [own, own if share is None else share * own + (1 - share) * other]
 
-    actual = upsample_convolve(xs, skip, up, conv)
+    actual = upsample_convolve(xs, skip, up, conv, conv.bias)
     expected = [literally(x, s, up, conv) for x, s in zip(xs, skips, strict=False)]
     assert_close_in_norm(actual, expected)
 
@@ -80,7 +80,8 @@ def test_beyond_the_channels_that_are_worth_composing() -> None:
     up, conv = layers(3, channels, 2, transposed=True)
     x = torch.randn(1, channels, 2, 1, 2, dtype=torch.float64)
     skip = torch.randn(1, 2, 4, 2, 4, dtype=torch.float64)
-    assert_close_in_norm(upsample_convolve([x], Mixture(skip), up, conv), [literally(x, skip, up, conv)])
+    (actual,) = upsample_convolve([x], Mixture(skip), up, conv, conv.bias)
+    assert_close_in_norm([actual], [literally(x, skip, up, conv)])
 
 
 def test_the_bias_of_the_upsampling_stops_at_the_border() -> None:
@@ -101,11 +102,11 @@ def test_nearest_kernel_by_hand() -> None:
 def test_memory_format_follows_the_convolution(dims: int) -> None:
     up, conv = layers(dims, 4, 4, transposed=True)
     x, skip = torch.randn(2, 4, *[4] * dims).double(), torch.randn(2, 4, *[8] * dims).double()
-    (contiguous,) = upsample_convolve([x], Mixture(skip), up, conv)
+    (contiguous,) = upsample_convolve([x], Mixture(skip), up, conv, conv.bias)
     assert contiguous.is_contiguous()
     conv.float().to(memory_format=OPERATORS[dims].channels_last)
     up.float()
-    (last,) = upsample_convolve([x.float()], Mixture(skip.float()), up, conv)
+    (last,) = upsample_convolve([x.float()], Mixture(skip.float()), up, conv, conv.bias)
     assert last.is_contiguous(memory_format=OPERATORS[dims].channels_last)
     torch.testing.assert_close(last.double(), contiguous, rtol=1e-4, atol=1e-4)
 
@@ -120,7 +121,7 @@ def test_half_precision_rounds_the_kernel_once(transposed: bool) -> None:
     if up:
         up.float()
     with torch.autocast("cpu", torch.bfloat16):
-        (actual,) = upsample_convolve([x], None, up, conv)
+        (actual,) = upsample_convolve([x], None, up, conv, conv.bias)
     assert actual.dtype == torch.bfloat16
     assert (actual.double() - expected).norm() < 0.005 * expected.norm()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from training.checkpoint import Position
 from training.evaluation import EvalResult
-from training.loop import StepResult, train
+from training.gated import StepResult
+from training.loop import train
 from training.reporting.reporter import NullReporter, StepReport
 
 BATCH, STEP, SAVE, REPORT = 0.03, 0.02, 0.5, 0.4  # seconds that each takes
@@ -23,6 +24,7 @@ class Slow(NullReporter):
         self.method = SimpleNamespace(train=lambda: None, begin=lambda epoch, epochs: None)
         self.optimizer = SimpleNamespace(param_groups=[])
         self.batch_sizes = [1, 1, 1]
+        self.steps_behind = 0
 
     def epoch(self, epoch: int, first: int) -> Any:
         for _ in self.batch_sizes:
@@ -36,12 +38,12 @@ class Slow(NullReporter):
         return []
 
     def step(self, *arguments: Any) -> Any:
-        if isinstance(arguments[0], StepReport):
-            time.sleep(REPORT)
-            self.steps.append(arguments[0])
-            return None
+        time.sleep(REPORT)
+        self.steps.append(arguments[0])
+
+    def launch(self, *arguments: Any) -> Any:
         time.sleep(STEP)
-        return StepResult(1.0, {}, True, {}, {})
+        return lambda: StepResult(1.0, {}, True, {}, {})
 
     def after_step(self) -> None:
         time.sleep(SAVE)
