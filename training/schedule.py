@@ -58,6 +58,8 @@ def build_optimizer(
     parameters = list(parameters)
     own: dict[str, Any] = {"momentum": momentum} if name == "sgd" else {"betas": (momentum, 0.999)}
     on_gpu = bool(parameters) and all(parameter.is_cuda for parameter in parameters)
+    if on_gpu and name != "sgd":
+        own["capturable"] = True  # else torch refuses a CUDA graph of it
     optimizer = OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay, fused=on_gpu or None, **own)
     if on_gpu:
         for group in optimizer.param_groups:

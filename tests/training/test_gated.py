@@ -13,8 +13,10 @@ from torch import Tensor
 from methods.pcrl import PCRL, PCRLConfig
 from models.pcrl import build_network
 from tests.test_resume import assert_equal
+from training.devices import Devices
 from training.gated import GatedStep, Outcome, StepResult
 from training.graph import Compute, StepGraph, calls_again
+from training.graph_choice import step_graph
 from training.loop import Trainer
 from training.precision import Native
 from training.schedule import optimizer_state, restore_optimizer
@@ -157,3 +159,12 @@ def test_too_many_bad_steps_are_counted_when_they_are_read() -> None:
     assert not reads[0]().good
     with pytest.raises(UserError, match="2 steps in a row up to step 4 had a loss or gradient that is not finite"):
         reads[1]()
+
+
+def test_on_the_cpu_a_graph_is_refused_if_asked_for_and_else_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer, devices = make_trainer("gated"), Devices("")
+    with pytest.raises(UserError, match="--cuda_graph on: the run computes on the CPU; leave it out"):
+        step_graph("on", trainer, devices, same_operations=True)
+    assert step_graph("auto", trainer, devices, same_operations=True) is None
+    assert step_graph("off", trainer, devices, same_operations=True) is None
+    assert not capsys.readouterr().out
