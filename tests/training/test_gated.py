@@ -89,8 +89,9 @@ def test_a_replay_in_bf16_has_the_bits_of_the_gated_step() -> None:
     expected = train(gated)
     assert_same(train(graph), expected)
     assert_equal(state(graph), state(gated))
-    for result, other in zip(train(ordinary), expected, strict=True):
-        assert not result.good or result.loss == pytest.approx(other.loss, rel=0.02)
+    first, second = train(ordinary, steps=range(2))
+    assert first.loss == expected[0].loss, "the first step of a run is the ordinary one"
+    assert second.loss == pytest.approx(expected[1].loss, rel=0.02)
 
 
 def test_in_micro_batches() -> None:
