@@ -161,7 +161,7 @@ class PCRL(Method):
         return (parameter for parameter in self.student.parameters() if parameter.requires_grad)
 
     def _teacher_orders(self, shuffle: Tensor, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """The teacher's order and its inverse; None on one GPU, whose statistics do not see it. The CPU rounds as ever."""
+        """The teacher's order and its inverse; None on one GPU, whose statistics do not see it."""
         if not self._shuffles or (device.type == "cuda" and self._on_one_device):
             return None
         here = torch.device("cpu") if self.ranks.size > 1 else device
