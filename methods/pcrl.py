@@ -198,8 +198,7 @@ class PCRL(Method):
 
         # 2. The student encodes view 1 and decodes twice, gated: its own features, and those mixed with the teacher's.
         q, plain, mixed = self._student_pass(x1, teacher, alpha1, batch["aug1"], batch["aug2"])
-        pairs = {"nce": (q, k)}
-        views = {"view 1": x1}
+        pairs, views = {"nce": (q, k)}, {"view 1": x1}
         targets = {"rec": (plain, mask1), "rec_mixed": (mixed, alpha1 * mask1 + (1 - alpha1) * mask2)}
 
         if "mixup" in self.parts:

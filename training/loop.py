@@ -23,7 +23,8 @@ from training.evaluation import Evaluation
 from training.gated import GatedStep, Outcome, Part, Snapshot, StepResult, can_be_gated, has_begun
 from training.graph import StepGraph
 from training.precision import Native, Precision
-from training.reporting.reporter import NullReporter, Reporter, StepReport
+from training.reporting.epoch import StepReport
+from training.reporting.reporter import NullReporter, Reporter
 from training.schedule import cosine_lr, set_lr
 from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup

@@ -10,7 +10,8 @@ from training.checkpoint import Position
 from training.evaluation import EvalResult
 from training.gated import StepResult
 from training.loop import train
-from training.reporting.reporter import NullReporter, StepReport
+from training.reporting.epoch import StepReport
+from training.reporting.reporter import NullReporter
 
 BATCH, STEP, SAVE, REPORT = 0.03, 0.02, 0.5, 0.4  # seconds that each takes
 

@@ -11,7 +11,8 @@ from methods.supervised import Supervised
 from models.build import build_unet
 from models.unet import UNetNetwork
 from tests.conftest import rows
-from training.reporting.reporter import Reporter, StepReport
+from training.reporting.epoch import StepReport
+from training.reporting.reporter import Reporter
 
 
 def take(reporter: Reporter, epoch: int, steps: int) -> None:
