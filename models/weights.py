@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import re
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,70 +27,16 @@ from models.weight_files import (
     resnet_name,
     some,
 )
+from models.weight_report import WeightReport, bare_name
 from utils import torch_file
 from utils.console import warn
 from utils.errors import UserError
-from utils.text import counted
 
-OURS = re.compile(r"^(model\.)?(encoder\.|decoder\.)?")  # what stands before the bare names in the published ones
 IMAGENET = "imagenet"  # --weight imagenet: torchvision's ResNet
 ENOUGH = 0.5  # of the encoder's convolutions: a file with fewer of them is another encoder's
 PRETRAINED = ("decoder", "output layer", "contrast head", "gate")  # parts that tasks may do without
 PLAIN_KEYS = {(), ("model",), ("state_dict",)}  # where weights lie as a rule: nothing that has to be said
 PLAIN_PREFIXES = {"", "module.", "model.encoder.", "module.model.encoder."}
-
-
-@dataclass
-class WeightReport:
-    """Names (published) that were ``used``, those of the network that were ``missing``, and what was ``unexpected``.
-
-    ``reshaped``: those of the network that have another shape in the file. ``left``: those that would fit, of parts
-    that do not fit as a whole. ``unexpected``: names in the file, of what lies beside the tensors that were used.
-    ``unneeded``: those of them that belong to parts of pre-training which this network does without. ``notes``: where
-    in the file the weights lay, if not where they do as a rule. ``made``: what the file tells of the run that made it,
-    ``opt``, ``run``, ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for a file of others.
-    ``z_normalised``: whether the weights want images of mean 0 and deviation 1 (models/unet.py).
-    """
-
-    used: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    unneeded: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    made: dict[str, Any] = field(default_factory=dict)
-    z_normalised: bool = False
-
-    def __str__(self) -> str:
-        def listed(names: list[str], what: str) -> str:
-            return f"{len(names)} {what}" + (f" ({some(names, 3)})" if names else "")
-
-        parts = [counted(len(self.used), "tensor") + " used", *self.notes]
-        if self.missing or not (self.reshaped or self.left):
-            parts.append(listed(self.missing, "missing"))
-        if self.reshaped:
-            parts.append(listed(self.reshaped, "of another shape, so new"))
-        if self.left:
-            whose = " and ".join(sorted({part_of(bare_name(name)) for name in self.left}))
-            parts.append(
-                f"{whose} of another network, so new ({counted(len(self.left), 'tensor')} would fit, but a part is "
-                "taken wholly or not at all)"
-            )
-        if self.unneeded:
-            decoder = {"decoder", "output layer"} & {part_of(name) for name in self.unneeded}
-            heads = {"contrast head", "gate"} & {part_of(name) for name in self.unneeded}
-            whose = " and ".join(["decoder"] * bool(decoder) + ["heads"] * bool(heads))
-            parts.append(f"pre-training's {whose} ({counted(len(self.unneeded), 'tensor')}) not needed here")
-        strange = [name for name in self.unexpected if name not in self.unneeded]
-        if strange or not (self.unneeded or self.reshaped or self.left):
-            parts.append(listed(strange, "unexpected"))
-        return "; ".join(parts)
-
-
-def bare_name(name: str) -> str:
-    """A published name without its prefix: ``model.encoder.conv1.weight`` -> ``conv1.weight``."""
-    return OURS.sub("", name)
 
 
 def bare_tensors(checkpoint: Any) -> dict[str, Tensor]:
@@ -155,7 +99,8 @@ def is_z_normalised(checkpoint: Any, dims: int) -> bool:
 def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     """Copy into ``network`` what fits by name and shape. ``path``: a file, or IMAGENET.
 
-    Of the encoder each tensor that fits is taken; another part (decoder, output layer, heads) wholly or not at all.
+    Of the encoder each tensor that fits is taken; another part (decoder, output layer, heads) wholly or not at all. A
+    first convolution of one channel is repeated over the network's, and divided by their number.
     UserError if nothing fits, or the file is of a network of other dimensions or with another encoder.
     """
     checkpoint = _imagenet(network) if path == IMAGENET else torch_file.load(path)
@@ -188,9 +133,18 @@ def _take_encoder(encoder: Place, shapes: Mapping[str, Size], report: WeightRepo
     for bare, tensor in encoder.tensors.items():
         if bare in shapes and shapes[bare] == tensor.shape:
             taken[bare] = tensor
+        elif bare in shapes and _for_channels(tensor.shape, shapes[bare]):
+            channels = shapes[bare][1]
+            taken[bare] = tensor.expand(shapes[bare]) / channels
+            report.notes.append(f"the first convolution repeated over {channels} channels and divided by {channels}")
         elif bare in shapes:
             report.reshaped.append(bare)
     return taken
+
+
+def _for_channels(there: Size, wanted: Size) -> bool:
+    """Whether a first convolution of one input channel can serve several: a constant image then gives the same map."""
+    return len(there) > 2 and there[1] == 1 < wanted[1] and (there[0], *there[2:]) == (wanted[0], *wanted[2:])
 
 
 def _take_parts(checkpoint: Any, encoder: Place, shapes: Mapping[str, Size], report: WeightReport) -> dict[str, Tensor]:
@@ -311,7 +265,11 @@ def _check_encoder(
         if there not in (None, own):
             remedy = f"give --backbone {there}" if there in BACKBONES else f"--backbone has {', '.join(BACKBONES)}"
             raise UserError(f"{path}: its encoder is a {there}, not a {own}; {remedy}")
-    fitting = {bare for bare, tensor in encoder.tensors.items() if shapes.get(bare) == tensor.shape}
+    fitting = {
+        bare
+        for bare, tensor in encoder.tensors.items()
+        if bare in shapes and (shapes[bare] == tensor.shape or _for_channels(tensor.shape, shapes[bare]))
+    }
     wanted = [bare for bare in shapes if part_of(bare) == "encoder"]
     convolutions = [bare for bare in wanted if len(shapes[bare]) > 2]
     count = len(fitting & set(convolutions))

@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from models.pcrl import PCRLNetwork, build_network
+from models.segmenter import build_segmenter
 from models.unet import published_state
 from models.weights import load_weights
 from utils.errors import UserError
@@ -152,3 +153,13 @@ def test_a_report_knows_the_run_that_made_a_file(tmp_path: Path) -> None:
     state = {"state_dict": published_state(network(3))}
     assert load_weights(network(3), save(tmp_path, state | made)).made == made
     assert load_weights(network(3), save(tmp_path, state | {"opt": argparse.Namespace(size=1), "run": 3})).made == {}
+
+
+def test_a_stem_of_one_channel_serves_several(tmp_path: Path) -> None:
+    source, target = network(3), build_segmenter(4, 2, "bn", 0)
+    report = load_weights(target, save(tmp_path, {"state_dict": published_state(source)}))
+    assert all("out_tr" in name for name in report.reshaped), "but the output layer"
+    assert "the first convolution repeated over 4 channels and divided by 4" in str(report)
+    crop = torch.rand(1, 1, 16, 16, 16)
+    ours, theirs = target.eval().unet.encode(crop.expand(1, 4, 16, 16, 16)), source.eval().unet.encode(crop)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
