@@ -41,6 +41,8 @@ def predict(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         say(f"--n {first.n}, of {first.path}; classes: {', '.join(first.classes)}")
     if options.save_probabilities and first.n != SEGMENTATION:
         warn(f"--save_probabilities has no effect with --n {first.n}")
+    if options.tta and not any(fold.mirrored for fold in folds):
+        warn(f"--tta has no effect: the training of {first.path} mirrored nothing")
     options = first.options(options)
     native = options.amp == "native" or (options.amp == "auto" and devices.main.type == "cuda")
     with ExitStack() as stack:
