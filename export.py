@@ -58,6 +58,8 @@ def sha256(path: Path) -> str:
 
 def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> None:
     """Write ``save``: whole or not at all."""
+    import safetensors.torch
+
     from exporting import standalone_unet3d
     from exporting.portable import TARGETS, make_portable
     from utils import torch_file
@@ -67,9 +69,12 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
         portable = make_portable(content, target, teacher)
     except UserError as error:
         raise UserError(f"--checkpoint {checkpoint}: {error}") from None
+    safe = Path(portable.file).with_suffix(".safetensors").name
     try:
         with atomic_folder(save) as folder:
             torch_file.save(folder / portable.file, portable.state)
+            tensors = {name: tensor.contiguous() for name, tensor in portable.state.items()}
+            (folder / safe).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
             if portable.dims == 3:
                 shutil.copyfile(standalone_unet3d.__file__, folder / DEFINITION)
             write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
@@ -77,7 +82,7 @@ def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> N
         raise UserError(f"--save {save}: cannot be written in {save.absolute().parent}: {reason(error)}") from None
     definition = [DEFINITION] if portable.dims == 3 else []
     what = f"{portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]})"
-    say(f"{save}: {', '.join((what, *definition, CARD))}")
+    say(f"{save}: {', '.join((what, safe, *definition, CARD))}")
 
 
 def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:

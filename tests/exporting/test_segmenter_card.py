@@ -112,7 +112,7 @@ def test_the_card_lists_what_a_volume_needs(run: Path, tmp_path: Path, capsys: p
     said = capsys.readouterr().out.splitlines()[-1]
     files = [file.name for file in (tmp_path / "weights").iterdir()]
     assert all(name in said for name in files)
-    assert len(files) == 3
+    assert len(files) == 4
     card = (tmp_path / "weights/README.md").read_text()
     for fact in (
         "| channel 0 | CT: -1000..300 HU become 0..1",
