@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +71,8 @@ class Method(nn.Module, ABC):
     """What is trained and how: ``forward(batch, draws)`` is a training step (the paper's) and returns a StepOutput.
 
     ``headline``: the terms, and results on held-out data, that are shown beside the loss while it trains. ``panels``:
-    of the curves of its terms and statistics.
+    of the curves of its terms and statistics. ``continues``: parts that :meth:`adopt` takes over from a former run, and
+    the keys of their entries in its checkpoint.
 
     Random numbers of the step are drawn by :meth:`draw` and passed in, so a step can be repeated exactly. Where several
     processes train together, ``batch`` is this rank's part and ``draws`` are those of the whole batch.
@@ -78,6 +80,7 @@ class Method(nn.Module, ABC):
 
     headline: tuple[str, ...] = ()
     panels: Sequence[Panel] = ()
+    continues: Mapping[str, str] = MappingProxyType({})
 
     def begin(self, epoch: int, epochs: int) -> None:
         """Called before an epoch (the first is 0), also where a run goes on within it: set what follows a schedule."""
@@ -131,6 +134,10 @@ class Method(nn.Module, ABC):
 
         All ranks must call.
         """
+
+    def adopt(self, part: str, entry: Any) -> None:
+        """Begin with this part of another run, from its checkpoint's entry; an error of torch's if it does not fit."""
+        raise NotImplementedError(f"{type(self).__name__} takes over no {part}")
 
     @abstractmethod
     def restore(self, checkpoint: dict[str, Any]) -> None:

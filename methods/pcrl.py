@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from methods.base import Batch, Method, StepOutput
 from methods.buffers import gather_buffers, restore_buffers
 from methods.nce import contrast
+from methods.pcrl_config import PARTS, PCRLConfig, config_of
 from methods.pcrl_report import Targets, curve_panels, feature_statistics, filled, gate_statistics, pictures, upright
 from methods.spec import MethodSpec, Settings, Wrap
 from models.ema import make_teacher, teacher_mode, update_teacher
@@ -32,27 +34,7 @@ from utils.transfer import to_device
 FEATURES_MB = {2: 5, 3: 45}  # of a sample of 224 x 224 or 64 x 64 x 32, in float32
 NETWORK_OPTIONS = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone", "narrow")
 FULL_QUEUE = 0.99  # keys whose norm is a little off are keys, too
-PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
-
-
-@dataclass(frozen=True)
-class PCRLConfig:
-    """``n_data``: batches per epoch, the last short one counted (the NCE's noise density is 1 / n_data).
-
-    ``shuffle_bn``: the teacher encodes the batch in shuffled order (MoCo's ShuffleBN), so that on several devices no
-    key shares its batch normalisation's statistics with its own query. False: in its own order.
-    ``without``: those of PARTS that are left out, for ablations. "contrast": the NCE terms, "reconstruction": the
-    MSE terms, "mixup": steps 3 and 4 and all their terms, "gate": the transformation-conditioned attention.
-    """
-
-    n_data: int
-    temperature: float = 0.2
-    queue_size: int = 16384
-    ema_momentum: float = 0.999
-    reconstruction_loss: str = "mse"
-    shuffle_bn: bool = True
-    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,6 +73,7 @@ class PCRL(Method):
     """
 
     headline = ("contrast", "reconstruction")
+    continues = MappingProxyType({"teacher": "model_ema", "queue": "contrast"})
 
     def __init__(
         self,
@@ -306,6 +289,12 @@ class PCRL(Method):
             **gather_buffers(self._statistics(), self.ranks),
         }
 
+    def adopt(self, part: str, entry: Any) -> None:
+        if part == "teacher":
+            load_published_state(self.teacher, entry)
+        else:  # but for Z, which this run's own batches per epoch are part of
+            self.queue.load_state_dict({**entry, "z": torch.zeros(())})
+
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.student, checkpoint["model"])
         load_published_state(self.teacher, checkpoint["model_ema"])
@@ -320,19 +309,6 @@ def _network(settings: Settings) -> PCRLNetwork:
 def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> PCRL:
     assert isinstance(network, PCRLNetwork)
     return PCRL(network, config_of(settings, n_data), wrap, ranks)
-
-
-def config_of(settings: Settings, n_data: int) -> PCRLConfig:
-    """What the options say; ``n_data``: batches of an epoch."""
-    return PCRLConfig(
-        n_data=n_data,
-        temperature=settings["moco_t"],
-        queue_size=settings["moco_k"],
-        ema_momentum=settings["moco_m"],
-        reconstruction_loss=settings["loss"],
-        shuffle_bn=settings["shuffle_bn"] == "full",
-        without=frozenset(name.strip() for name in settings["without"].split(",") if name.strip()),
-    )
 
 
 SPEC = MethodSpec(

@@ -30,6 +30,7 @@ ALIASES = {  # flags as other programs call them -> ours
     "output_dir": "output",
     "data_dir": "data",
     "pretrained": "weight",
+    "continue": "continue_with",
 }
 NO_EFFECT = ("root", "step", "gamma", "lr_decay_epochs", "lr_decay_rate")
 NO_PART = ("preview", "dry_run", "report")  # of what a run is: of a look at it

@@ -40,6 +40,14 @@ class Pretraining(Training):
         metavar="PARTS",
         phases=PRETRAINING,
     )
+    continue_with: str = flag(
+        "",
+        "network",
+        "take over these parts of the run that --weight is of: teacher, queue, or both, comma-separated (default: both "
+        "begin anew)",
+        metavar="PARTS",
+        phases=PRETRAINING,
+    )
     moco_t: float = flag(0.2, "optimisation", "temperature T of the contrast", phases=PRETRAINING)
     moco_k: int = flag(
         16384,
@@ -158,6 +166,8 @@ class Pretraining(Training):
             raise UserError(f"--preview {self.preview}: works only with --phase pretask, not --phase {self.phase}")
         if self.dry_run and self.preview:
             raise UserError("--dry_run and --preview cannot be combined; give one of them")
+        if self.continue_with and self.phase in PRETRAINING and self.weight in ("", "none", "imagenet"):
+            raise UserError(f"--continue_with {self.continue_with}: of which run? give its last.pt with --weight")
         unknown = self.left_out - PARTS
         if unknown:
             raise UserError(f"--without {min(unknown)} is not known; choose from {', '.join(sorted(PARTS))}")

@@ -21,7 +21,7 @@ from reports.of_run import report_on
 from training.devices import Devices
 from training.evaluation import ValidationLoss
 from training.loop import micro_batch_sizes
-from training.network import check_size, in_memory_format, start_from_weight
+from training.network import check_size, continue_with, in_memory_format, start_from_weight
 from training.reporting.run_record import list_hash
 from training.run import TrainingJob, execute, workers_here
 from utils.console import say, warn
@@ -185,6 +185,7 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         if "locals" in loader.first_sample:
             check_size(network.unet, loader.first_sample["locals"].shape[2:], options.data)
         method = build_method(options, network, len(loader), devices, ranks)
+        continue_with(options, method)
         probe = build_probe(options, method, network, devices, ranks)
         windows, alike = views_of(options).windows, method_spec(options.model).cuda_graph
         job = TrainingJob(method, loader, files, windows, held_out, facts=facts | start)

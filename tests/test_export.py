@@ -172,7 +172,7 @@ def test_unet3d_alone_in_a_fresh_interpreter(luna: Any, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "export.py"), "--checkpoint", str(path), "--save", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "unet3d.pt", "unet3d.py", "unet3d.safetensors"]
+    assert sorted(file.suffix for file in folder.iterdir()) == [".md", ".pt", ".py", ".safetensors"]
     check_card((folder / "README.md").read_text(), path, folder)
 
     torch.save(volume(), folder / "volume.pt")

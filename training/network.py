@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import torch
 
 from datasets.ct.crop_records import window_in_words
+from methods.base import Method
 from models.build import build_unet
 from models.layers import OPERATORS
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
 from options import PRETRAINING, Options
 from training.reporting.run_record import origin
+from utils import torch_file
 from utils.console import say, warn
 from utils.errors import UserError
 
@@ -81,6 +83,29 @@ def start_from_weight(
     if others:
         warn(f"{options.weight} was trained on images prepared otherwise: {'; '.join(others)}")
     return origin(options.weight, report.made)
+
+
+def continue_with(options: Options, method: Method) -> None:
+    """Give the method the parts of ``--weight``'s run that ``--continue_with`` names. UserError if they do not fit."""
+    names = dict.fromkeys(name.strip() for name in options.continue_with.split(",") if name.strip())
+    checkpoint = torch_file.load(options.weight) if names else {}
+    for name in names:
+        what = f"--continue_with {name}"
+        if name not in method.continues:
+            known = f"it has {', '.join(method.continues)}" if method.continues else "it has nothing to continue"
+            raise UserError(f"{what}: --model {options.method_name} has no such part; {known}")
+        key = method.continues[name]
+        if not isinstance(checkpoint, Mapping) or key not in checkpoint:
+            raise UserError(f"{what}: {options.weight} has no `{key}`; give a checkpoint of pre-training")
+        try:
+            method.adopt(name, checkpoint[key])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{what}: that of {options.weight} does not fit ({line}); give the same network and --moco_k, or leave "
+                f"it out"
+            ) from None
+        say(f"{name}: as {options.weight} has it")
 
 
 def differences(made: Mapping[str, Any], options: Options, windows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -119,7 +119,7 @@ def test_a_batch_of_one_works(dims: int) -> None:
 def test_l1_is_the_mean_absolute_difference() -> None:
     batch = make_batch(3, 2)
     output = run(make_method(3, reconstruction_loss="l1"), batch, draws(2))
-    expected = (output.images["reconstruction"] - batch["mask1"]).abs().mean()
+    expected = (output.images["view 1: reconstruction"] - batch["mask1"]).abs().mean()
     torch.testing.assert_close(output.terms["rec"], expected)
 
 
