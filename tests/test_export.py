@@ -293,7 +293,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ({"state_dict": torchvision.models.resnet18().state_dict()}, {"target": "unet3d"}, "choose from torchvision, timm"),
     ({"state_dict": torchvision.models.resnet18().state_dict()}, {"teacher": True}, "no teacher"),
     ({"state_dict": torchvision.models.wide_resnet50_2().state_dict()}, {}, "none of resnet18, resnet34, resnet50"),
-    ({"state_dict": StandaloneUNet3d(norm="gn").state_dict()}, {}, "whether gn or in"),
+    ({"state_dict": StandaloneUNet3d(norm="gn").state_dict()}, {}, "do not say which"),
     ({"state_dict": StandaloneUNet3d().state_dict()}, {"target": "timm"}, "3D network, --target timm is 2D"),
 ]
 
