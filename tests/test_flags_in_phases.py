@@ -37,8 +37,6 @@ VALUES = {  # of flags whose other values do not fit every run
     "accumulate": "1",
     "d": "",
     "size": "",
-    "dry_run": None,
-    "report": None,
     "weight": "w.pt",
     "output": "out",
     "data": "d",
@@ -118,8 +116,8 @@ def nothing_seen_before() -> None:
 
 def warned_or_refused(name: str, phase: str, n: str) -> bool:
     """Whether the command line names the flag when it is given here."""
-    value = VALUES.get(name, str(getattr(Options(data="x"), name)))
-    words = [f"--{name}", *([] if value is None else [value or "1"])]
+    default = getattr(Options(data="x"), name)
+    words = [f"--{name}"] if isinstance(default, bool) else [f"--{name}", VALUES.get(name, str(default)) or "1"]
     try:
         _, warnings = parse_options(["--data", "x", "--n", n, "--phase", phase, *NEEDED.get(phase, ()), *words])
     except UserError as error:
