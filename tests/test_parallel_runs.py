@@ -31,7 +31,7 @@ TORCHRUN = (
     str(ROOT / "main.py"),
 )
 DDP = (sys.executable, str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
-COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 2)
+COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 1)
 
 
 def environment() -> dict[str, str]:

@@ -12,28 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import main_command, rows, run_main
+from tests.conftest import FULL, main_command, rows, run_main
 from tests.processes import alive, children, held, largest_file, logged, wait_for, wait_until
 from training.checkpoint import Position
 
 FINAL = "pcrl_luna_pretask_1.0_2.pt"
-# Half the width: slow enough to be caught between two steps, and inside the write of a checkpoint of 60 MB.
-OPTIONS = (
-    "--b",
-    2,
-    "--epochs",
-    2,
-    "--ratio",
-    "1.0",
-    "--workers",
-    1,
-    "--log_every",
-    1,
-    "--save_minutes",
-    0,
-    "--narrow",
-    2,
-)
+# A run of full width is slow enough to be caught between two of its steps.
+OPTIONS = ("--b", 2, "--epochs", 2, "--ratio", "1.0", "--workers", 1, "--log_every", 1, "--save_minutes", 0, *FULL)
 
 
 def start(pairs: Path, output: Path, *more: object) -> subprocess.Popen[str]:
@@ -212,7 +197,7 @@ def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path
 def test_full_disk_keeps_the_former_checkpoint(pairs: Path, stopped: Path, tmp_path: Path) -> None:
     output = Path(shutil.copytree(stopped, tmp_path / "out"))
     former = (output / "last.pt").read_bytes()
-    with largest_file(20 * 2**20):  # a checkpoint has more
+    with largest_file(100 * 2**20):  # a checkpoint has more
         run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 2, run.stdout + run.stderr
     assert f"no checkpoint could be written to {output} (File too large)" in run.stderr
