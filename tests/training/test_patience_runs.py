@@ -53,7 +53,7 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
 def test_a_queue_that_never_fills_chooses_nothing_and_that_is_said(tmp_path: Path) -> None:
     status, printed = run(tmp_path, "--moco_k", 999, "--epochs", 2, "--patience", 1)
     assert status == 0, printed
-    assert printed[-1].startswith("warning: there is no best.pt in out: no result on held-out data counted")
+    assert printed[-2].startswith("warning: there is no best.pt in out: no result on held-out data counted")
     assert len([line for line in printed if "does not count yet" in line]) == 2
     assert not (tmp_path / "out" / "best.pt").exists()
 
