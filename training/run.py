@@ -271,6 +271,7 @@ def _reporter(
         checkpoint["report"] if checkpoint else None,
         state.position.epoch * steps + state.position.step,
         options.report,
+        within_epoch=state.position.step > 0,
     )
     reporter.follow(tracker)
     reporter.options(telling(options.plain()))

@@ -37,14 +37,19 @@ MEANS = "means"  # in the row of an epoch's last step: of its loss terms over al
 CURVES_INTERVAL_S = 30.0  # between drawings while the run goes on
 
 
-def _cut_rows(path: Path, done: int) -> None:
-    """Keep the rows of the first ``done`` steps: later ones belong to work that was lost, or to another run."""
+def _cut_rows(path: Path, done: int, within_epoch: bool) -> None:
+    """Keep the rows of the first ``done`` steps: later ones belong to work that was lost, or to another run.
+
+    ``within_epoch``: the checkpoint is from before its epoch's end, so that results after its last step come again.
+    """
     if not path.exists():
         return
     kept: list[str] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json_text.parse(line)["step"] > done or not done:
+            row = json_text.parse(line)
+            again = within_epoch and row["step"] == done and "lr" not in row
+            if row["step"] > done or not done or again:
                 break
         except (ValueError, KeyError, TypeError):  # the last line of a killed run may be half a line
             break
@@ -104,6 +109,7 @@ class Reporter:
         state: Mapping[str, Any] | None = None,
         done: int = 0,
         image_first: bool = False,
+        within_epoch: bool = False,
     ) -> None:
         """``image_every``: steps between pictures, 0: none but :meth:`picture`'s. ``image_first``: one of step 1, too.
 
@@ -114,7 +120,7 @@ class Reporter:
         self.log_every, self.windows, self.device = log_every, windows, device
         self.headline, self.panels, self._drawn_images = method.headline, method.panels, method.drawn
         self.image_every, self.image_first = image_every, image_first
-        _cut_rows(output / METRICS, done)
+        _cut_rows(output / METRICS, done, within_epoch)
         self._metrics = open(output / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self._tensorboard = TensorBoardWriter(output / "tensorboard", purge_step=done + 1 if done else 0)
         self._progress, self._throughput = Progress(), Throughput()
