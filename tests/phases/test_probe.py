@@ -103,7 +103,7 @@ def test_a_new_run_keeps_no_row_of_a_former_one(tmp_path: Path) -> None:
     written = '{"epoch": 0, "step": 0, "probe_linear": 0.5}\n{"epoch": 1, "step": 3, "loss": 1.0}\n'
     for done, kept in ((0, 0), (2, 1), (3, 2)):
         path.write_text(written)
-        _cut_rows(path, done)
+        _cut_rows(path, done, within_epoch=False)
         assert len(path.read_text().splitlines()) == kept
 
 
