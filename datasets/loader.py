@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -165,6 +166,9 @@ class Loader:
             batch_sampler=self._batches,
             num_workers=workers,
             collate_fn=_collate,
+            # A forked worker sees that its run was killed, and ends. One of a fork server (Python 3.14's own choice)
+            # is no child of the run: it would wait, with the lock of the folder, for ever.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0 and keep_workers,
             prefetch_factor=prefetch if workers else None,

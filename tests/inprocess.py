@@ -35,16 +35,47 @@ def _run(argv: list[str], folder: str, logs: tuple[str, str], environment: dict[
     runpy.run_path(argv[0], run_name="__main__")
 
 
+class Started:
+    """A script that runs: what a test does with it and to it, in the words of ``subprocess.Popen``."""
+
+    def __init__(self, argv: list[str], folder: Path, log: Path, errors: Path | None = None) -> None:
+        self._log, logs, largest = log, (str(log), str(errors or log)), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        self._process = CONTEXT.Process(target=_run, args=(argv, str(folder), logs, dict(os.environ), largest))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; None while it runs, minus the signal if one ended it."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout: float = 300) -> int:
+        """The exit status; what runs for longer than ``timeout`` seconds is killed."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        return -1 if self.returncode is None else self.returncode
+
+    def communicate(self, timeout: float = 300) -> tuple[str, None]:
+        """Wait for its end; -> all that it has printed."""
+        self.wait(timeout)
+        return self._log.read_text(), None
+
+
 def run_script(argv: list[str], folder: Path, log: Path, errors: Path | None = None, timeout: float = 300) -> int:
     """``python argv[0] argv[1:]`` in ``folder``; what it prints goes to ``log``, or ``errors``. -> the exit status.
 
     It has the environment of this process and its limit on the size of files, but not its other limits.
     """
-    logs, largest = (str(log), str(errors or log)), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    process = CONTEXT.Process(target=_run, args=(argv, str(folder), logs, dict(os.environ), largest))
-    process.start()
-    process.join(timeout)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    return process.exitcode if process.exitcode is not None else -1
+    return Started(argv, folder, log, errors).wait(timeout)

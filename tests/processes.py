@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.inprocess import Started
+
 PATIENCE_S = 300  # a state that a slow, loaded machine has not reached by then is never reached
 
 
@@ -21,7 +23,7 @@ def wait_until(condition: Callable[[], bool], what: str = "nothing came of it") 
         time.sleep(0.001)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | Started) -> None:
     """Wait for what the process does while it lives."""
 
     def met() -> bool:

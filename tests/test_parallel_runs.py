@@ -31,7 +31,8 @@ TORCHRUN = (
     str(ROOT / "main.py"),
 )
 DDP = (sys.executable, str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
-COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 1)
+COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 8)
+MANY = 30  # epochs: a run that is not through before a test has caught it
 
 
 def environment() -> dict[str, str]:
@@ -112,7 +113,7 @@ def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
 
 
 def test_stopped_by_a_signal_and_resumed_is_as_if_never_stopped(pairs: Path, tmp_path: Path) -> None:
-    argv = ("--data", pairs, *COMMON, "--epochs", 2)
+    argv = ("--data", pairs, *COMMON, "--epochs", MANY)
     whole = finish(DDP, *argv, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
 
@@ -139,7 +140,8 @@ def test_stopped_by_a_signal_and_resumed_is_as_if_never_stopped(pairs: Path, tmp
     assert rest.returncode == 0, rest.stderr
     assert rest.stdout.count("going on at ") == 1
     ours, theirs = (
-        torch.load(folder / "pcrl_luna_pretask_1.0_2.pt", weights_only=True) for folder in (output, tmp_path / "whole")
+        torch.load(folder / f"pcrl_luna_pretask_1.0_{MANY}.pt", weights_only=True)
+        for folder in (output, tmp_path / "whole")
     )
     for part in ("model", "model_ema", "contrast"):
         for name, value in theirs[part].items():
@@ -155,7 +157,7 @@ def test_a_killed_rank_ends_the_run_with_the_reason(
     launcher: tuple[str, ...], victim: int, pairs: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 50, "--output", output)
+    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 500, "--output", output)
     wait_for(lambda: logged(output) >= 1, process)
     ranks = ranks_of(process)
     os.kill(ranks[victim], signal.SIGKILL)
@@ -174,7 +176,7 @@ def test_a_killed_rank_ends_the_run_with_the_reason(
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends children with their parent")
 @pytest.mark.parametrize("launcher", [TORCHRUN, DDP], ids=["torchrun", "ddp"])
 def test_ranks_end_with_a_killed_launcher(launcher: tuple[str, ...], pairs: Path, tmp_path: Path) -> None:
-    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 50, "--output", tmp_path / "out")
+    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 500, "--output", tmp_path / "out")
     wait_for(lambda: logged(tmp_path / "out") >= 1, process)
     ranks = ranks_of(process)
     process.kill()

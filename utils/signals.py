@@ -66,6 +66,8 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and not self._once and signum != HANGUP:
+            self._stop_at_once(signum, frame)  # the first one came in the same instant, and was noted amid this call
         self.signum = signum
         for other in self._former:
             ignored = self._once or other == HANGUP
