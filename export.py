@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ if __name__ == "__main__":  # before anything is imported that may be missing
 
     say_missing_packages()
 
-from exporting.snippets import CODE, code_for
+from exporting.snippets import CODE, COMMANDS, code_for
 from utils.cli import Parser
 from utils.console import say
 from utils.errors import UserError, reason, run_cli
@@ -27,7 +26,11 @@ if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong flags are a
 EXAMPLES = """example:
   python export.py --checkpoint my_run/last.pt --save weights
 """
-DEFINITION, CARD = "unet3d.py", "README.md"
+CARD = "README.md"
+NEW_DECODER = (
+    "The checkpoint has no decoder of this form (PCRLv2's has no skip connections, a classifier none): its {} "
+    "tensors are new, random by He et al., the same each time."
+)
 CHUNK = 1 << 20
 
 
@@ -41,8 +44,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--checkpoint", metavar="FILE", help="needed: a checkpoint of this or of the published code")
     add("--save", metavar="FOLDER", help="needed: new folder for the weights and the card")
-    target = "library to export for; smp: segmentation_models_pytorch (default: torchvision in 2D, unet3d in 3D)"
+    target = (
+        "library to export for: in 2D torchvision (the default there), timm, or smp, which is "
+        "segmentation_models_pytorch; in 3D unet3d (the default there), which is one file of Python, or nnunet"
+    )
     add("--target", metavar="|".join(CODE), choices=list(CODE), help=target)
+    add("--inchannel", metavar="N", type=int, help="nnunet: channels of your images (default: the weights')")
+    add("--onnx", action="store_true", help="also write the encoder as ONNX (needs the packages onnx, onnxruntime)")
     add("--teacher", action="store_true", help="the teacher's weights (default: the student's)")
     return parser
 
@@ -56,68 +64,91 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def export(checkpoint: Path, save: Path, target: str | None, teacher: bool) -> None:
+def export(
+    checkpoint: Path, save: Path, target: str | None, teacher: bool, onnx: bool = False, inchannel: int | None = None
+) -> None:
     """Write ``save``: whole or not at all."""
-    import safetensors.torch
-
-    from exporting import standalone_unet3d
-    from exporting.portable import TARGETS, make_portable
+    from exporting.folder import write_definitions, write_weights
+    from exporting.onnx_encoder import write_encoder
+    from exporting.portable import NNUNET, TARGETS, make_portable
+    from models.weights import is_z_normalised
     from utils import torch_file
 
+    if onnx and target == NNUNET:
+        raise UserError("--onnx: nnU-Net reads no ONNX; --target unet3d writes the same encoder")
+    if inchannel is not None and target != NNUNET:
+        raise UserError(f"--inchannel is for --target {NNUNET}; the other targets keep the channels of the checkpoint")
     content = torch_file.load(checkpoint)
     try:
-        portable = make_portable(content, target, teacher)
+        portable = make_portable(content, target, teacher, inchannel)
     except UserError as error:
         raise UserError(f"--checkpoint {checkpoint}: {error}") from None
-    safe = Path(portable.file).with_suffix(".safetensors").name
+    origin = _Origin(checkpoint, content, is_z_normalised(content, portable.dims))
+    notes = [NEW_DECODER.format(portable.new)] if portable.new else []
     try:
         with atomic_folder(save) as folder:
-            torch_file.save(folder / portable.file, portable.state)
-            tensors = {name: tensor.contiguous() for name, tensor in portable.state.items()}
-            (folder / safe).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
-            if portable.dims == 3:
-                shutil.copyfile(standalone_unet3d.__file__, folder / DEFINITION)
-            write_text(folder / CARD, _card(portable, content, checkpoint, folder, teacher))
+            write_weights(portable, folder)
+            write_definitions(portable, folder, origin.options, origin.run, origin.z_normalised)
+            if onnx:
+                encoder = f"{portable.architecture}_encoder.onnx"
+                notes.append(f"{encoder}: {write_encoder(portable, folder / encoder)}")
+            files = sorted(path.name for path in folder.iterdir() if path.name != portable.file)
+            write_text(folder / CARD, _card(portable, origin, folder, teacher))
     except OSError as error:
         raise UserError(f"--save {save}: cannot be written in {save.absolute().parent}: {reason(error)}") from None
-    definition = [DEFINITION] if portable.dims == 3 else []
     what = f"{portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]})"
-    say(f"{save}: {', '.join((what, safe, *definition, CARD))}")
+    say(f"{save}: {', '.join((what, *files, CARD))}")
+    for note in notes:
+        say(note)
 
 
-def _card(portable: Portable, content: Any, checkpoint: Path, folder: Path, teacher: bool) -> str:
-    from exporting.card import CardFacts, model_card, run_facts
+class _Origin:
+    """What a checkpoint and the run.json beside it tell."""
+
+    def __init__(self, checkpoint: Path, content: Any, z_normalised: bool) -> None:
+        from exporting.card import run_facts
+        from exporting.portable import checkpoint_options
+        from training.reporting.run_record import read_run_record
+
+        self.checkpoint, self.z_normalised = checkpoint, z_normalised
+        self.known: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+        self.options = checkpoint_options(content)
+        self.record = read_run_record(checkpoint.parent, self.known.get("list_sha256"))
+        self.run = run_facts(self.known, self.record)
+
+
+def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool) -> str:
+    from exporting.card import CardFacts, model_card
     from exporting.inputs import segmentation_of
-    from exporting.portable import TARGETS, checkpoint_options
+    from exporting.portable import TARGETS
     from methods import METHODS
-    from models.weights import is_z_normalised
-    from training.reporting.run_record import read_run_record
 
-    known = content if isinstance(content, Mapping) else {}
-    options, record = checkpoint_options(content), read_run_record(checkpoint.parent, known.get("list_sha256"))
+    options, run = origin.options, origin.run
     whose = "student" if options.get("phase", "pretask") == "pretask" else "trained network"
     whose = "teacher (the moving average)" if teacher else whose
     part = "encoder and decoder" if portable.decoder else "encoder"
-    run = run_facts(known, record)
+    content = f"The {part} of the {whose}: {len(portable.state) - portable.new} tensors."
+    if portable.new:
+        content += f" {NEW_DECODER.format(portable.new)}"
     pretrained = options if options.get("phase", "pretask") == "pretask" else run.get("weight", {}).get("opt", options)
     spec = METHODS.get(pretrained.get("model", "pcrl"))
-    z_normalised = is_z_normalised(content, portable.dims)
     facts = CardFacts(
         architecture=portable.architecture,
         library=TARGETS[portable.target][1],
         dims=portable.dims,
         in_channels=portable.in_channels,
-        content=f"The {part} of the {whose}: {len(portable.state)} tensors.",
+        content=content,
         decoder=portable.decoder,
-        code=code_for(portable, segmentation_of(options, run), z_normalised),
+        code=code_for(portable, segmentation_of(options, run), origin.z_normalised),
+        commands=COMMANDS.get(portable.target, ""),
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
-        source=(checkpoint.name, sha256(checkpoint)),
+        source=(origin.checkpoint.name, sha256(origin.checkpoint)),
         title=spec.title if spec else Path(pretrained["model"]).stem,
         citation=spec.citation if spec else f"`{Path(pretrained['model']).name}`, a file outside of this project",
         training_only=spec.training_only if spec else "optimizer, and what else the method has",
-        z_normalised=z_normalised,
+        z_normalised=origin.z_normalised,
     )
-    return model_card(facts, known, options, record)
+    return model_card(facts, origin.known, options, origin.record)
 
 
 def main() -> None:
@@ -128,7 +159,9 @@ def main() -> None:
             raise UserError(f"--{name} is missing: it names {what}")
     if not os.path.exists(flags.checkpoint):
         raise UserError(f"--checkpoint {flags.checkpoint}: no such file")
-    export(Path(flags.checkpoint), Path(flags.save), flags.target, flags.teacher)
+    if flags.inchannel is not None and flags.inchannel < 1:
+        raise UserError(f"--inchannel {flags.inchannel}: give the number of channels of your images, 1 or more")
+    export(Path(flags.checkpoint), Path(flags.save), flags.target, flags.teacher, flags.onnx, flags.inchannel)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ tags: [medical-imaging, {dims}d, {method}, {phase}]
 ```python
 {code}
 ```
-
+{commands}
 Input: {input}
 
 ## What made them
@@ -76,6 +76,7 @@ class CardFacts:
     """What a card tells beyond the run's options.
 
     ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
+    ``commands``: Markdown on how the target's own commands take them, or "".
     ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``, ``citation``,
     ``training_only``: what the method of the pre-training says of itself (methods/spec.py). ``z_normalised``: whether
     the network's images are to be normalised to mean 0 and deviation 1.
@@ -88,6 +89,7 @@ class CardFacts:
     content: str
     decoder: bool
     code: str
+    commands: str
     files: list[tuple[str, int, str]]
     source: tuple[str, str]
     title: str
@@ -126,6 +128,7 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         title=f"{facts.title} {PHASES.get(phase, phase)}",
         content=facts.content,
         code=facts.code,
+        commands=facts.commands,
         input=input_in_words(facts.dims, facts.in_channels, options, run, PHASES.get(phase, phase), facts.z_normalised),
         citation=facts.citation,
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),

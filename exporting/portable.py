@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from exporting.nnunet import network_weights
 from exporting.standalone_unet3d import UNet3d
 from models.resnet import BACKBONES
 from models.unet2d import UNet2d
@@ -18,12 +19,14 @@ from models.weights import bare_tensors, checkpoint_options
 from utils.errors import UserError
 from utils.text import counted
 
+NNUNET = "nnunet"
 # Dimensions, and the library.
 TARGETS = {
     "torchvision": (2, "torchvision"),
     "timm": (2, "timm"),
     "smp": (2, "segmentation-models-pytorch"),
     "unet3d": (3, "pytorch"),
+    NNUNET: (3, "nnunetv2"),
 }
 DEFAULT_TARGET = {2: "torchvision", 3: "unet3d"}
 ENCODER_2D = re.compile(r"(conv1|bn1|layer[1-4])\.")
@@ -35,8 +38,9 @@ STEM, FIRST_3D, OUTPUT_3D = "conv1.weight", "down_tr64.ops.0.conv1.weight", "out
 class Portable:
     """``state``: tensors by the names of ``target``. ``architecture``: resnet18 .. or unet3d.
 
-    ``out_channels``: of the 3D reconstruction or of the classes. ``decoder``: whether ``state`` has one. ``norm`` and
-    ``final_act``: as the options of the same names. ``segments``: whether the outputs are logits of classes.
+    ``out_channels``: of the 3D reconstruction or of the classes. ``decoder``: whether ``state`` has the checkpoint's.
+    ``norm`` and ``final_act``: as the options of the same names. ``segments``: whether the outputs are logits of
+    classes. ``new``: tensors of ``state`` that the checkpoint lacks.
     """
 
     target: str
@@ -48,6 +52,7 @@ class Portable:
     norm: str = "bn"
     final_act: str = "none"
     segments: bool = False
+    new: int = 0
 
     @property
     def dims(self) -> int:
@@ -57,12 +62,22 @@ class Portable:
     @property
     def file(self) -> str:
         """What the weight file is called."""
+        if self.target == NNUNET:
+            return "nnunet.pth"
         return f"unet_{self.architecture}.pt" if self.target == "smp" else f"{self.architecture}.pt"
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the weight file holds."""
+        return {"network_weights": self.state} if self.target == NNUNET else self.state
 
-def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = False) -> Portable:
+
+def make_portable(
+    checkpoint: Any, target: str | None = None, teacher: bool = False, inchannel: int | None = None
+) -> Portable:
     """The student of a checkpoint, or its teacher, for ``target`` (by default the one of its dimensions).
 
+    ``inchannel``: channels of the images that nnU-Net will give it (by default the checkpoint's).
     UserError if there is no such network in it, or it is not of the target's kind.
     """
     if teacher and not (isinstance(checkpoint, Mapping) and "model_ema" in checkpoint):
@@ -79,7 +94,18 @@ def make_portable(checkpoint: Any, target: str | None = None, teacher: bool = Fa
         known = ", ".join(name for name, (of, _) in TARGETS.items() if of == dims)
         raise UserError(f"holds a {dims}D network, --target {target} is {TARGETS[target][0]}D; choose from {known}")
     tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    return _portable_3d(tensors, checkpoint_options(checkpoint)) if dims == 3 else _portable_2d(tensors, target)
+    if dims == 2:
+        return _portable_2d(tensors, target)
+    portable = _portable_3d(tensors, checkpoint_options(checkpoint))
+    return _for_nnunet(portable, inchannel or portable.in_channels) if target == NNUNET else portable
+
+
+def _for_nnunet(portable: Portable, in_channels: int) -> Portable:
+    if portable.in_channels not in (1, in_channels):
+        raise UserError(f"reads {portable.in_channels} channels, of which --inchannel {in_channels} cannot be made")
+    state = network_weights(portable.state, in_channels, portable.norm)
+    new = 0 if portable.decoder else sum(name.startswith("decoder.") for name in state)
+    return replace(portable, target=NNUNET, state=state, in_channels=in_channels, new=new)
 
 
 def _portable_2d(tensors: dict[str, Tensor], target: str) -> Portable:

@@ -32,6 +32,29 @@ from unet3d import UNet3d
 network = UNet3d(in_channels={channels}, out_channels={out_channels}, norm="{norm}", final_act="{final_act}")
 network.load_state_dict(torch.load("{file}", weights_only=True){strict})
 {use}torch.zeros(1, {channels}, 64, 64, 32))""",
+    "nnunet": """import torch
+from pcrl_nnunet import PCRLUNet3d
+
+network = PCRLUNet3d(input_channels={channels}, num_classes=2, norm="{norm}", z_normalised={z_normalised})
+weights = torch.load("{file}", weights_only=True)["network_weights"]
+print(network.load_state_dict(weights, strict=False))  # missing: the layers of the classes, which are new
+features = network.eval().encoder(torch.zeros(1, {channels}, 32, 64, 64))  # axes z, y, x""",
+}
+COMMANDS = {  # of a target that is used by commands
+    "nnunet": """
+With nnU-Net (`pip install nnunetv2`), for a data set of its number 4, in this folder:
+
+```bash
+export PYTHONPATH="$PWD:$PYTHONPATH"  # for nnUNetv2_predict as well
+nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres --no_pp
+python pcrl_nnunet.py "$nnUNet_preprocessed"/Dataset004_*/nnUNetPlans.json
+nnUNetv2_preprocess -d 4 -plans_name PCRLPlans -c 3d_fullres
+nnUNetv2_train 4 3d_fullres 0 -p PCRLPlans -pretrained_weights nnunet.pth
+```
+
+`pcrl_nnunet.py` writes plans with the spacing and the intensities below, which the network normalises further by itself
+where that is said. The kernels are turned to nnU-Net's axes, z, y, x; below, axes are x, y, z.
+""",
 }
 STEM = "network.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)\n"
 USE = {"features": "features = network.eval().encode(", "logits": "logits = network.eval()("}
@@ -109,12 +132,13 @@ def code_for(portable: Portable, segmentation: Mapping[str, Any] | None, z_norma
         "out_channels": portable.out_channels,
         "norm": portable.norm,
     }
-    if segmentation and portable.decoder:
+    if segmentation and portable.decoder and portable.target == "unet3d":
         normal = {"patch": "normal(patch)", "normal": NORMAL} if z_normalised else {"patch": "patch", "normal": ""}
         return SEGMENT.format(**known, **_settings(segmentation), **normal)
     return CODE[portable.target].format(
         **known,
         final_act=portable.final_act,
+        z_normalised=z_normalised,
         stem="" if portable.in_channels == 3 else STEM.format(channels=portable.in_channels),
         strict="" if portable.decoder else ", strict=False",
         use=USE["logits" if portable.segments else "features"],

@@ -1,0 +1,95 @@
+"""The 3D U-Net for nnU-Net: weights for ``nnUNetv2_train -pretrained_weights``, and what its plans need beside them.
+
+nnU-Net's PlainConvUNet cannot state this network: it has strided convolutions in place of max-pooling, one width a
+level, and transposed convolutions that change the number of channels. ``standalone_nnunet.py`` states it exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporting.inputs import segmentation_of
+from exporting.standalone_nnunet import CONFIGURATION, PLANS, SCALED, STRIDES, WINDOWED, PCRLUNet3d
+from utils.seeding import generator
+
+MODULE, NETWORK = "pcrl_nnunet", "PCRLUNet3d"
+PARTS = {"down_": "encoder.down_", "up_": "decoder.up_"}
+OF_CLASSES = ".seg_layers."  # of any number of classes: nnU-Net does not load them
+PUBLISHED_WINDOW, PUBLISHED_SPACING = (-1000, 1000), (1.0, 1.0, 1.0)
+IMPORT = re.compile(r"^from exporting\.standalone_unet3d import", re.MULTILINE)
+
+
+def network_weights(state: Mapping[str, Tensor], in_channels: int, norm: str) -> dict[str, Tensor]:
+    """Tensors of the 3D U-Net by the names of PCRLUNet3d, all that nnU-Net asks for, kernels in its axes z, y, x.
+
+    Layers that ``state`` lacks get new values, by He et al., always the same. A first convolution of one channel is
+    repeated over ``in_channels`` and divided by their number: a constant image then gives the same maps.
+    """
+    network = PCRLUNet3d(in_channels, 1, norm=norm)
+    draws = torch.Generator().manual_seed(int(generator(0, "nnU-Net", "decoder").integers(2**62)))
+    network.apply(lambda layer: network.initialize(layer, draws))
+    weights = {name: tensor for name, tensor in network.state_dict().items() if OF_CLASSES not in name}
+    for name, tensor in state.items():
+        part = next((part for part in PARTS if name.startswith(part)), None)
+        if part is not None:
+            own = PARTS[part] + name.removeprefix(part)
+            turned = tensor.permute(0, 1, 4, 3, 2) if tensor.dim() == 5 else tensor
+            wanted = weights[own].shape
+            weights[own] = turned if turned.shape == wanted else turned.expand(wanted) / in_channels
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+
+
+def plans_fragment(
+    in_channels: int, norm: str, options: Mapping[str, Any], run: Mapping[str, Any], z_normalised: bool
+) -> dict[str, Any]:
+    """What of nnU-Net's plans this network settles: layers, spacing, axes and intensities, as in its training."""
+    segmentation = segmentation_of(options, run)
+    windows = segmentation["windows"] if segmentation else [_window(run)]
+    windows = windows * in_channels if len(windows) == 1 else windows
+    spacing = segmentation["spacing_mm"] if segmentation else PUBLISHED_SPACING
+    architecture = {
+        "network_class_name": f"{MODULE}.{NETWORK}",
+        "arch_kwargs": {"strides": STRIDES, "norm": norm, "z_normalised": z_normalised},
+        "_kw_requires_import": [],
+    }
+    configuration = {
+        "data_identifier": f"{PLANS}_{CONFIGURATION}",
+        "spacing": [float(mm) for mm in reversed(spacing)],
+        "normalization_schemes": [WINDOWED if window else SCALED for window in windows],
+        "use_mask_for_norm": [False] * len(windows),
+        "architecture": architecture,
+    }
+    return {
+        "plans_name": PLANS,
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "foreground_intensity_properties_per_channel": {
+            str(number): _properties(*window) for number, window in enumerate(windows) if window
+        },
+        "configurations": {CONFIGURATION: configuration},
+    }
+
+
+def _window(run: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Of the crops, in Hounsfield units; as published, if it is not known; None: percentiles (MR)."""
+    known: Mapping[str, Any] = next(iter([*run.get("recipes", []), *run.get("windows", [])]), {})
+    if known.get("percentiles"):
+        return None
+    low, high = known.get("hu") or PUBLISHED_WINDOW
+    return low, high
+
+
+def _properties(low: float, high: float) -> dict[str, float]:
+    """Intensities of a channel such that nnU-Net's CTNormalization clips to this window and makes it 0..1."""
+    bounds = {"min": low, "percentile_00_5": low, "percentile_99_5": high, "max": high}
+    return {"mean": low, "std": high - low, "median": (low + high) / 2, **bounds}
+
+
+def definition(source: str) -> str:
+    """The text of ``standalone_nnunet.py`` as it stands beside ``unet3d.py``, outside of this project."""
+    return IMPORT.sub("from unet3d import", source)
