@@ -69,7 +69,7 @@ def export(
 ) -> None:
     """Write ``save``: whole or not at all."""
     from exporting.folder import write_definitions, write_weights
-    from exporting.onnx_encoder import write_encoder
+    from exporting.onnx_encoder import in_words, write_encoder
     from exporting.portable import NNUNET, TARGETS, make_portable
     from models.weights import is_z_normalised
     from utils import torch_file
@@ -84,7 +84,7 @@ def export(
     except UserError as error:
         raise UserError(f"--checkpoint {checkpoint}: {error}") from None
     origin = _Origin(checkpoint, content, is_z_normalised(content, portable.dims))
-    notes = [NEW_DECODER.format(portable.new)] if portable.new else []
+    notes, commands = [NEW_DECODER.format(portable.new)] * bool(portable.new), COMMANDS.get(portable.target, "")
     try:
         with atomic_folder(save) as folder:
             write_weights(portable, folder)
@@ -92,8 +92,9 @@ def export(
             if onnx:
                 encoder = f"{portable.architecture}_encoder.onnx"
                 notes.append(f"{encoder}: {write_encoder(portable, folder / encoder)}")
+                commands += in_words(portable, encoder)
             files = sorted(path.name for path in folder.iterdir() if path.name != portable.file)
-            write_text(folder / CARD, _card(portable, origin, folder, teacher))
+            write_text(folder / CARD, _card(portable, origin, folder, teacher, commands))
     except OSError as error:
         raise UserError(f"--save {save}: cannot be written in {save.absolute().parent}: {reason(error)}") from None
     what = f"{portable.file} ({counted(len(portable.state), 'tensor')}, for {TARGETS[portable.target][1]})"
@@ -117,7 +118,7 @@ class _Origin:
         self.run = run_facts(self.known, self.record)
 
 
-def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool) -> str:
+def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool, commands: str) -> str:
     from exporting.card import CardFacts, model_card
     from exporting.inputs import segmentation_of
     from exporting.portable import TARGETS
@@ -140,7 +141,7 @@ def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool) -> s
         content=content,
         decoder=portable.decoder,
         code=code_for(portable, segmentation_of(options, run), origin.z_normalised),
-        commands=COMMANDS.get(portable.target, ""),
+        commands=commands,
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
         source=(origin.checkpoint.name, sha256(origin.checkpoint)),
         title=spec.title if spec else Path(pretrained["model"]).stem,

@@ -76,7 +76,7 @@ class CardFacts:
     """What a card tells beyond the run's options.
 
     ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
-    ``commands``: Markdown on how the target's own commands take them, or "".
+    ``commands``: Markdown on other ways to use them, or "".
     ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``, ``citation``,
     ``training_only``: what the method of the pre-training says of itself (methods/spec.py). ``z_normalised``: whether
     the network's images are to be normalised to mean 0 and deviation 1.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from exporting.snippets import ONNX
 from exporting.standalone_unet3d import UNet3d
 from models.unet2d import ResNetEncoder
 from utils.errors import UserError
@@ -23,6 +24,7 @@ OUTPUTS = {
     3: ("level1", "level2", "level3", "level4", "features"),
 }
 TRACED, COMPARED = {2: (64, 96), 3: (16, 24, 8)}, {2: (96, 64), 3: (24, 16, 16)}  # sizes of images; they differ
+EXAMPLE = {2: (224, 224), 3: (64, 64, 32)}
 TOLERANCE = 1e-4  # of the largest value of a map: another library sums in another order
 NEEDED = "--onnx needs the packages onnx and onnxruntime; pip install onnx onnxruntime"
 
@@ -80,6 +82,12 @@ def write_encoder(portable: Portable, path: Path) -> str:
     if not far <= TOLERANCE:
         raise UserError(f"--onnx: onnxruntime {onnxruntime.__version__} differs from torch by {far:.0e}; leave it out")
     return f"onnxruntime {onnxruntime.__version__} differs from torch by at most {far:.0e} of a map's largest value"
+
+
+def in_words(portable: Portable, file: str) -> str:
+    """How the file is used, for the card. Markdown."""
+    outputs = ", ".join(f"`{name}`" for name in OUTPUTS[portable.dims])
+    return ONNX.format(file=file, outputs=outputs, shape=(2, portable.in_channels, *EXAMPLE[portable.dims]))
 
 
 def _images(portable: Portable, count: int, sizes: tuple[int, ...]) -> Tensor:

@@ -56,6 +56,17 @@ nnUNetv2_train 4 3d_fullres 0 -p PCRLPlans -pretrained_weights nnunet.pth
 where that is said. The kernels are turned to nnU-Net's axes, z, y, x; below, axes are x, y, z.
 """,
 }
+ONNX = """
+`{file}` is the encoder alone, for images of any number and size. Its outputs are {outputs}; the last is the average of
+the map before it.
+
+```python
+import numpy, onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+*maps, features = session.run(None, {{"image": numpy.zeros({shape}, numpy.float32)}})
+```
+"""
 STEM = "network.conv1 = torch.nn.Conv2d({channels}, 64, 7, stride=2, padding=3, bias=False)\n"
 USE = {"features": "features = network.eval().encode(", "logits": "logits = network.eval()("}
 SEGMENT = '''import numpy as np
