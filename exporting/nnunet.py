@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from exporting.inputs import segmentation_of
-from exporting.standalone_nnunet import CONFIGURATION, PLANS, SCALED, STRIDES, WINDOWED, PCRLUNet3d
+from exporting.standalone_nnunet import CONFIGURATION, PLANS, SCALED, STRIDES, WINDOWED, Decoder, PCRLUNet3d
 from utils.seeding import generator
 
 MODULE, NETWORK = "pcrl_nnunet", "PCRLUNet3d"
@@ -30,18 +30,21 @@ def network_weights(state: Mapping[str, Tensor], in_channels: int, norm: str) ->
     Layers that ``state`` lacks get new values, by He et al., always the same. A first convolution of one channel is
     repeated over ``in_channels`` and divided by their number: a constant image then gives the same maps.
     """
-    network = PCRLUNet3d(in_channels, 1, norm=norm)
-    draws = torch.Generator().manual_seed(int(generator(0, "nnU-Net", "decoder").integers(2**62)))
-    network.apply(lambda layer: network.initialize(layer, draws))
-    weights = {name: tensor for name, tensor in network.state_dict().items() if OF_CLASSES not in name}
+    with torch.device("meta"):
+        network = PCRLUNet3d(in_channels, 1, norm=norm)
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items() if OF_CLASSES not in name}
+    weights = {}
     for name, tensor in state.items():
-        part = next((part for part in PARTS if name.startswith(part)), None)
-        if part is not None:
-            own = PARTS[part] + name.removeprefix(part)
+        if name.startswith(tuple(PARTS)):
             turned = tensor.permute(0, 1, 4, 3, 2) if tensor.dim() == 5 else tensor
-            wanted = weights[own].shape
-            weights[own] = turned if turned.shape == wanted else turned.expand(wanted) / in_channels
-    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+            own = PARTS[name[: name.index("_") + 1]] + name[name.index("_") + 1 :]
+            weights[own] = turned if turned.shape == shapes[own] else turned.expand(shapes[own]) / in_channels
+    if any(name not in weights for name in shapes):
+        draws = torch.Generator().manual_seed(int(generator(0, "nnU-Net", "decoder").integers(2**62)))
+        decoder = Decoder(1, norm, deep_supervision=False)
+        decoder.apply(lambda layer: network.initialize(layer, draws))
+        weights |= {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
+    return {name: weights[name].detach().clone(memory_format=torch.contiguous_format) for name in shapes}
 
 
 def plans_fragment(
