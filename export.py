@@ -15,7 +15,7 @@ if __name__ == "__main__":  # before anything is imported that may be missing
 
 from exporting.snippets import CODE, COMMANDS, code_for
 from utils.cli import Parser
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_folder, write_text
 from utils.text import counted
@@ -23,13 +23,18 @@ from utils.text import counted
 if TYPE_CHECKING:  # torch takes seconds to import: --help and wrong flags are answered at once
     from exporting.portable import Portable
 
-EXAMPLES = """example:
+EXAMPLES = """examples:
   python export.py --checkpoint my_run/last.pt --save weights
+  python export.py --checkpoint my_run/last.pt --save weights_nnunet --target nnunet
 """
 CARD = "README.md"
 NEW_DECODER = (
     "The checkpoint has no decoder of this form (PCRLv2's has no skip connections, a classifier none): its {} "
     "tensors are new, random by He et al., the same each time."
+)
+UNKNOWN_WINDOW = (
+    "the checkpoint does not tell the intensity window of its images; plans.json has the published one, -1000 to 1000 HU; "
+    "put yours in its place (foreground_intensity_properties_per_channel), if it was another"
 )
 CHUNK = 1 << 20
 
@@ -69,7 +74,8 @@ def export(
 ) -> None:
     """Write ``save``: whole or not at all."""
     from exporting.folder import write_definitions, write_weights
-    from exporting.onnx_encoder import in_words, write_encoder
+    from exporting.nnunet import window_is_known
+    from exporting.onnx_encoder import check_packages, in_words, write_encoder
     from exporting.portable import NNUNET, TARGETS, make_portable
     from models.weights import is_z_normalised
     from utils import torch_file
@@ -78,6 +84,8 @@ def export(
         raise UserError("--onnx: nnU-Net reads no ONNX; --target unet3d writes the same encoder")
     if inchannel is not None and target != NNUNET:
         raise UserError(f"--inchannel is for --target {NNUNET}; the other targets keep the channels of the checkpoint")
+    if onnx:
+        check_packages()
     content = torch_file.load(checkpoint)
     try:
         portable = make_portable(content, target, teacher, inchannel)
@@ -101,6 +109,8 @@ def export(
     say(f"{save}: {', '.join((what, *files, CARD))}")
     for note in notes:
         say(note)
+    if portable.target == NNUNET and not window_is_known(origin.options, origin.run):
+        warn(UNKNOWN_WINDOW)
 
 
 class _Origin:

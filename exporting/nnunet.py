@@ -78,6 +78,12 @@ def plans_fragment(
     }
 
 
+def window_is_known(options: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint tells the window of its images; else ``plans_fragment`` takes the published one."""
+    known = [*run.get("recipes", []), *run.get("windows", [])][:1]
+    return bool(segmentation_of(options, run) or any(recipe.get("percentiles") or recipe.get("hu") for recipe in known))
+
+
 def _window(run: Mapping[str, Any]) -> tuple[float, float] | None:
     """Of the crops, in Hounsfield units; as published, if it is not known; None: percentiles (MR)."""
     known: Mapping[str, Any] = next(iter([*run.get("recipes", []), *run.get("windows", [])]), {})

@@ -47,17 +47,22 @@ class Encoder(nn.Module):
         return (*maps, maps[-1].flatten(2).mean(2))
 
 
+def check_packages() -> None:
+    """UserError if a package is missing, before anything is computed."""
+    try:
+        import onnx  # noqa: F401  # torch imports it
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError(NEEDED) from None
+
+
 def write_encoder(portable: Portable, path: Path) -> str:
     """Write the file; -> how far onnxruntime's maps are from torch's, in words.
 
-    Any number of images of any size that the network takes can be given to it. UserError if a package is missing, or
-    the maps differ.
+    Any number of images of any size that the network takes can be given to it. UserError if the maps differ.
     """
-    try:
-        import onnx  # noqa: F401  # torch needs it, and says so too late
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise UserError(NEEDED) from None
+    import onnxruntime  # late: it is no requirement
+
     encoder, dims = Encoder(portable), portable.dims
     axes = {0: "batch"} | {2 + number: axis for number, axis in enumerate(AXES[dims])}
     maps = {name: axes | {axis: f"{name}_{axes[axis]}" for axis in axes if axis} for name in OUTPUTS[dims][:-1]}

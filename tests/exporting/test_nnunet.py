@@ -100,6 +100,19 @@ def check_equal(ours: list[Tensor], theirs: list[Tensor]) -> None:
         torch.testing.assert_close(turned(b), a, rtol=1e-11, atol=1e-11)
 
 
+RECIPES = [{"hu": [-1000, 400]}, {}]
+
+
+@pytest.mark.parametrize(("recipes", "known"), [(RECIPES, True), (RECIPES[::-1], False), ([], False)])
+def test_a_window_that_is_not_known_is_said(recipes: Any, known: bool, tmp_path: Path, capsys: Any) -> None:
+    content = {"state_dict": UNet3d().state_dict(), "opt": {"n": "luna"}, "run": {"samples": 1, "recipes": recipes}}
+    torch.save(content, tmp_path / "checkpoint.pt")
+    export(tmp_path / "checkpoint.pt", tmp_path / "weights", "nnunet", teacher=False)
+    assert ("does not tell the intensity window" in capsys.readouterr().err) is not known
+    fragment = json.loads((tmp_path / "weights" / "plans.json").read_text())
+    assert fragment["foreground_intensity_properties_per_channel"]["0"]["max"] == (400 if known else 1000)
+
+
 def test_encoder_and_decoder_of_pcrl(pcrl: Any, located: Located) -> None:
     ours, folder = pcrl
     theirs = loaded(located(folder), folder)

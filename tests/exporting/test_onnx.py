@@ -12,8 +12,21 @@ import torch
 
 from export import export, sha256
 from exporting.onnx_encoder import OUTPUTS
-from tests.checkpoints import save_checkpoint
+from models.unet import UNet
+from models.unet2d import UNet2d
+from models.unet3d import UNet3d
+from tests.checkpoints import lively
 from utils.errors import UserError
+
+
+def save(path: Path, n: str, **flags: Any) -> UNet:
+    """A checkpoint of a U-Net whose tensors all differ."""
+    unet: UNet = UNet2d(flags.get("inchannel", 3)) if n == "chest" else UNet3d(norm=flags.get("norm", "bn"))
+    lively(unet)
+    content = unet.library_parts() or {"state_dict": unet.state_dict()}
+    torch.save(content | {"opt": {"n": n, **flags}}, path)
+    return unet.eval()
+
 
 CASES: list[tuple[str, str, dict[str, Any], str, tuple[int, ...]]] = [
     ("chest", "torchvision", {}, "resnet18", (3, 3, 32, 64)),
@@ -29,7 +42,7 @@ def test_maps_in_onnxruntime(
     n: str, target: str, flags: dict[str, Any], name: str, shape: tuple[int, ...], tmp_path: Path, capsys: Any
 ) -> None:
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    ours = save_checkpoint(tmp_path / "checkpoint.pt", n, **flags).float().unet
+    ours = save(tmp_path / "checkpoint.pt", n, **flags)
     export(tmp_path / "checkpoint.pt", tmp_path / "weights", target, teacher=False, onnx=True)
     assert f"{name}_encoder.onnx: onnxruntime" in capsys.readouterr().out
     path = tmp_path / "weights" / f"{name}_encoder.onnx"
@@ -49,7 +62,7 @@ def test_maps_in_onnxruntime(
 
 
 def test_a_missing_package_is_said_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path / "checkpoint.pt", "luna")
+    save(tmp_path / "checkpoint.pt", "luna")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="--onnx needs the packages onnx and onnxruntime; pip install"):
         export(tmp_path / "checkpoint.pt", tmp_path / "weights", None, teacher=False, onnx=True)
