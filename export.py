@@ -33,8 +33,8 @@ NEW_DECODER = (
     "tensors are new, random by He et al., the same each time."
 )
 UNKNOWN_WINDOW = (
-    "the checkpoint does not tell the intensity window of its images; plans.json has the published one, -1000 to 1000 HU; "
-    "put yours in its place (foreground_intensity_properties_per_channel), if it was another"
+    "the checkpoint does not tell the intensity window of its images; plans.json has the published one, -1000 to 1000 "
+    "HU; put yours there (foreground_intensity_properties_per_channel), if it was another"
 )
 CHUNK = 1 << 20
 
