@@ -51,7 +51,7 @@ NOT_RUN = {
     "bash scripts/pretrain_chest.sh": "tests/test_scripts.py compares its command with the README's",
     "bash scripts/pretrain_luna.sh": "tests/test_scripts.py compares its commands with the README's",
     "tensorboard --logdir": "a server, of a package of its own",
-    **dict.fromkeys(("export PYTHONPATH", "nnUNetv2_"), "nnU-Net's, which is no requirement"),
+    **dict.fromkeys(("export 'PYTHONPATH", "nnUNetv2_"), "nnU-Net's, which is no requirement"),
     "python export.py --checkpoint pretrained/pcrl_luna_pretask_1.0_240.pt --save weights_nnunet": "as the next one",
     "python weights_nnunet/pcrl_nnunet.py": "reads plans of nnU-Net; tests/exporting/test_nnunet.py runs it",
     "python -c": "loads weights from the internet; the sample has them",
