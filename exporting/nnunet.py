@@ -18,7 +18,11 @@ from exporting.standalone_nnunet import CONFIGURATION, PLANS, SCALED, STRIDES, W
 from utils.seeding import generator
 
 MODULE, NETWORK = "pcrl_nnunet", "PCRLUNet3d"
-PARTS = {"down_": "encoder.down_", "up_": "decoder.up_"}
+# Names of their own: --weight must not take kernels that are turned for those of the 3D U-Net.
+BLOCKS = {
+    **{f"down_tr{width}": f"encoder.levels.{level}" for level, width in enumerate((64, 128, 256, 512))},
+    **{f"up_tr{width}": f"decoder.levels.{level}" for level, width in enumerate((256, 128, 64))},
+}
 OF_CLASSES = ".seg_layers."  # of any number of classes: nnU-Net does not load them
 PUBLISHED_WINDOW, PUBLISHED_SPACING = (-1000, 1000), (1.0, 1.0, 1.0)
 IMPORT = re.compile(r"^from exporting\.standalone_unet3d import", re.MULTILINE)
@@ -35,9 +39,10 @@ def network_weights(state: Mapping[str, Tensor], in_channels: int, norm: str) ->
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items() if OF_CLASSES not in name}
     weights = {}
     for name, tensor in state.items():
-        if name.startswith(tuple(PARTS)):
+        block, _, rest = name.partition(".")
+        if block in BLOCKS:
+            own = f"{BLOCKS[block]}.{rest}"
             turned = tensor.permute(0, 1, 4, 3, 2) if tensor.dim() == 5 else tensor
-            own = PARTS[name[: name.index("_") + 1]] + name[name.index("_") + 1 :]
             weights[own] = turned if turned.shape == shapes[own] else turned.expand(shapes[own]) / in_channels
     if any(name not in weights for name in shapes):
         draws = torch.Generator().manual_seed(int(generator(0, "nnU-Net", "decoder").integers(2**62)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,16 @@ class Encoder(nn.Module):
     def __init__(self, in_channels: int, norm: str, z_normalised: bool) -> None:
         super().__init__()
         self.z_normalised = z_normalised
-        self.down_tr64 = Down(in_channels, 64, norm)
-        self.down_tr128 = Down(64, 128, norm)
-        self.down_tr256 = Down(128, 256, norm)
-        self.down_tr512 = Down(256, 512, norm)
+        widths = [in_channels, 64, 128, 256, 512]
+        self.levels = nn.ModuleList(Down(*pair, norm) for pair in pairwise(widths))
 
     def forward(self, volume: Tensor) -> list[Tensor]:
         if self.z_normalised:  # each channel of each patch, as in the pre-training
             std, mean = torch.std_mean(volume, dim=(2, 3, 4), keepdim=True)
             volume = (volume - mean) / std.clamp(min=0.001)
-        maps = [self.down_tr64(volume)]
-        for down in (self.down_tr128, self.down_tr256, self.down_tr512):
-            maps.append(down(F.max_pool3d(maps[-1], 2)))
+        maps: list[Tensor] = []
+        for level in self.levels:
+            maps.append(level(F.max_pool3d(maps[-1], 2) if maps else volume))
         return maps
 
 
@@ -54,17 +53,16 @@ class Decoder(nn.Module):
     def __init__(self, num_classes: int, norm: str, deep_supervision: bool) -> None:
         super().__init__()
         self.deep_supervision = deep_supervision  # nnU-Net switches it
-        self.up_tr256 = Up(512, 256, norm)
-        self.up_tr128 = Up(256, 128, norm)
-        self.up_tr64 = Up(128, 64, norm)
+        widths = [512, 256, 128, 64]
+        self.levels = nn.ModuleList(Up(*pair, norm) for pair in pairwise(widths))
         # nnU-Net takes all layers from -pretrained_weights but those of this name.
-        self.seg_layers = nn.ModuleList(nn.Conv3d(channels, num_classes, 1) for channels in (256, 128, 64))
+        self.seg_layers = nn.ModuleList(nn.Conv3d(channels, num_classes, 1) for channels in widths[1:])
 
     def forward(self, maps: list[Tensor]) -> Tensor | list[Tensor]:
         *skips, x = maps
         logits = []
-        for up, layer in zip((self.up_tr256, self.up_tr128, self.up_tr64), self.seg_layers, strict=True):
-            x = up(x, skips.pop())
+        for level, layer in zip(self.levels, self.seg_layers, strict=True):
+            x = level(x, skips.pop())
             if self.deep_supervision or not skips:
                 logits.append(layer(x))
         return logits[::-1] if self.deep_supervision else logits[0]

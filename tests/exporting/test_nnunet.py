@@ -21,9 +21,11 @@ from exporting.folder import write_definitions
 from exporting.nnunet import network_weights, plans_fragment
 from exporting.portable import Portable
 from exporting.standalone_nnunet import PCRLUNet3d
+from models.pcrl import build_network
 from models.unet import UNet, z_normal
 from models.unet2d import ResNetEncoder
 from models.unet3d import UNet3d
+from models.weights import load_weights
 from tests.checkpoints import lively
 from tests.published_v2 import published_v2
 from utils.errors import UserError
@@ -149,14 +151,14 @@ def test_encoder_of_pcrlv2_normalises_patches_itself(v2: Any, located: Located) 
 
 def test_the_new_decoder_of_pcrlv2(v2: Any) -> None:
     """PCRLv2's has no skip connections. Said, and the same each time."""
-    _, folder = v2
+    ours, folder = v2
     given = load_file(folder / "nnunet.safetensors")
-    encoder = {name.removeprefix("encoder."): given[name] for name in given if name.startswith("encoder.")}
-    again = network_weights({name: turned(t) if t.dim() == 5 else t for name, t in encoder.items()}, 1, "bn")
-    assert all(torch.equal(given[name], again[name]) for name in given)
-    deviation = float(given["decoder.up_tr64.ops.0.conv1.weight"].std())
+    encoder = {name: tensor for name, tensor in ours.state_dict().items() if name.startswith("down_")}
+    again = network_weights(encoder, 1, "bn")
+    assert all(torch.equal(given[name], again[name].to(given[name].dtype)) for name in given)
+    deviation = float(given["decoder.levels.2.ops.0.conv1.weight"].std())
     assert deviation == pytest.approx((2 / (192 * 27)) ** 0.5, rel=0.05)  # He et al.: the inputs of a value
-    assert not given["decoder.up_tr64.ops.0.conv1.bias"].any()
+    assert not given["decoder.levels.2.ops.0.conv1.bias"].any()
     card = (folder / "README.md").read_text()
     assert "The encoder of the student: 56 tensors." in card
     assert "its 48 tensors are new, random by He et al." in card
@@ -172,7 +174,7 @@ def test_features_of_the_building_blocks_of_nnunet(pcrl: Any) -> None:
     weights = load_file(folder / "nnunet.safetensors")
     for stage, number in ((s, n) for s in range(4) for n in range(2)):
         block = encoder.stages[2 * stage + number][-1].convs[0]
-        prefix = f"encoder.down_tr{64 * 2**stage}.ops.{number}"
+        prefix = f"encoder.levels.{stage}.ops.{number}"
         for layer, name in ((block.conv, "conv1"), (block.norm, "bn1")):
             start = f"{prefix}.{name}."
             layer.load_state_dict({n.removeprefix(start): t for n, t in weights.items() if n.startswith(start)})
@@ -213,6 +215,12 @@ def test_channels_of_the_images() -> None:
         grey = turned(volume()).expand(-1, 3, -1, -1, -1)
         for a, b in zip(ours.double().eval().encode(volume()), theirs.double().eval().encoder(grey), strict=True):
             torch.testing.assert_close(turned(b), a, rtol=1e-6, atol=1e-6)  # a third of a float32 is rounded
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_turned_kernels_are_no_weights_of_the_project(suffix: str, pcrl: Any) -> None:
+    with pytest.raises(UserError, match=f"nnunet.{suffix}"):
+        load_weights(build_network(3, 1, 1, "bn", "sigmoid"), pcrl[1] / f"nnunet.{suffix}")
 
 
 PROPERTIES = {"mean": 99.0, "std": 392.0, "percentile_00_5": -1041.0, "percentile_99_5": 1071.0, "median": 101.0}
