@@ -85,16 +85,21 @@ def plans_fragment(
 
 def window_is_known(options: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
     """Whether the checkpoint tells the window of its images; else ``plans_fragment`` takes the published one."""
-    known = [*run.get("recipes", []), *run.get("windows", [])][:1]
-    return bool(segmentation_of(options, run) or any(recipe.get("percentiles") or recipe.get("hu") for recipe in known))
+    return bool(segmentation_of(options, run) or _recipe(run))
+
+
+def _recipe(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The most frequent one of the crops that tells its window, if any does."""
+    known = [*run.get("recipes", []), *run.get("windows", [])]
+    return next((recipe for recipe in known if recipe.get("percentiles") or recipe.get("hu")), {})
 
 
 def _window(run: Mapping[str, Any]) -> tuple[float, float] | None:
     """Of the crops, in Hounsfield units; as published, if it is not known; None: percentiles (MR)."""
-    known: Mapping[str, Any] = next(iter([*run.get("recipes", []), *run.get("windows", [])]), {})
-    if known.get("percentiles"):
+    recipe = _recipe(run)
+    if recipe.get("percentiles"):
         return None
-    low, high = known.get("hu") or PUBLISHED_WINDOW
+    low, high = recipe.get("hu", PUBLISHED_WINDOW)
     return low, high
 
 
