@@ -78,14 +78,15 @@ def steps(quick: bool, clock: str) -> None:
     for model, dims in itertools.product(step.TERMS, step.SIZES):
         batch, repeats, size = step.effort(dims, quick)
         found = step.measure(dims, batch, repeats, clock=clock, size=size, model=model)
-        show([result.row for result in found])
+        show([row for result in found for row in result.rows])
         results += found
     step.show_memory(results)
     show_roofline(
         measure_peak(),
         [
-            (result.row.what, result.precision, median(result.row.ours_ms), result.ours.gflop, result.ours.gigabytes)
+            (row.what, result.precision, median(row.ours_ms), result.ours.gflop, result.ours.gigabytes)
             for result in results
+            for row in result.rows
         ],
     )
     if quick:

@@ -1,7 +1,7 @@
 """How fast the training step is, how much memory it takes, and whether it computes the same.
 
     python benchmarks/step.py [--model pcrlv2] [--quick] [--dims 2|3] [--size 64x64x32] [--batch N] [--repeats N]
-                              [--device cuda] [--clock cpu]
+                              [--device cuda] [--clock cpu|both] [--precision float32]
     python benchmarks/step.py --agreement 50 [--model pcrlv2] [--dims 2|3] [--size 32x32x16]
 
 A step is forward, backward, SGD, the teacher's update and the queue's. The baseline is the literal step in float32,
@@ -55,12 +55,13 @@ LOCALS = {2: (6, 3, 96, 96), 3: (6, 1, 16, 16, 16)}
 TOLERANCE = 0.02  # of a loss term, the mean over the steps
 SMALLEST = 0.1  # of a term, for a relative difference: cosines may be about 0
 N_DATA = 100
+CLOCKS = ("wall", "cpu")
 
 
 class Case(NamedTuple):
     """One way of doing the step. ``way``: literal or ours; ``precision``: float32 or bfloat16 (autocast).
 
-    ``clock``: wall, or cpu, the processor time over the threads, which other programs on the machine disturb less.
+    ``clock``: wall; cpu, the processor time over the threads, which other programs on the machine disturb less; both.
     """
 
     way: str
@@ -74,12 +75,12 @@ class Case(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A step: its time, the peak of memory until its end, interpreter included, and its losses.
+    """A step: its milliseconds by each clock, the peak of memory until its end, interpreter included, and its losses.
 
     ``gflop``, ``gigabytes``: see benchmarks/roofline.py; counted in the first step, which warms up.
     """
 
-    milliseconds: float
+    milliseconds: dict[str, float]
     peak_mb: float
     losses: list[float]
     gflop: float
@@ -156,19 +157,23 @@ def stepper(case: Case) -> Callable[[], list[float]]:
 def work(case: Case) -> None:
     """Answer each line of standard input by a step and a line of figures."""
     step = stepper(case)
-    clock = time.perf_counter if case.clock == "wall" else lambda: time.process_time() / torch.get_num_threads()
     count = Count()
     for number, _ in enumerate(sys.stdin):
         with count if number == 0 else nullcontext():
-            started = clock()
+            started = _clocks()
             losses = step()
         if case.device == "cpu":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         else:
             torch.cuda.synchronize()
             peak = torch.cuda.max_memory_allocated() / 2**20
-        measured = Measured((clock() - started) * 1e3, peak, losses, count.flop / 1e9, count.bytes / 1e9)
+        milliseconds = {clock: (now - started[clock]) * 1e3 for clock, now in _clocks().items()}
+        measured = Measured(milliseconds, peak, losses, count.flop / 1e9, count.bytes / 1e9)
         print(json.dumps(measured), flush=True)
+
+
+def _clocks() -> dict[str, float]:
+    return {"wall": time.perf_counter(), "cpu": time.process_time() / torch.get_num_threads()}
 
 
 # ---- here: several such processes that take turns ----
@@ -179,7 +184,7 @@ def process(case: Case) -> Iterator[Callable[[], Measured]]:
     """The case's process; call what is given to have it take a step."""
     command = [sys.executable, __file__, "--worker", json.dumps(case)]
     # A thread that waits for the others must not count as one that computes.
-    environment = os.environ | ({"OMP_WAIT_POLICY": "passive"} if case.clock == "cpu" else {})
+    environment = os.environ | ({} if case.clock == "wall" else {"OMP_WAIT_POLICY": "passive"})
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     with subprocess.Popen(command, env=environment, **pipes) as worker:
         asking, answers = cast(TextIO, worker.stdin), cast(TextIO, worker.stdout)
@@ -208,9 +213,9 @@ def ways(device: str = "cpu") -> list[tuple[str, str]]:
 
 
 class StepResult(NamedTuple):
-    """Our step in one precision against the literal one in float32: speed, and the last step of each."""
+    """Our step in one precision against the literal one in float32: speed by each clock, and the last step of each."""
 
-    row: Row
+    rows: list[Row]
     precision: str
     literal: Measured
     ours: Measured
@@ -224,19 +229,24 @@ def measure(
     clock: str = "wall",
     size: tuple[int, ...] = (),
     model: str = "pcrl",
+    precision: str = "",
 ) -> list[StepResult]:
-    """Our ``ways`` against the literal float32 step, after a step each to warm up."""
-    cases = [
-        Case(way, precision, dims, batch, size or SIZES[dims], device, clock, model) for way, precision in ways(device)
-    ]
+    """Our ``ways`` against the literal float32 step, after a step each to warm up; ``precision``: ours in it alone."""
+    size = size or SIZES[dims]
+    wanted = [("literal", "float32"), ("ours", precision)] if precision else ways(device)
+    cases = [Case(way, precision, dims, batch, size, device, clock, model) for way, precision in wanted]
     literal, *ours = list(zip(*take_turns(cases, repeats + 1), strict=True))
+    what = f"step {model} {dims}D, {'x'.join(map(str, size))}, batch {batch}"
+    clocks = CLOCKS if clock == "both" else (clock,)
     return [
         StepResult(
-            Row(
-                f"step {model} {dims}D, {'x'.join(map(str, case.size))}, batch {batch}, {case.precision}",
-                [measured.milliseconds for measured in literal[1:]],
-                [measured.milliseconds for measured in way[1:]],
-            ),
+            [
+                Row(
+                    f"{what}, {case.precision}{f', {clock}' * (len(clocks) > 1)}",
+                    *([measured.milliseconds[clock] for measured in each[1:]] for each in (literal, way)),
+                )
+                for clock in clocks
+            ],
             case.precision,
             literal[-1],
             way[-1],
@@ -254,7 +264,7 @@ def show_memory(results: list[StepResult]) -> None:
     print(f"\n{'peak memory':46} {'literal MB':>11} {'ours MB':>9}   ours / literal")
     for result in results:
         literal, ours = result.literal.peak_mb, result.ours.peak_mb
-        print(f"{result.row.what:46} {literal:11.0f} {ours:9.0f} {ours / literal:16.2f}")
+        print(f"{result.rows[0].what.removesuffix(', wall'):46} {literal:11.0f} {ours:9.0f} {ours / literal:16.2f}")
 
 
 def agreement(dims: int, steps: int, size: tuple[int, ...] = (), model: str = "pcrl") -> bool:
@@ -294,7 +304,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for a machine in use")
+    parser.add_argument("--clock", choices=[*CLOCKS, "both"], default="wall", help="cpu: for a machine in use")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="", help="only this, of our step")
     parser.add_argument("--agreement", type=int, metavar="STEPS")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options: Any = parser.parse_args()
@@ -318,8 +329,9 @@ def main() -> int:
             options.clock,
             options.size or size,
             options.model,
+            options.precision,
         )
-        show([result.row for result in found])
+        show([row for result in found for row in result.rows])
         results += found
     show_memory(results)
     return 0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, Method, StepOutput
+from methods.base import Batch, Method, Panel, StepOutput
 from methods.buffers import gather_buffers, restore_buffers
 from methods.nce import contrast
 from methods.pcrl_config import PARTS, PCRLConfig, config_of
@@ -311,6 +311,11 @@ def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ra
     return PCRL(network, config_of(settings, n_data), wrap, ranks)
 
 
+def _panels(settings: Settings) -> tuple[Panel, ...]:
+    loss = settings.get("loss")
+    return curve_panels(loss if loss in ("mse", "l1") else "mse")
+
+
 SPEC = MethodSpec(
     name="pcrl",
     title="PCRL",
@@ -322,4 +327,8 @@ SPEC = MethodSpec(
     training_only="contrast head, gate, queue, optimizer",
     flags=frozenset({"loss", "without", "moco_t", "moco_k", "moco_m", "shuffle_bn"}),
     cuda_graph=True,
+    panels=_panels,
+    headline=PCRL.headline,
+    pictures="What the network sees, what it has to reconstruct, and what it makes of it. Targets and reconstructions "
+    "of view 1 are turned back; the targets of mixup are not corrupted, so there it has to repair as well.",
 )

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from methods.base import Batch, StepOutput
-from methods.pcrl import NETWORK_OPTIONS, PCRL, PCRLDraws, config_of, larger
+from methods.pcrl import PCRL, PCRLDraws, config_of, larger
 from methods.pcrl import SPEC as OF_CODE
 from methods.pcrl_report import feature_statistics, pictures
-from methods.spec import Settings, Wrap
-from models.build import build_unet
+from methods.spec import Settings, Wrap, unet_of
 from models.pcrl import PCRLNetwork
 from models.unet import UNetNetwork
 from utils.process_group import ProcessGroup
@@ -94,8 +93,7 @@ class PCRLPaper(PCRL):
 
 
 def _network(settings: Settings) -> PaperNetwork:
-    dims, inchannel, outchannel, norm, final_act, backbone, narrow = (settings[name] for name in NETWORK_OPTIONS)
-    return PaperNetwork(build_unet(dims, inchannel, outchannel, norm, final_act, backbone, narrow=narrow))
+    return PaperNetwork(unet_of(settings))
 
 
 def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> PCRLPaper:
@@ -106,9 +104,11 @@ def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ra
 SPEC = replace(
     OF_CODE,
     name="pcrl_paper",
-    title="PCRL as in the paper",
+    title="PCRL (as in the paper)",
     network=_network,
     build=_build,
     views="pcrl_paper",
     flags=OF_CODE.flags - {"without"},
+    pictures="What the encoders see, what each has to reconstruct, and what the decoder makes of it. Targets and "
+    "reconstructions are turned back.",
 )

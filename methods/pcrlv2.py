@@ -213,4 +213,8 @@ SPEC = MethodSpec(
     },
     min_samples=MIN_SAMPLES,
     z_normalised=Z_NORMALISED,
+    panels=lambda settings: PCRLv2.panels,
+    headline=PCRLv2.headline,
+    pictures="View 1 as the network sees it, the crop that it has to restore, and what it makes of it: first the whole "
+    "network, then each scale of the decoder, deep to shallow.",
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from methods.base import Method
-from models.unet import UNetNetwork
+from methods.base import Method, Panel
+from models.build import build_unet
+from models.unet import UNet, UNetNetwork
 from utils.errors import UserError
 from utils.process_group import ProcessGroup
 
@@ -31,6 +34,8 @@ class MethodSpec:
     and what of a checkpoint only the training needs. ``min_samples``: that each device needs of a batch.
     ``z_normalised``: the numbers of dimensions in which a view's values are normalised to mean 0 and deviation 1.
     ``cuda_graph``: whether a step does the same operations each time, and can so be captured (training/graph.py).
+    For the page of a run: ``panels``: options -> the panels of its curves. ``headline``: the terms beside the loss that
+    one looks at first. ``pictures``: what its pictures show.
     """
 
     name: str
@@ -45,14 +50,25 @@ class MethodSpec:
     min_samples: int = 1
     z_normalised: frozenset[int] = frozenset()
     cuda_graph: bool = False
+    panels: Callable[[Settings], Sequence[Panel]] = lambda settings: ()
+    headline: tuple[str, ...] = ()
+    pictures: str = ""
 
 
+def unet_of(settings: Settings, skips: bool = True) -> UNet:
+    """The U-Net that the flags of a run ask for, with random values from torch's global generator."""
+    names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone")
+    return build_unet(*(settings[name] for name in names), skips=skips, narrow=settings["narrow"])
+
+
+@cache
 def spec_in_file(path: Path) -> MethodSpec:
-    """The SPEC of a Python file outside the project; UserError if the file defines none."""
+    """The SPEC of a Python file outside the project, which runs once; UserError if the file defines none."""
     module_spec = importlib.util.spec_from_file_location(f"method_{path.stem}", path)
     if not path.is_file() or module_spec is None or module_spec.loader is None:
         raise UserError(f"--model {path}: no such file of Python code")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # where dataclasses look for their own module
     module_spec.loader.exec_module(module)
     spec = getattr(module, "SPEC", None)
     if not isinstance(spec, MethodSpec):

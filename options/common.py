@@ -130,8 +130,8 @@ class Common:
         "",
         "network",
         "initial weights: a file, imagenet (2D only), or none for random values (default: none; imagenet for "
-        "pre-training with pcrlv2 in 2D); predict: a fine-tuned checkpoint, or several, comma-separated, which are "
-        "averaged",
+        "pre-training with pcrlv2 in 2D without --narrow); predict: a fine-tuned checkpoint, or several, "
+        "comma-separated, which are averaged",
         metavar="FILE",
     )
 
@@ -225,7 +225,7 @@ class Common:
     def _settle_weight(self) -> None:
         """The start that ``--weight`` means: where imagenet is the default "none" stays, elsewhere it is ""."""
         if self.phase in PRETRAINING and self.dims == 2 and self.model in FROM_IMAGENET:
-            self._set("weight", self.weight or "imagenet")
+            self._set("weight", self.weight or ("imagenet" if self.narrow == 1 else "none"))
         elif self.weight == "none":
             self._set("weight", "")
 

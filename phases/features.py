@@ -6,14 +6,13 @@ import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets.ct.crop_records import windows_of
-from datasets.ct.luna import SingleCrops, find_luna
+from datasets.ct.luna import SingleCrops, find_luna, form_there
 from datasets.loader import PairDataset
 from datasets.xray.files import find_chest
 from datasets.xray.labelled import SingleXRays
@@ -45,13 +44,16 @@ class UnlabelledImages:
     per_file: int = 1
 
 
+def _find_crops(data: Path, train_list: str | None) -> Sequence[str | Path]:
+    """The pairs of all subsets, whichever method they were cut for."""
+    return find_luna(data, train_list, ratio=1.0, subsets=SUBSETS, pattern=form_there(data))
+
+
 IMAGES = {
     "chest": UnlabelledImages(
         find_chest, lambda files, channels, size: SingleXRays(files, channels=channels, size=size)
     ),
-    "luna": UnlabelledImages(
-        partial(find_luna, ratio=1.0, subsets=SUBSETS), lambda files, channels, size: SingleCrops(files), per_file=2
-    ),
+    "luna": UnlabelledImages(_find_crops, lambda files, channels, size: SingleCrops(files), per_file=2),
 }
 
 

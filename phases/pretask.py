@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from models.unet import UNetNetwork
 from options import Options
 from phases.probe import build_probe
 from reports.of_run import report_on
+from training.checkpoint import LAST, PREVIOUS
 from training.devices import Devices
 from training.evaluation import ValidationLoss
 from training.loop import micro_batch_sizes
@@ -145,6 +147,13 @@ def tell_recipes(options: Options, files: Sequence[str], ranks: ProcessGroup) ->
     return {"recipes": recipes}
 
 
+def goes_on(options: Options) -> bool:
+    """Whether ``--resume`` finds a checkpoint: then ``--weight``, which may have to be downloaded, is not needed."""
+    output = Path(options.output)
+    last = options.resume == "auto" and any((output / name).exists() for name in (LAST, PREVIOUS))
+    return last or options.resume not in ("", "auto", "none")
+
+
 def build_student(
     options: Options, shape: tuple[int, ...], recipes: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[UNetNetwork, dict[str, Any]]:
@@ -156,6 +165,10 @@ def build_student(
     spec = method_spec(options.model)
     network = spec.network(options.plain())
     check_size(network.unet, shape, options.data)
+    if network.unet.narrow != options.narrow:
+        raise UserError(f"--narrow {options.narrow}: --model {options.method_name} does not heed it; leave it out")
+    if goes_on(options):  # from a checkpoint, which has all values
+        return network, {}
     return network, start_from_weight(options, network, recipes, options.dims in spec.z_normalised)
 
 
@@ -187,8 +200,9 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         method = build_method(options, network, len(loader), devices, ranks)
         continue_with(options, method)
         probe = build_probe(options, method, network, devices, ranks)
-        windows, alike = views_of(options).windows, method_spec(options.model).cuda_graph
+        windows, spec = views_of(options).windows, method_spec(options.model)
         job = TrainingJob(method, loader, files, windows, held_out, facts=facts | start)
-        return dataclasses.replace(job, report=report_on, probe=probe, same_operations=alike)
+        report = partial(report_on, spec=spec)
+        return dataclasses.replace(job, report=report, probe=probe, same_operations=spec.cuda_graph)
 
     execute(options, devices, ranks, build)

@@ -14,7 +14,7 @@ from PIL import Image
 from datasets.ct.itk import read_file
 from datasets.xray.lists import CHEST14_LABELS, read_list
 from reports.html import Html, joined, page, picture, section, table, tag, tiles
-from reports.of_run import panels_of
+from reports.of_run import panels_of, spec_of
 from reports.run_page import FILE_NAME, Run, curve_figures, read_run, reconstruction_figures, short
 from training.reporting.reporter import MEANS
 from utils.errors import UserError, reason
@@ -103,7 +103,9 @@ def predictions_table(path: Path, findings: Mapping[str, str]) -> Html:
 
 def _run_part(run: Run, words: str) -> Html:
     """What a run of pre-training learnt."""
-    return joined([tag("p", words), curve_figures(run, panels_of(run), CURVES), reconstruction_figures(run)])
+    return joined(
+        [tag("p", words), curve_figures(run, panels_of(run), CURVES), reconstruction_figures(run, spec_of(run))]
+    )
 
 
 def write_demo(folder: Path) -> Path:

@@ -7,30 +7,29 @@ from pathlib import Path
 
 from methods import METHODS
 from methods.base import Panel
-from methods.pcrl_report import curve_panels
-from methods.pcrlv2 import PCRLv2
+from methods.spec import MethodSpec
 from methods.supervised import Supervised
 from reports.run_page import Run, read_run, write_report
 
 
-def panels_of(run: Run) -> Sequence[Panel]:
-    """The panels of the method of a run; none of a method from a file: no code is run for a page."""
-    options = run.options
-    if options.get("phase", "pretask") != "pretask":
-        return Supervised.panels
-    loss = options.get("loss", "mse")
-    of_pcrl = curve_panels(loss if loss in ("mse", "l1") else "mse")
-    known = {"pcrl": of_pcrl, "pcrl_paper": of_pcrl, "pcrlv2": PCRLv2.panels}
-    return known.get(str(options.get("model", "pcrl")), ())
+def _pretrained(run: Run) -> bool:
+    return run.options.get("phase", "pretask") == "pretask"
 
 
-def citation_of(run: Run) -> str:
-    """What to cite."""
-    model = str(run.options.get("model", "pcrl"))
-    return METHODS[model].citation if model in METHODS else ""
+def spec_of(run: Run) -> MethodSpec | None:
+    """The method of a pre-training; None if it is from a file, since no code is run for a page, and in other phases."""
+    return METHODS.get(str(run.options.get("model", "pcrl"))) if _pretrained(run) else None
 
 
-def report_on(folder: Path) -> Path:
-    """Write the page of the run in a folder; -> its path."""
+def panels_of(run: Run, spec: MethodSpec | None = None) -> Sequence[Panel]:
+    """The panels of a run's curves; ``spec``: of its method, if it is at hand."""
+    spec = spec or spec_of(run)
+    if spec is None:
+        return () if _pretrained(run) else Supervised.panels
+    return spec.panels(run.options)
+
+
+def report_on(folder: Path, spec: MethodSpec | None = None) -> Path:
+    """Write the page of the run in a folder; -> its path. ``spec``: of its method, if it is at hand."""
     run = read_run(folder)
-    return write_report(folder, panels_of(run), citation_of(run))
+    return write_report(folder, panels_of(run, spec), spec or spec_of(run))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.base import Panel
+from methods.spec import MethodSpec
 from reports.chart import chart
 from reports.html import Html, details, joined, page, picture, section, table, tag, tiles
 from training.predict import RESULTS
@@ -32,16 +33,11 @@ PHASES = {
     "knn": "nearest neighbours",
 }
 DATA = {"chest": "chest X-rays", "luna": "CT or MR crops", "nodules": "CT crops", "msd": "volumes with masks"}
-NAMES = {"pcrl": "PCRL", "pcrl_paper": "PCRL (as in the paper)", "pcrlv2": "PCRLv2"}
 LIMITS = (
     "A starting point for training, not a finished tool. Nothing here was validated for diagnosis, and nothing here is "
     "a medical device. The features follow the modality, body part, scanners and patients of the training images."
 )
 LICENCE = "The code: MIT. The weights: for those who trained them to choose, within the terms of the images."
-CAPTION = (
-    "What the network sees, what it has to reconstruct, and what it makes of it. Targets and reconstructions of view 1 "
-    "are turned back; the targets of mixup are not corrupted, so there it has to repair as well."
-)
 SCORES = {"mean_auroc": "mean AUROC, test part", "mean_dice": "mean Dice, test part"}
 
 
@@ -58,12 +54,11 @@ class Run:
     def options(self) -> Mapping[str, Any]:
         return _mapping(self.record.get("options"))
 
-    @property
-    def name(self) -> str:
-        """What it is, for people."""
+    def name(self, spec: MethodSpec | None) -> str:
+        """What it is, for people; ``spec``: of its method, None of one that is not known."""
         phase, n = str(self.options.get("phase", "pretask")), str(self.options.get("n", ""))
-        method = str(self.options.get("model", "pcrl"))
-        words = f"{NAMES.get(method, method)} pre-training" if phase == "pretask" else PHASES.get(phase, phase)
+        method = spec.title if spec else Path(str(self.options.get("model", "pcrl"))).stem
+        words = f"{method} pre-training" if phase == "pretask" else PHASES.get(phase, phase)
         return f"{words[:1].upper()}{words[1:]} on {DATA.get(n, n or 'images')}"
 
     def pictures(self) -> list[Path]:
@@ -127,12 +122,12 @@ def _last(run: Run, name: str) -> Any:
     return next((row[name] for row in reversed(run.rows) if _is_number(row.get(name))), None)
 
 
-def key_figures(run: Run) -> Html:
+def key_figures(run: Run, spec: MethodSpec | None) -> Html:
     """What one looks for first."""
     epoch, step = (max((row.get(name, 0) for row in run.rows), default=0) for name in ("epoch", "step"))
     asked = run.options.get("epochs")
     values = {"epochs": f"{epoch} of {asked}" if asked else short(epoch), "steps": f"{step:,}" if step else ""}
-    for name in ("loss", "contrast", "reconstruction", "restoration", "comparison"):
+    for name in ("loss", *(spec.headline if spec else ())):
         values[f"{name}, last epoch"] = short(_last(run, name))
     for name in sorted({name for row in run.rows for name in row if "probe" in name}):
         values[name.replace("_", " ")] = short(_last(run, name))
@@ -167,14 +162,15 @@ def epoch_or_step(path: Path) -> str:
     return f"{match[1]} {match[2]}" if match else path.stem
 
 
-def reconstruction_figures(run: Run) -> Html:
+def reconstruction_figures(run: Run, spec: MethodSpec | None) -> Html:
     """The first and the last picture, side by side."""
     found = run.pictures()
     chosen = found if len(found) < 2 else [found[0], found[-1]]
     figures = [picture(path, f"After {epoch_or_step(path)}.") for path in chosen]
     if not any(figures):
         return Html("")
-    return joined([tag("p", CAPTION, class_="dim"), tag("div", joined(figures), class_="grid two")])
+    words = [tag("p", spec.pictures, class_="dim")] if spec and spec.pictures else []
+    return joined([*words, tag("div", joined(figures), class_="grid two")])
 
 
 def _command(run: Run) -> Html:
@@ -218,45 +214,56 @@ def machine_table(run: Run) -> Html:
     return table({name: value for name, value in rows.items() if value})
 
 
-def card(run: Run, citation: str) -> Html:
+def _begun_from(run: Run) -> str:
+    """The ``--weight`` that the run began with: a file's name, or what stands for one."""
+    file = _mapping(_mapping(run.record.get("data")).get("weight")).get("file", "")
+    given = str(run.options.get("weight") or "none")
+    return _plain(file) or ("random values" if given == "none" else Path(given).name)
+
+
+def card(run: Run, spec: MethodSpec | None) -> Html:
     """The model card: what its weights are, and are not."""
     options, data = run.options, _mapping(run.record.get("data"))
     network = [f"{name} {options[name]}" for name in ("backbone", "norm", "narrow", "inchannel") if options.get(name)]
     rows = {
-        "what": run.name,
+        "what": run.name(spec),
         "network": ", ".join(network),
         "trained on": f"{data['samples']} samples" if data.get("samples") else "",
-        "begun from": _plain(_mapping(data.get("weight")).get("file", "")) or "random values",
+        "begun from": _begun_from(run),
         "limits": LIMITS,
         "licence": LICENCE,
-        "method": citation,
+        "method": spec.citation if spec else "",
     }
     export = tag("pre", f"python export.py --checkpoint {shlex.quote(str(run.folder / 'last.pt'))} --save weights")
     words = tag("p", "Weights for other libraries, with a card of their own:")
     return joined([table({name: value for name, value in rows.items() if value}), words, export])
 
 
-def run_sections(run: Run, of_method: Sequence[Panel], citation: str) -> list[Html]:
+def run_sections(run: Run, of_method: Sequence[Panel], spec: MethodSpec | None) -> list[Html]:
     """All sections of a run's page."""
     options = {name: value for name, value in run.options.items() if value not in ("", None)}
     return [
         section("Results", results_table(run.results)),
         section("Curves", curve_figures(run, of_method)),
-        section("Reconstructions", reconstruction_figures(run)),
+        section("Reconstructions", reconstruction_figures(run, spec)),
         section("Views", picture(run.folder / VIEWS, "What pre-training sees of the first samples.")),
         section("Data", data_table(run)),
         section("Run", _command(run), machine_table(run), details("All options", table(options))),
-        section("Model card", card(run, citation)) if run.options else Html(""),
+        section("Model card", card(run, spec)) if run.options else Html(""),
     ]
 
 
-def write_report(folder: Path, of_method: Sequence[Panel] = (), citation: str = "") -> Path:
-    """Write ``report.html`` into the folder of a run; -> its path. UserError if there is no run, or no room."""
+def write_report(folder: Path, of_method: Sequence[Panel] = (), spec: MethodSpec | None = None) -> Path:
+    """Write ``report.html`` into the folder of a run; -> its path. UserError if there is no run, or no room.
+
+    ``of_method``: the panels of its curves. ``spec``: what its method says of itself, None where it is not known.
+    """
     run = read_run(folder)
-    head = [tag("h1", run.name), tag("p", f"{folder}", class_="dim"), key_figures(run)]
+    name = run.name(spec)
+    head = [tag("h1", name), tag("p", f"{folder}", class_="dim"), key_figures(run, spec)]
     path = folder / FILE_NAME
     try:
-        write_text(path, page(f"{run.name}: {folder.name}", *head, *run_sections(run, of_method, citation)))
+        write_text(path, page(f"{name}: {folder.name}", *head, *run_sections(run, of_method, spec)))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({reason(error)})") from None
     return path

@@ -218,7 +218,7 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
     With another number of processes a run would go on, but not as it began: each has batch statistics of its own, and
     mixes samples up within its own part of a batch.
     """
-    if not isinstance(checkpoint, dict) or not {"model", "torch_rng"} <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not {"opt", "torch_rng"} <= checkpoint.keys():
         raise UserError("--resume: this file cannot be resumed, only started from (--weight)")
     saved, world_size = {"narrow": 1, **checkpoint["opt"]}, checkpoint.get("world_size", 1)
     if world_size != ranks.size:

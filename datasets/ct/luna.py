@@ -201,6 +201,13 @@ def find_luna(
     return files
 
 
+def form_there(data: Path) -> re.Pattern[str]:
+    """The form of the names of the pairs in this folder: PAIR, if there are any such or none at all; else GLOBAL."""
+    folders = [data / subset_folder(number) for number in range(10)]
+    there = [form for form in (PAIR, GLOBAL) if any(_has(form, folder) for folder in folders)]
+    return there[0] if there else PAIR
+
+
 def count_luna(data: Path, train_list: str | None, pattern: re.Pattern[str] = PAIR) -> int:
     """How many files :func:`find_luna` would find without a ratio."""
     return len(_chosen(data, train_list, 1.0, TRAINING_SUBSETS, pattern)[0])

@@ -174,7 +174,7 @@ def test_is_exported_with_its_name_and_its_paper(tmp_path: Path) -> None:
     weights = torch.load(tmp_path / "weights" / "unet3d.pt", weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in weights.items())
     card = (tmp_path / "weights" / "README.md").read_text()
-    assert "PCRL as in the paper" in card
+    assert "PCRL (as in the paper)" in card
     assert "Preservational Learning" in card
 
 
