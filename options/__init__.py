@@ -54,12 +54,17 @@ FLAGS = {field.name: field.metadata for field in dataclasses.fields(Options)}
 
 def telling(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a run's options, by name, that meant something in it: for a record that others read."""
-    others = {*NO_PART, *without_effect(options, options.get("phase", "pretask"), options.get("n"))}
+    others = {
+        *NO_PART,
+        *without_effect(options, options.get("phase", "pretask"), options.get("n"), options.get("model")),
+    }
     return {name: value for name, value in options.items() if name not in others}
 
 
-def without_effect(given: Iterable[str], phase: str | None, n: str | None) -> list[str]:
-    """Those of the flags that mean nothing with this ``--phase`` and ``--n``; None: with none of them."""
+def without_effect(given: Iterable[str], phase: str | None, n: str | None, model: str | None = None) -> list[str]:
+    """Those of the flags that mean nothing with this ``--phase``, ``--n`` and ``--model``; None: with none of them."""
     return [
-        name for name in given if name in NO_EFFECT or (name in FLAGS and not means_something(FLAGS[name], phase, n))
+        name
+        for name in given
+        if name in NO_EFFECT or (name in FLAGS and not means_something(FLAGS[name], phase, n, model))
     ]

@@ -31,16 +31,18 @@ def flag(
     text: str,
     phases: tuple[str, ...] = tuple(PHASES),
     data: tuple[str, ...] = tuple(DIMS),
+    models: tuple[str, ...] = (),
     at_least: int | None = None,
     **argument: Any,
 ) -> Any:
     """A field that is a flag: its ``default``, its ``group`` and ``text`` in ``--help``.
 
     ``phases`` and ``data`` are the ``--phase`` and ``--n`` in which it means something; elsewhere it is warned of.
+    ``models``: the methods of the project that heed it, if not all do.
     ``at_least`` is the smallest value that it may have. ``argument`` is for argparse (type, choices, metavar, ...).
     """
     metadata: dict[str, Any] = {"group": group, "help": text, "phases": phases, "data": data}
-    metadata |= {"at_least": at_least, "argument": argument}
+    metadata |= {"models": models, "at_least": at_least, "argument": argument}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -51,6 +53,10 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def means_something(metadata: Mapping[str, Any], phase: str | None, n: str | None) -> bool:
-    """Whether the flag of this ``metadata`` means something with ``--phase`` and ``--n``; None: with any."""
-    return (phase is None or phase in metadata["phases"]) and (n is None or n in metadata["data"])
+def means_something(metadata: Mapping[str, Any], phase: str | None, n: str | None, model: str | None = None) -> bool:
+    """Whether the flag of this ``metadata`` means something with ``--phase``, ``--n`` and ``--model``; None: with any.
+
+    A method in a file may heed any flag.
+    """
+    heeded = not metadata["models"] or model in metadata["models"] or model is None or model.endswith(".py")
+    return heeded and (phase is None or phase in metadata["phases"]) and (n is None or n in metadata["data"])

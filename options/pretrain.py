@@ -9,6 +9,7 @@ from options.training import Training
 from utils.errors import UserError
 
 PROBE_EVERY = 5  # epochs, where there is something to probe by
+OF_PCRL = ("pcrl", "pcrl_paper")  # the methods with a teacher and a queue
 PARTS = frozenset({"contrast", "reconstruction", "mixup", "gate"})  # of the method, that --without may name
 
 
@@ -31,7 +32,9 @@ class Pretraining(Training):
         choices=["sigmoid", "none"],
         phases=PRETRAINING,
     )
-    loss: str = flag("mse", "optimisation", "reconstruction loss", choices=["mse", "l1"], phases=PRETRAINING)
+    loss: str = flag(
+        "mse", "optimisation", "reconstruction loss", choices=["mse", "l1"], phases=PRETRAINING, models=OF_PCRL
+    )
     without: str = flag(
         "",
         "optimisation",
@@ -39,6 +42,7 @@ class Pretraining(Training):
         "(default: nothing)",
         metavar="PARTS",
         phases=PRETRAINING,
+        models=("pcrl",),
     )
     continue_with: str = flag(
         "",
@@ -48,12 +52,13 @@ class Pretraining(Training):
         metavar="PARTS",
         phases=PRETRAINING,
     )
-    moco_t: float = flag(0.2, "optimisation", "temperature T of the contrast", phases=PRETRAINING)
+    moco_t: float = flag(0.2, "optimisation", "temperature T of the contrast", phases=PRETRAINING, models=OF_PCRL)
     moco_k: int = flag(
         16384,
         "optimisation",
         "size of the queue (number of keys); use less only for few samples and thousands of steps",
         phases=PRETRAINING,
+        models=OF_PCRL,
         at_least=1,
     )
     moco_m: float = flag(
@@ -61,6 +66,7 @@ class Pretraining(Training):
         "optimisation",
         "momentum of the teacher (EMA); with a smaller value the teacher follows too fast, and features may collapse",
         phases=PRETRAINING,
+        models=OF_PCRL,
     )
     shuffle_bn: str = flag(
         "full",
@@ -69,6 +75,7 @@ class Pretraining(Training):
         "teacher encodes them, so that batch statistics do not reveal positive pairs; off: no exchange, less traffic",
         choices=["full", "off"],
         phases=PRETRAINING,
+        models=OF_PCRL,
     )
     cuda_graph: str = flag(
         "auto",

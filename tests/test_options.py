@@ -135,6 +135,10 @@ def test_telling_options_are_those_with_an_effect() -> None:
     segmentation = telling(options.plain())
     assert {"hu_min", "patch", "fold"} <= segmentation.keys()
     assert not {"moco_k", "ratio", "train_list", "inchannel"} & segmentation.keys()
+    options, _ = parse_options(["--data", "x", "--model", "pcrlv2", "--moco_k", "8"])
+    assert not {"moco_k", "moco_t", "moco_m", "shuffle_bn", "without", "loss"} & telling(options.plain()).keys()
+    options, _ = parse_options(["--data", "x", "--model", "of_mine.py"])
+    assert "moco_k" in telling(options.plain()), "what a method in a file heeds is not known here"
     assert telling({"b": 3, "unheard_of": 1}) == {"b": 3, "unheard_of": 1}, "of the published code's options"
 
 

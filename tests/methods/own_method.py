@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import Batch, Method, Panel, StepOutput
-from methods.spec import MethodSpec, Settings, Wrap
-from models.build import build_unet
+from methods.spec import MethodSpec, Settings, Wrap, unet_of
 from models.unet import UNetNetwork, checkpoint_weights, load_published_state
 from utils.process_group import ProcessGroup
 
@@ -56,8 +55,7 @@ class Reconstruction(Method):
 
 
 def _network(settings: Settings) -> Autoencoder:
-    names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone")
-    return Autoencoder(build_unet(*(settings[name] for name in names)))
+    return Autoencoder(unet_of(settings))
 
 
 def _build(network: UNetNetwork, settings: Settings, n_data: int, wrap: Wrap, ranks: ProcessGroup) -> Reconstruction:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from methods import METHODS
-from options import MODELS, Options
+from options import FLAGS, MODELS, Options
 from tests.conftest import ROOT, rows
 from tests.inprocess import run_script
 
@@ -62,4 +62,5 @@ def test_the_names_of_methods_are_those_of_their_specs_and_of_the_options() -> N
     for spec in METHODS.values():
         known = {field.name for field in dataclasses.fields(Options)}
         assert spec.flags <= known
+        assert spec.flags == {name for name, metadata in FLAGS.items() if spec.name in metadata["models"]}
         assert spec.fixed.keys() <= known
