@@ -58,7 +58,8 @@ class MethodSpec:
 def unet_of(settings: Settings, skips: bool = True) -> UNet:
     """The U-Net that the flags of a run ask for, with random values from torch's global generator."""
     names = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone")
-    return build_unet(*(settings[name] for name in names), skips=skips, narrow=settings["narrow"])
+    dims, channels, outputs, norm, final_act, backbone = (settings[name] for name in names)
+    return build_unet(dims, channels, outputs, norm, final_act, backbone, skips, settings["narrow"])
 
 
 @cache

@@ -212,6 +212,13 @@ def _way_out(output: Path) -> str:
     return f"go on from another checkpoint, --resume {newest}, or begin anew with another --output"
 
 
+def _same(saved: Any, given: Any) -> bool:
+    """Whether two values of an option mean the same: a method's file may have moved, or be named from elsewhere."""
+    if isinstance(saved, str) and isinstance(given, str) and saved.endswith(".py"):
+        return Path(saved).name == Path(given).name
+    return saved == given
+
+
 def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: ProcessGroup) -> None:
     """UserError if ``checkpoint`` belongs to another run: an option that matters, the data or the number of processes.
 
@@ -229,7 +236,7 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
     others = [  # of what means something in this run: formerly others had values, too
         f"--{name} {saved[name]}, not {value}"
         for name, value in telling(options.plain()).items()
-        if name not in MAY_CHANGE and name in saved and saved[name] != value
+        if name not in MAY_CHANGE and name in saved and not _same(saved[name], value)
     ]
     if others:
         raise UserError(f"--resume: that run had {', and '.join(others)}; a run goes on as it began")

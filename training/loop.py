@@ -179,6 +179,28 @@ def step_report(result: StepResult, **known: Any) -> StepReport:
     )
 
 
+class _Launched:
+    """The steps that were launched and are not reported yet: of some the result is read a step late."""
+
+    def __init__(self, reporter: Reporter | NullReporter) -> None:
+        self._reporter = reporter
+        self._unread: deque[tuple[Callable[[], StepResult], Callable[..., StepReport]]] = deque()
+        self.started = time.perf_counter()  # of the next step that is read
+
+    def add(self, result: Callable[[], StepResult], report: Callable[..., StepReport]) -> None:
+        """A step; ``report``: makes what is reported of it, but for its ``result`` and ``seconds``."""
+        self._unread.append((result, report))
+
+    def read(self, but: int = 0) -> None:
+        """Report the steps that were launched, all ``but`` the last ones."""
+        while len(self._unread) > but:
+            result, report = self._unread.popleft()
+            found = result()
+            finished = time.perf_counter()
+            self._reporter.step(report(result=found, seconds=finished - self.started))
+            self.started = finished  # to report and to save is part of a step, but no waiting
+
+
 def train(
     trainer: Trainer,
     loader: Loader,
@@ -200,51 +222,53 @@ def train(
     trainer.method.train()
     if position == Position():
         _probe(trainer, reporter, probe, 0)
-    unread: deque[tuple[Callable[[], StepResult], Callable[..., StepReport]]] = deque()
-    started = time.perf_counter()
-
-    def read(but: int = 0) -> None:
-        """Report the steps that were launched, all ``but`` the last ones."""
-        nonlocal started
-        while len(unread) > but:
-            result, report = unread.popleft()
-            found = result()
-            finished = time.perf_counter()
-            reporter.step(report(result=found, seconds=finished - started))
-            started = finished  # to report and to save is part of a step, but no waiting
-
-    checkpoints.before_saving = read
+    launched = _Launched(reporter)
+    checkpoints.before_saving = launched.read
     while position.epoch < epochs and not checkpoints.out_of_patience():
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
         set_lr(trainer.optimizer, epoch_lr)
         trainer.method.begin(epoch, epochs)
-        started = waiting = time.perf_counter()
-        for batch in loader.epoch(epoch, position.step):
-            fetched = time.perf_counter()
-            reporter.fetched()
-            batch_size = loader.batch_sizes[position.step]
-            result = trainer.launch(batch, epoch * len(loader) + position.step, batch_size)
-            position.step += 1
-            report = partial(
-                step_report,
-                epoch=epoch,
-                step=position.step,
-                lr=epoch_lr,
-                faults=loader.take_faults(),
-                samples=batch_size,
-                data_seconds=fetched - waiting,
-            )
-            unread.append((result, report))
-            read(but=trainer.steps_behind)
-            checkpoints.after_step()
-            waiting = time.perf_counter()
-        read()
+        _train_epoch(trainer, loader, reporter, checkpoints, launched, position, epoch_lr)
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
         score = _judge(trainer, reporter, evaluation, position.epoch)
         probed = _probe(trainer, reporter, probe, position.epoch)
         checkpoints.after_epoch(probed if by_probe else score)
+
+
+def _train_epoch(
+    trainer: Trainer,
+    loader: Loader,
+    reporter: Reporter | NullReporter,
+    checkpoints: CheckpointManager,
+    launched: _Launched,
+    position: Position,
+    lr: float,
+) -> None:
+    """The steps of the epoch of ``position``, from its step on; all of them are reported in the end."""
+    epoch = position.epoch
+    launched.started = waiting = time.perf_counter()
+    for batch in loader.epoch(epoch, position.step):
+        fetched = time.perf_counter()
+        reporter.fetched()
+        batch_size = loader.batch_sizes[position.step]
+        result = trainer.launch(batch, epoch * len(loader) + position.step, batch_size)
+        position.step += 1
+        report = partial(
+            step_report,
+            epoch=epoch,
+            step=position.step,
+            lr=lr,
+            faults=loader.take_faults(),
+            samples=batch_size,
+            data_seconds=fetched - waiting,
+        )
+        launched.add(result, report)
+        launched.read(but=trainer.steps_behind)
+        checkpoints.after_step()
+        waiting = time.perf_counter()
+    launched.read()
 
 
 def _judge(

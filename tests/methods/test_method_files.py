@@ -99,6 +99,11 @@ def test_a_run_whose_checkpoint_has_entries_of_its_own_alone_goes_on(tmp_path: P
     given = options(tmp_path)
     checkpoint = {"mine": {}, "opt": given.plain(), "torch_rng": torch.get_rng_state(), "list_sha256": "0"}
     check_same_run(checkpoint, given, "0", SINGLE)
+    checkpoint["opt"]["model"] = "elsewhere/turns.py"
+    check_same_run(checkpoint, given, "0", SINGLE)
+    checkpoint["opt"]["model"] = "elsewhere/other.py"
+    with pytest.raises(UserError, match=r"that run had --model elsewhere/other\.py"):
+        check_same_run(checkpoint, given, "0", SINGLE)
     with pytest.raises(UserError, match="cannot be resumed"):
         check_same_run({"model": {}, "opt": given.plain()}, given, "0", SINGLE)
 
