@@ -92,6 +92,11 @@ def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1)
         sizes[-2:] = [sizes[-2] - lacking, needed]
     if min(sizes) < needed:
         whose = f" that need {min_samples} each" if min_samples > 1 else ""
+        if samples < needed:
+            raise UserError(
+                f"{counted(samples, 'sample')} for {counted(ranks, 'process')}{whose}; give more data, or use "
+                "fewer processes"
+            )
         raise UserError(
             f"--b {batch_size}: of {samples} samples, a batch has {fewest} for {counted(ranks, 'process')}{whose}; "
             f"give a --b of {2 * needed} or more, or use fewer processes"

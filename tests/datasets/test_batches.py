@@ -31,7 +31,7 @@ def test_sizes(samples: int, batch_size: int, ranks: int, expected: list[int]) -
     assert batch_sizes(samples, batch_size, ranks) == expected
 
 
-@pytest.mark.parametrize(("samples", "batch_size", "ranks"), [(8, 1, 2), (3, 2, 2), (1, 4, 2), (9, 4, 4)])
+@pytest.mark.parametrize(("samples", "batch_size", "ranks"), [(8, 1, 2), (3, 2, 2), (9, 4, 4)])
 def test_a_rank_without_a_sample_is_refused(samples: int, batch_size: int, ranks: int) -> None:
     with pytest.raises(UserError, match=f"--b {batch_size}.*for {ranks} processes; give a --b of {2 * ranks}"):
         batch_sizes(samples, batch_size, ranks)
@@ -41,7 +41,15 @@ def test_each_rank_gets_the_samples_that_it_needs() -> None:
     assert batch_sizes(9, 4, 1, min_samples=2) == [4, 3, 2]
     assert batch_sizes(17, 8, 2, min_samples=2) == [8, 5, 4]
     with pytest.raises(UserError, match="a batch has 3 for 2 processes that need 2 each; give a --b of 8"):
-        batch_sizes(3, 8, 2, min_samples=2)
+        batch_sizes(9, 3, 2, min_samples=2)
+
+
+def test_where_there_are_too_few_samples_no_other_batch_size_is_named() -> None:
+    """A --b of 4 would be refused, too: there is 1 sample."""
+    for samples, batch_size, ranks, needed in ((1, 1, 1, 2), (1, 4, 2, 1), (3, 8, 2, 2)):
+        with pytest.raises(UserError, match=f"^{samples} samples? for {ranks} process.*; give more data") as error:
+            batch_sizes(samples, batch_size, ranks, min_samples=needed)
+        assert "--b" not in str(error.value)
 
 
 class Numbers:

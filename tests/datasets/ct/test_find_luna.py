@@ -139,6 +139,6 @@ def test_features_are_made_of_the_crops_of_either_method(tmp_path: Path) -> None
     """Of PCRLv2's where there are no others."""
     find = IMAGES["luna"].find
     write_crops_v2(tmp_path, scans=1, first_subset=8)
-    assert names(list(map(Path, find(tmp_path, None)))) == ["1.2.8_global_0.npy", "1.2.8_global_1.npy"]
+    assert names(list(map(Path, find(tmp_path, None)))) == ["1.2.8_global_0", "1.2.8_global_1"]
     touch(tmp_path / "subset0" / "1.2.0_img_0.npy")
-    assert names(list(map(Path, find(tmp_path, None)))) == ["1.2.0_img_0.npy"]
+    assert names(list(map(Path, find(tmp_path, None)))) == ["1.2.0_img_0"]
