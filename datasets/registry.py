@@ -39,7 +39,8 @@ class Views:
     without a ratio. ``find_held_out``: folder -> paths. ``samples``: (files, seed, channels, size of a view,
     augmented) -> samples by (epoch, index). ``augment``: makes samples of a batch that was fetched with
     ``augmented=False``, on its device. ``windows``: the values shown black and white.
-    ``shown``: a sample -> its pictures by their headings, for ``--preview``.
+    ``shown``: a sample -> its pictures by their headings, for ``--preview``. ``z_normalised``: whether what a network
+    sees has mean 0 and deviation 1: that travels with its weights.
     """
 
     find: Callable[[Path, str | None, float], Sequence[str]]
@@ -49,6 +50,7 @@ class Views:
     augment: Callable[[Batch], Batch]
     windows: Windows
     shown: Callable[[Batch], Batch]
+    z_normalised: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _luna_views(
     augment: Callable[[Batch], Batch],
     windows: Windows,
     shown: Callable[[Batch], Batch],
+    z_normalised: bool = False,
 ) -> Views:
     """``pattern``: of the names of the method's files."""
     return Views(
@@ -151,6 +154,7 @@ def _luna_views(
         augment,
         windows,
         shown,
+        z_normalised,
     )
 
 
@@ -189,7 +193,7 @@ DATASETS = {
             "pcrl_paper": _luna_views(
                 PAIR, _luna_third, with_third_target(luna.augment_batch), Windows(UNIT), _third_shown
             ),
-            "pcrlv2": _luna_views(GLOBAL, _luna_v2, luna_v2.augment_batch, Z_WINDOWS, _views_shown),
+            "pcrlv2": _luna_views(GLOBAL, _luna_v2, luna_v2.augment_batch, Z_WINDOWS, _views_shown, True),
         },
         recipes=recipes_of,
     ),

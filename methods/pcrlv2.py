@@ -21,13 +21,12 @@ from methods.buffers import gather_buffers, restore_buffers
 from methods.pcrl_report import spread
 from methods.spec import MethodSpec, Settings, Wrap
 from models.pcrlv2 import Outputs, PCRLv2Network, Vectors, build_network, enlarge
-from models.unet import Z_NORMAL, UNetNetwork, checkpoint_weights, load_published_state
+from models.unet import UNetNetwork, checkpoint_weights, load_published_state
 from utils.errors import UserError
 from utils.full_precision import full_precision
 from utils.process_group import SINGLE, ProcessGroup
 
 MAX_LOCALS = 32  # local views of an image: as many scales are drawn, whether there are so many or not
-Z_NORMALISED = frozenset({3})  # dimensions
 MIN_SAMPLES = 2  # of a device: the vectors are normalised over the batch
 
 
@@ -144,14 +143,11 @@ class PCRLv2(Method):
         """Nothing follows the optimizer's step."""
 
     def export(self) -> dict[str, Any]:
-        """The network's weights, as PCRL's, and in 3D how its ``inputs`` are normalised.
+        """The network's weights, as PCRL's.
 
         Where there are several ranks, ``rank_buffers`` are the running statistics of each, in rank order.
         """
-        weights: dict[str, Any] = {**checkpoint_weights(self.network)}
-        if self.network.dims in Z_NORMALISED:
-            weights["inputs"] = Z_NORMAL
-        return weights | gather_buffers(dict(self.named_buffers()), self.ranks)
+        return checkpoint_weights(self.network) | gather_buffers(dict(self.named_buffers()), self.ranks)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.network, checkpoint["model"])
@@ -212,7 +208,6 @@ SPEC = MethodSpec(
         "loss": {2: "mse", 3: "mse"},
     },
     min_samples=MIN_SAMPLES,
-    z_normalised=Z_NORMALISED,
     panels=lambda settings: PCRLv2.panels,
     headline=PCRLv2.headline,
     pictures="View 1 as the network sees it, the crop that it has to restore, and what it makes of it: first the whole "

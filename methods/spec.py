@@ -32,7 +32,6 @@ class MethodSpec:
     something with this method and not with every other. ``fixed``: flags that have one value with this method, by
     the number of dimensions; another one is refused. ``citation``, ``training_only``: for model cards: what to cite,
     and what of a checkpoint only the training needs. ``min_samples``: that each device needs of a batch.
-    ``z_normalised``: the numbers of dimensions in which a view's values are normalised to mean 0 and deviation 1.
     ``cuda_graph``: whether a step does the same operations each time, and can so be captured (training/graph.py).
     For the page of a run: ``panels``: options -> the panels of its curves. ``headline``: the terms beside the loss that
     one looks at first. ``pictures``: what its pictures show.
@@ -48,7 +47,6 @@ class MethodSpec:
     flags: frozenset[str] = frozenset()
     fixed: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
     min_samples: int = 1
-    z_normalised: frozenset[int] = frozenset()
     cuda_graph: bool = False
     panels: Callable[[Settings], Sequence[Panel]] = lambda settings: ()
     headline: tuple[str, ...] = ()

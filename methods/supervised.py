@@ -80,12 +80,8 @@ class Supervised(Method):
             buffer.copy_(values.view_as(buffer))
 
     def export(self) -> dict[str, Any]:
-        """``model``: the network. ``state_dict``, and ``decoder_state_dict`` if it has one: as PCRL's.
-
-        ``inputs``: how the network normalises its images, if it does.
-        """
-        weights: dict[str, Any] = {**checkpoint_weights(self.network)}
-        return weights | ({"inputs": Z_NORMAL} if self.network.z_normalised else {})
+        """``model``: the network. ``state_dict``, and ``decoder_state_dict`` if it has one: as PCRL's."""
+        return checkpoint_weights(self.network)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         load_published_state(self.network, checkpoint["model"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -89,8 +90,8 @@ class UNet(nn.Module, ABC):
 class UNetNetwork(nn.Module):
     """A network on a U-Net, pre-trained or to be fine-tuned: in files its ``unet`` has the published names.
 
-    ``z_normalised``: whether a network that learns from labels, or gives features, normalises each image that it is
-    given, in [0, 1], to mean 0 and deviation 1, since its weights were pre-trained on such.
+    ``z_normalised``: whether its weights want images of mean 0 and deviation 1. A network that learns from labels, or
+    gives features, then normalises each image that it is given, in [0, 1]; pre-training's views are made so.
     """
 
     z_normalised = False
@@ -118,10 +119,15 @@ def published_state(network: UNetNetwork) -> dict[str, Tensor]:
     return {network.published_name(name): tensor for name, tensor in network.state_dict().items()}
 
 
-def checkpoint_weights(network: UNetNetwork) -> dict[str, dict[str, Tensor]]:
-    """``model``: the whole network under the published names; ``state_dict``: the same, or the parts for libraries."""
+def checkpoint_weights(network: UNetNetwork) -> dict[str, Any]:
+    """The entries of a checkpoint that others start from.
+
+    ``model``: the whole network under the published names. ``state_dict``: the same, or the parts for libraries.
+    ``inputs``: how its images are normalised, if they are.
+    """
     model = published_state(network)
-    return {"state_dict": model, **network.unet.library_parts(), "model": model}
+    inputs = {"inputs": Z_NORMAL} if network.z_normalised else {}
+    return {"state_dict": model, **network.unet.library_parts(), "model": model, **inputs}
 
 
 def load_published_state(network: UNetNetwork, state: dict[str, Tensor]) -> None:

@@ -167,9 +167,10 @@ def build_student(
     check_size(network.unet, shape, options.data)
     if network.unet.narrow != options.narrow:
         raise UserError(f"--narrow {options.narrow}: --model {options.method_name} does not heed it; leave it out")
+    network.z_normalised = views_of(options).z_normalised
     if goes_on(options):  # from a checkpoint, which has all values
         return network, {}
-    return network, start_from_weight(options, network, recipes, options.dims in spec.z_normalised)
+    return network, start_from_weight(options, network, recipes)
 
 
 def build_method(options: Options, network: UNetNetwork, n_data: int, devices: Devices, ranks: ProcessGroup) -> Method:

@@ -17,7 +17,6 @@ from datasets.xray.label_columns import REGRESSION
 from datasets.xray.labelled import SingleXRays
 from datasets.xray.labels import Labelled, find_probe
 from datasets.xray.patients import split_by_patient
-from methods import method_spec
 from methods.base import Method
 from models.unet import UNetNetwork, z_normal
 from options import Options
@@ -134,8 +133,7 @@ def build_probe(
         f"probe: {what} of {int((~teaches).sum())} images, by {int(teaches.sum())} of other patients, after every "
         f"{counted(options.probe_every, 'epoch')}"
     )
-    z_normalised = options.dims in method_spec(options.model).z_normalised
-    return Probe(loader, found.labels, teaches, kind, options.probe_every, z_normalised, ranks)
+    return Probe(loader, found.labels, teaches, kind, options.probe_every, network.z_normalised, ranks)
 
 
 def _xrays(options: Options) -> tuple[PairDataset, Labelled, Kind, np.ndarray]:

@@ -59,13 +59,12 @@ def start_from_weight(
     options: Options,
     network: UNetNetwork,
     windows: Sequence[Mapping[str, Any]] = (),
-    z_normalised: bool = False,
 ) -> dict[str, Any]:
     """Copy what ``--weight`` holds into the network, and say what was used; warn if it saw other images.
 
     Returns what a TrainingJob's ``facts`` tell of the run that made the weights. ``windows``: of the CT crops
-    that the network will see, as far as their records tell (datasets/ct/crop_records.py). ``z_normalised``: whether the
-    views of a pre-training are normalised to mean 0 and deviation 1.
+    that the network will see, as far as their records tell (datasets/ct/crop_records.py). A network that is not to be
+    pre-trained wants such images as the weights saw.
     """
     if options.weight in ("", "none"):
         return {}
@@ -76,7 +75,7 @@ def start_from_weight(
         network.z_normalised = report.z_normalised
         if report.z_normalised:
             say(f"images are normalised to mean 0 and deviation 1, as in the pre-training of {options.weight}")
-    elif report.made and report.z_normalised != z_normalised:
+    elif report.made and report.z_normalised != network.z_normalised:
         here = "0 .. 1" if report.z_normalised else "mean 0 and deviation 1"
         there = "mean 0 and deviation 1" if report.z_normalised else "0 .. 1"
         others.append(f"values of {there}, not {here}, which --model {options.method_name} has")

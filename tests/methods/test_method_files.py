@@ -10,6 +10,7 @@ import torch
 
 from methods import method_spec
 from methods.pcrlv2 import PCRLv2
+from models.unet import checkpoint_weights
 from options import Options
 from phases.pretask import build_student
 from training.checkpoint import check_same_run
@@ -93,6 +94,15 @@ def test_a_network_that_does_not_heed_narrow_is_refused(tmp_path: Path) -> None:
     build_student(options(tmp_path, own, narrow=4), SHAPE)
     with pytest.raises(UserError, match="--narrow 8: --model turns does not heed it; leave it out"):
         build_student(options(tmp_path, own, narrow=8), SHAPE)
+
+
+def test_how_its_views_are_normalised_travels_with_its_weights(tmp_path: Path) -> None:
+    """Or fine-tuning would give them other images than they saw, without a word."""
+    for views, inputs in (("pcrl", None), ("pcrlv2", "z-normal")):
+        file = tmp_path / f"{views}.py"
+        file.write_text(TOY.replace("NETWORK", "unet_of(settings)").replace('"pcrl"', f'"{views}"'))
+        network, _ = build_student(Options(data="d", n="luna", model=str(file), narrow=8), (16, 16, 8))
+        assert checkpoint_weights(network).get("inputs") == inputs
 
 
 def test_a_run_whose_checkpoint_has_entries_of_its_own_alone_goes_on(tmp_path: Path) -> None:
