@@ -89,9 +89,10 @@ def check_flags(options: Options) -> None:
     spec = method_spec(options.model)
     defaults = {field.name: field.default for field in dataclasses.fields(Options)}
     for name, values in spec.fixed.items():
-        value = values[options.dims]
-        if getattr(options, name) != value:
-            raise UserError(f"--{name} {getattr(options, name)}: --model {options.method_name} knows only {value} here")
+        given = getattr(options, name)
+        if given != values.get(options.dims, given):
+            known = values[options.dims]
+            raise UserError(f"--{name} {given}: --model {options.method_name} knows only {known} here")
     others = frozenset().union(*(other.flags for other in METHODS.values())) - spec.flags - spec.fixed.keys()
     for name in sorted(others):
         if getattr(options, name) != defaults[name]:

@@ -12,7 +12,7 @@ from methods import method_spec
 from methods.pcrlv2 import PCRLv2
 from models.unet import checkpoint_weights
 from options import Options
-from phases.pretask import build_student
+from phases.pretask import build_student, check_flags
 from training.checkpoint import check_same_run
 from utils.errors import UserError
 from utils.process_group import SINGLE
@@ -68,7 +68,8 @@ def _build(network, settings, n_data, wrap, ranks):
     return Turns(network)
 
 
-SPEC = MethodSpec("turns", "Turns", lambda settings: Encoder(NETWORK), _build, "pcrl", "nobody", "nothing")
+SPEC = MethodSpec("turns", "Turns", lambda settings: Encoder(NETWORK), _build, "pcrl", "nobody", "nothing",
+    flags=frozenset({"moco_k"}), fixed={"inchannel": {2: 3}})
 """
 SHAPE = (64, 64)
 
@@ -94,6 +95,16 @@ def test_a_network_that_does_not_heed_narrow_is_refused(tmp_path: Path) -> None:
     build_student(options(tmp_path, own, narrow=4), SHAPE)
     with pytest.raises(UserError, match="--narrow 8: --model turns does not heed it; leave it out"):
         build_student(options(tmp_path, own, narrow=8), SHAPE)
+
+
+def test_its_flags_are_heeded_refused_or_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``fixed`` need not name both numbers of dimensions."""
+    given = options(tmp_path, moco_k=8, moco_t=0.1)
+    check_flags(given)
+    assert capsys.readouterr().err == "warning: --moco_t has no effect with --model turns\n"
+    check_flags(Options(data="d", n="luna", model=given.model))
+    with pytest.raises(UserError, match="--inchannel 1: --model turns knows only 3 here"):
+        check_flags(options(tmp_path, inchannel=1))
 
 
 def test_how_its_views_are_normalised_travels_with_its_weights(tmp_path: Path) -> None:
