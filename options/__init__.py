@@ -54,10 +54,9 @@ FLAGS = {field.name: field.metadata for field in dataclasses.fields(Options)}
 
 def telling(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a run's options, by name, that meant something in it: for a record that others read."""
-    others = {
-        *NO_PART,
-        *without_effect(options, options.get("phase", "pretask"), options.get("n"), options.get("model")),
-    }
+    model = options.get("model")
+    of_method = model if isinstance(model, str) else None
+    others = {*NO_PART, *without_effect(options, options.get("phase", "pretask"), options.get("n"), of_method)}
     return {name: value for name, value in options.items() if name not in others}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from methods.base import Panel
 from methods.spec import MethodSpec
+from options import telling
 from reports.chart import chart
 from reports.html import Html, details, joined, page, picture, section, table, tag, tiles
 from training.predict import RESULTS
@@ -241,7 +242,7 @@ def card(run: Run, spec: MethodSpec | None) -> Html:
 
 def run_sections(run: Run, of_method: Sequence[Panel], spec: MethodSpec | None) -> list[Html]:
     """All sections of a run's page."""
-    options = {name: value for name, value in run.options.items() if value not in ("", None)}
+    options = {name: value for name, value in telling(run.options).items() if value not in ("", None)}
     return [
         section("Results", results_table(run.results)),
         section("Curves", curve_figures(run, of_method)),

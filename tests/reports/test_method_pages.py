@@ -22,12 +22,14 @@ def write_run(folder: Path, **options: Any) -> Path:
 
 
 def test_pictures_and_figures_are_told_in_the_methods_words(tmp_path: Path) -> None:
-    page = report_on(write_run(tmp_path / "v2", model="pcrlv2", weight="imagenet")).read_text()
+    page = report_on(write_run(tmp_path / "v2", model="pcrlv2", weight="imagenet", moco_k=16384)).read_text()
     for words in ("PCRLv2 pre-training", "each scale of the decoder", "local, last epoch", "minus the cosine"):
         assert words in page, words
     assert "mixup" not in page
+    assert "moco_k" not in page, "among its options"
     page = report_on(write_run(tmp_path / "v1", model="pcrl")).read_text()
     assert "the targets of mixup are not corrupted" in page
+    report_on(write_run(tmp_path / "damaged", model=["pcrl"], loss={}))
 
 
 def test_where_the_weights_began_is_told_though_no_run_is_known_for_them(tmp_path: Path) -> None:
