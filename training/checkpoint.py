@@ -212,13 +212,6 @@ def _way_out(output: Path) -> str:
     return f"go on from another checkpoint, --resume {newest}, or begin anew with another --output"
 
 
-def _same(saved: Any, given: Any) -> bool:
-    """Whether two values of an option mean the same: a method's file may have moved, or be named from elsewhere."""
-    if isinstance(saved, str) and isinstance(given, str) and saved.endswith(".py"):
-        return Path(saved).name == Path(given).name
-    return saved == given
-
-
 def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: ProcessGroup) -> None:
     """UserError if ``checkpoint`` belongs to another run: an option that matters, the data or the number of processes.
 
@@ -242,3 +235,10 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
         raise UserError(f"--resume: that run had {', and '.join(others)}; a run goes on as it began")
     if checkpoint["list_sha256"] != list_sha256:
         raise UserError("--resume: the training samples are others than that run had; give the same --data")
+
+
+def _same(saved: Any, given: Any) -> bool:
+    """Whether two values of an option mean the same: a method's file may have moved, or be named from elsewhere."""
+    if isinstance(saved, str) and isinstance(given, str) and saved.endswith(".py"):
+        return Path(saved).name == Path(given).name
+    return saved == given
