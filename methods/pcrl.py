@@ -329,6 +329,7 @@ SPEC = MethodSpec(
     cuda_graph=True,
     panels=_panels,
     headline=PCRL.headline,
-    pictures="What the network sees, what it has to reconstruct, and what it makes of it. Targets and reconstructions "
-    "of view 1 are turned back; the targets of mixup are not corrupted, so there it has to repair as well.",
+    pictures="Two rows of each sample: view 1, and mixup, a blend of two images. A target is what has to be "
+    "reconstructed, shown upright; that of a blend has no holes. Mixed: from the features of student and teacher "
+    "together, towards the mix of both views' targets.",
 )

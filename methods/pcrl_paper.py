@@ -109,6 +109,6 @@ SPEC = replace(
     build=_build,
     views="pcrl_paper",
     flags=OF_CODE.flags - {"without"},
-    pictures="What the encoders see, what each has to reconstruct, and what the decoder makes of it. Targets and "
-    "reconstructions are turned back.",
+    pictures="Three rows of each sample, one for each encoder: what it sees, what has to be reconstructed from its "
+    "features, and what the decoder makes of them; targets and reconstructions upright.",
 )

@@ -210,6 +210,6 @@ SPEC = MethodSpec(
     min_samples=MIN_SAMPLES,
     panels=lambda settings: PCRLv2.panels,
     headline=PCRLv2.headline,
-    pictures="View 1 as the network sees it, the crop that it has to restore, and what it makes of it: first the whole "
-    "network, then each scale of the decoder, deep to shallow.",
+    pictures="View 1, what it was before its corruption, and what the network and each of its scales restore, deep to "
+    "shallow.",
 )

@@ -215,7 +215,7 @@ def machine_table(run: Run) -> Html:
     return table({name: value for name, value in rows.items() if value})
 
 
-def _begun_from(run: Run) -> str:
+def _weights_at_the_start(run: Run) -> str:
     """The ``--weight`` that the run began with: a file's name, or what stands for one."""
     file = _mapping(_mapping(run.record.get("data")).get("weight")).get("file", "")
     given = str(run.options.get("weight") or "none")
@@ -230,7 +230,7 @@ def card(run: Run, spec: MethodSpec | None) -> Html:
         "what": run.name(spec),
         "network": ", ".join(network),
         "trained on": f"{data['samples']} samples" if data.get("samples") else "",
-        "begun from": _begun_from(run),
+        "weights at the start": _weights_at_the_start(run),
         "limits": LIMITS,
         "licence": LICENCE,
         "method": spec.citation if spec else "",

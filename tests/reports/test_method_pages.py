@@ -23,12 +23,12 @@ def write_run(folder: Path, **options: Any) -> Path:
 
 def test_pictures_and_figures_are_told_in_the_methods_words(tmp_path: Path) -> None:
     page = report_on(write_run(tmp_path / "v2", model="pcrlv2", weight="imagenet", moco_k=16384)).read_text()
-    for words in ("PCRLv2 pre-training", "each scale of the decoder", "local, last epoch", "minus the cosine"):
+    for words in ("PCRLv2 pre-training", "each of its scales", "local, last epoch", "minus the cosine"):
         assert words in page, words
     assert "mixup" not in page
     assert "moco_k" not in page, "among its options"
     page = report_on(write_run(tmp_path / "v1", model="pcrl")).read_text()
-    assert "the targets of mixup are not corrupted" in page
+    assert "a blend of two images" in page
     report_on(write_run(tmp_path / "damaged", model=["pcrl"], loss={}))
 
 
@@ -37,7 +37,7 @@ def test_where_the_weights_began_is_told_though_no_run_is_known_for_them(tmp_pat
         (("imagenet", "imagenet"), ("/a/b/of_others.pth", "of_others.pth"), ("none", "random values"))
     ):
         page = report_on(write_run(tmp_path / str(number), model="pcrlv2", weight=weight)).read_text()
-        assert f"<td>{words}</td>" in page.partition("begun from")[2][:200], words
+        assert f"<td>{words}</td>" in page.partition("weights at the start")[2][:200], words
 
 
 def test_a_method_in_a_file_is_named_by_it_and_its_code_is_not_run(tmp_path: Path) -> None:
