@@ -147,10 +147,11 @@ class Canvas:
         radii = np.asarray(radii_mm, dtype=np.float32)
         stretch = np.array([1, 1, tall], dtype=np.float32)
         reach = np.ceil((radii[:, None] + self.edge_mm / 2) * stretch / self.spacing_mm).astype(int)
+        boxes = np.ravel_multi_index(tuple(reach.T), tuple(reach.max(axis=0, initial=0) + 1))  # as one number each
         touched = [
             self._splat(centers[chunk], radii[chunk], reach[chunk[0]], stretch)
-            for box in np.unique(reach, axis=0)
-            for chunk in _chunks(np.flatnonzero((reach == box).all(axis=1)), int(np.prod(2 * box + 1)))
+            for box, first in zip(*np.unique(boxes, return_index=True), strict=True)
+            for chunk in _chunks(np.flatnonzero(boxes == box), int(np.prod(2 * reach[first] + 1)))
         ]
         index = np.concatenate([np.empty(0, dtype=np.int64), *touched])
         flat = self.hu.reshape(-1)

@@ -16,6 +16,7 @@ from phantoms.thorax import UPRIGHT
 from utils.seeding import generator
 
 VOXEL_MM = (1.7, 3.0, 1.7)  # of the volume that is projected: sharp across the rays, coarse along them
+SHARP_SIZE, COARSEST = 192, 1.5  # smaller images have pixels of over 2 mm: larger voxels show as much in them
 SOURCE_MM = 1800.0  # from the tube to the detector
 DETECTOR_MM = 40.0  # from the detector to the volume
 WATER_PER_MM = 0.02  # attenuation at a chest X-ray's mean energy, about 70 keV
@@ -54,9 +55,11 @@ def sample_view(rng: np.random.Generator) -> View:
     )
 
 
-def upright_phantom(patient: Patient, rng: np.random.Generator) -> Phantom:
-    """The volume to project: the patient upright, arms down."""
-    return paint(patient, rng, VOXEL_MM, UPRIGHT)
+def upright_phantom(patient: Patient, rng: np.random.Generator, size: int = SHARP_SIZE) -> Phantom:
+    """The volume to project to ``size`` x ``size`` pixels: the patient upright, arms down."""
+    larger = float(np.clip(SHARP_SIZE / size, 1, COARSEST))
+    sx, sy, sz = (larger * side for side in VOXEL_MM)
+    return paint(patient, rng, (sx, sy, sz), UPRIGHT)
 
 
 def project(phantom: Phantom, view: View, size: int) -> NDArray[np.uint8]:

@@ -161,7 +161,7 @@ def write_scan(path: Path, phantom: Phantom, shift_mm: np.ndarray, turned: bool 
 def make_xrays(job: PhantomJob) -> Made:
     """Write the X-rays of one patient as ChestX-ray14 has them."""
     rng = generator(job.seed, "phantom", job.number, "xrays")
-    phantom = upright_phantom(patient(job.seed, job.number), rng)
+    phantom = upright_phantom(patient(job.seed, job.number), rng, job.size)
     labels = [int(label in phantom.labels) for label in CHEST14_LABELS]
     names = xray_names(job.number, job.xrays)
     folder = job.save / "Chest14" / "images"
