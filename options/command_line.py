@@ -39,6 +39,7 @@ SYNONYMS = {  # flags of other programs that have no exact counterpart here
     **dict.fromkeys(("wandb", "mlflow"), "runs are sent there with --tracker wandb or --tracker mlflow"),
     **dict.fromkeys(("checkpoint", "ckpt"), "--resume goes on from a checkpoint, --weight starts from its weights"),
     **dict.fromkeys(("arch", "network", "encoder"), "the encoder in 2D is --backbone"),
+    **dict.fromkeys(("labels", "label_file", "csv", "annotations"), "a list or table of labels is --train_list"),
     **dict.fromkeys(("fp16", "bf16", "precision", "mixed_precision"), "mixed precision is --amp"),
 }
 NO_PATHS = {  # but words

@@ -10,5 +10,19 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     fi
     source .venv/bin/activate
 fi
-echo "installing what is missing of $1 (the first time some gigabytes, mostly torch)"
-python -m pip install --quiet --disable-pip-version-check -r "$1"
+# pip's own output is a hundred lines; these tell that it is alive.
+install() {
+    python -m pip install --disable-pip-version-check --progress-bar off "$@" |
+        awk '/^ *(Downloading|Using cached) .*[0-9][0-9](\.[0-9])? MB/ {print "  " $(NF-2), $(NF-1), $NF; fflush()}
+             /^Installing collected/ {print "  unpacking " NF - 3 " packages"; fflush()}'
+}
+# Without an NVIDIA GPU torch's CPU wheel will do, and saves gigabytes; where it cannot be had the default one comes.
+if [ "$1" = requirements.txt ] && [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/null &&
+    ! python -c 'import sys, importlib.util as found; sys.exit(found.find_spec("torch") is None)'; then
+    echo "no NVIDIA GPU here: installing torch for CPUs (1 GB on disk)"
+    install --timeout 15 --retries 1 --index-url https://download.pytorch.org/whl/cpu \
+        -r <(grep -E '^torch(vision)?[<>=!]' requirements.txt) 2> /dev/null ||
+        echo "  not to be had from download.pytorch.org; the default one follows (6 GB on disk)"
+fi
+echo "installing what is missing of $1"
+install -r "$1"

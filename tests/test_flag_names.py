@@ -39,6 +39,7 @@ def test_names_that_other_programs_have_are_taken() -> None:
         ("--name", "--output"),
         ("--ckpt", "--resume goes on from a checkpoint, --weight starts from its weights"),
         ("--mixed-precision", "mixed precision is --amp"),
+        ("--labels", "a list or table of labels is --train_list"),
         ("--learning-rate", "did you mean --learning_rate?"),
         ("--save_evry", "did you mean --save_every?"),
     ],

@@ -12,6 +12,7 @@ import numpy as np
 from utils.files import atomic_path
 
 INCHES, DPI = 1.9, 110  # of a picture
+POINTS, LARGE_POINTS = 9, 14  # of its title; large: where a sheet is shown at half its size
 Window = tuple[float, float]  # the values shown black and white
 
 
@@ -81,15 +82,17 @@ def upright(
     return volume.transpose(order)[tuple(steps)], (x, y, z)
 
 
-def draw_sheet(rows: Sequence[Sequence[Picture]], window: Window, title: str, path: str | Path) -> None:
-    """Write the pictures as a PNG. ``window``: of those that have none of their own."""
+def draw_sheet(
+    rows: Sequence[Sequence[Picture]], window: Window, title: str, path: str | Path, points: int = POINTS
+) -> None:
+    """Write the pictures as a PNG. ``window``: of those that have none of their own. ``points``: size of the titles."""
     from matplotlib.figure import Figure  # late: it takes a second to import
 
     columns = max(map(len, rows))
     heights = [max(picture.height for picture in row) for row in rows]
     size = (INCHES * columns + 0.3, INCHES * sum(heights) + 0.2 * len(rows) + 0.5)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, parse_math=False)  # a $ in a file's name is no formula
+    figure.suptitle(title, fontsize=points + 3, parse_math=False)  # a $ in a file's name is no formula
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axis in grid.flat:
         axis.set_axis_off()
@@ -99,7 +102,7 @@ def draw_sheet(rows: Sequence[Sequence[Picture]], window: Window, title: str, pa
             axis.imshow(picture.pixels, "gray", aspect=picture.aspect, interpolation="nearest")
             axis.images[0].set_clim(*(picture.window or window))
             axis.set(xticks=[], yticks=[])
-            axis.set_title(picture.title, fontsize=9, parse_math=False)
-            axis.set_ylabel(picture.label, fontsize=8, parse_math=False)
+            axis.set_title(picture.title, fontsize=points, parse_math=False)
+            axis.set_ylabel(picture.label, fontsize=points - 1, parse_math=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

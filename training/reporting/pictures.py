@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from utils.image_grid import Picture, Windows, draw_sheet, middle_slices
+from utils.image_grid import LARGE_POINTS, Picture, Windows, draw_sheet, middle_slices
 
 SAMPLES = 3
 AXIAL = "axial"  # the slice that is shown of a crop
@@ -73,7 +73,7 @@ def draw_reconstructions(images: Mapping[str, Tensor], windows: Windows, title: 
             label = f"{sample + 1}: {row}" if row else f"sample {sample + 1}"
             sheet.append([replace(pictures[0], label=label), *pictures[1:]])
     slices = ", axial slices" if batch.dim() == 5 else ""
-    draw_sheet(sheet, windows.others, f"{title}{slices}", path)
+    draw_sheet(sheet, windows.others, f"{title}{slices}", path, LARGE_POINTS)
 
 
 def strip(images: Tensor, window: tuple[float, float]) -> np.ndarray:
