@@ -30,6 +30,8 @@ SIZE, SMALLEST_SIZE, SIZE_MULTIPLE = 224, 64, 32  # pixels, in 2D
 BACKBONES = ("resnet18", "resnet34", "resnet50")  # of the 2D network, the first by default
 NARROW = (1, 2, 4, 8)  # what the network's channels may be divided by
 
+OF_DATA = {"chest": " (X-rays)", "luna": " (CT or MR)", "nodules": " (labelled CT crops)", "msd": " (with masks)"}
+
 
 @dataclass(frozen=True)
 class Common:
@@ -179,14 +181,18 @@ class Common:
             self._check_network()
         self._settle_weight()
         if not self.data:
-            raise UserError("--data is needed: the folder of the data")
+            raise UserError(
+                "--data is needed: the folder of the data, as in main.py --data my_xrays --n chest --train_list none "
+                "--ratio 1.0; --help has more examples"
+            )
 
     def _check_choices(self) -> None:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), field.metadata["at_least"]
             choices = field.metadata["argument"].get("choices")
             if choices and value and value not in choices:
-                raise UserError(f"--{field.name} {value} is not known; choose from {', '.join(choices)}")
+                known = ", ".join(f"{each}{OF_DATA.get(each, '')}" if field.name == "n" else each for each in choices)
+                raise UserError(f"--{field.name} {value} is not known; choose from {known}")
             if least is not None and value != field.default and not value >= least:  # NaN is not, either
                 words = "not be negative" if least == 0 else f"be {least} or more"
                 raise UserError(f"--{field.name} {value}: must {words}")

@@ -220,7 +220,7 @@ def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, secon
     if redrawn:
         lines.append(
             f"{counted(sum(redrawn), 'pair')} of {counted(len(redrawn), 'scan')} {_were(sum(redrawn))} nearly "
-            f"constant, and others drawn instead (--min_std {options.min_std:g})"
+            f"constant; others were drawn instead (--min_std {options.min_std:g})"
         )
     return "\n".join(lines)
 

@@ -18,6 +18,7 @@ from methods.spec import MethodSpec
 from options import telling
 from reports.chart import chart
 from reports.html import Html, details, joined, page, picture, section, table, tag, tiles
+from reports.remarks import remarks
 from training.predict import RESULTS
 from training.reporting.curves import Curves, curves, panels, read_rows
 from training.reporting.reporter import MEANS, METRICS, PICTURES
@@ -38,7 +39,7 @@ LIMITS = (
     "A starting point for training, not a finished tool. Nothing here was validated for diagnosis, and nothing here is "
     "a medical device. The features follow the modality, body part, scanners and patients of the training images."
 )
-LICENCE = "The code: MIT. The weights: for those who trained them to choose, within the terms of the images."
+LICENCE = "The code: MIT. The weights: what the terms of the training images allow is for you to find out."
 SCORES = {"mean_auroc": "mean AUROC, test part", "mean_dice": "mean Dice, test part"}
 
 
@@ -184,7 +185,10 @@ def _command(run: Run) -> Html:
 def data_table(run: Run) -> Html:
     """What it was trained on."""
     data = _mapping(run.record.get("data"))
-    plain = {name.replace("_", " "): _plain(value) for name, value in data.items() if value not in ("", [], {}, None)}
+    shown = {name: value for name, value in data.items() if value not in ("", [], {}, None) and "sha256" not in name}
+    plain = {name.replace("_", " "): _plain(value) for name, value in shown.items()}
+    if plain.get("list") == "none":
+        plain["list"] = "none: all images in the folder"
     return table({"folder": str(run.options.get("data", "")), **plain} if run.options else plain)
 
 
@@ -235,9 +239,28 @@ def card(run: Run, spec: MethodSpec | None) -> Html:
         "licence": LICENCE,
         "method": spec.citation if spec else "",
     }
-    export = tag("pre", f"python export.py --checkpoint {shlex.quote(str(run.folder / 'last.pt'))} --save weights")
-    words = tag("p", "Weights for other libraries, with a card of their own:")
-    return joined([table({name: value for name, value in rows.items() if value}), words, export])
+    parts = [table({name: value for name, value in rows.items() if value})]
+    weights = shlex.quote(str(run.folder / "last.pt"))
+    if options.get("phase", "pretask") == "pretask" and options.get("n") == "chest":
+        parts += [
+            tag("p", "Fine-tune it on labels (docs/LABELS.md), a table with names of images and columns of labels:"),
+            tag(
+                "pre",
+                f"python main.py --phase finetune --n chest --weight {weights} --data FOLDER --train_list TABLE.csv "
+                "--split 70,10,20 --ratio 1.0 --output finetuned",
+            ),
+        ]
+    parts += [
+        tag("p", "Weights for other libraries, with a card of their own:"),
+        tag("pre", f"python export.py --checkpoint {weights} --save weights"),
+    ]
+    return joined(parts)
+
+
+def in_words(run: Run) -> Html:
+    """What the curves of a pre-training say."""
+    said = remarks(run.rows) if run.options.get("phase", "pretask") == "pretask" else []
+    return tag("p", " ".join(said)) if said else Html("")
 
 
 def run_sections(run: Run, of_method: Sequence[Panel], spec: MethodSpec | None) -> list[Html]:
@@ -245,7 +268,7 @@ def run_sections(run: Run, of_method: Sequence[Panel], spec: MethodSpec | None) 
     options = {name: value for name, value in telling(run.options).items() if value not in ("", None)}
     return [
         section("Results", results_table(run.results)),
-        section("Curves", curve_figures(run, of_method)),
+        section("Curves", in_words(run), curve_figures(run, of_method)),
         section("Reconstructions", reconstruction_figures(run, spec)),
         section("Views", picture(run.folder / VIEWS, "What pre-training sees of the first samples.")),
         section("Data", data_table(run)),

@@ -124,7 +124,10 @@ class YesOrNo(Kind):
         for reason in sorted(set(why.values())):
             warn(f"{part} images, {reason}: {', '.join(label for label in why if why[label] == reason)}")
         if judged and len(why) == len(self.target.classes):
-            raise UserError(f"{part} images: no class has both positives and negatives, so there is no AUROC")
+            raise UserError(
+                f"{part} images: no class has both positives and negatives, so there is no AUROC; give this part more "
+                "patients (--split, or the lists)"
+            )
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,10 @@ class Images:
             if images <= self._others()[0]:
                 raise UserError(self._none())
         if missing:
+            there = f" (an image there: {min(self.files)})" if self.files else ""
             raise UserError(
                 f"{len(missing)} of the {counted(len(names), 'image')} that {source} names are not in {self.data}: "
-                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; complete the images, "
+                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}{there}; complete the images, "
                 f"{remedy}"
             )
         for name, files in places.items():

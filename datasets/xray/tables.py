@@ -69,10 +69,10 @@ class Table:
         usual = Table(self.path, files, [], []).usual(IMAGE_NAMES) if files else self.usual(IMAGE_NAMES)
         if usual:
             return usual
-        which = f"the columns {' and '.join(files)}" if files else f"no column (of {self._columns()})"
+        which = f"the columns {' and '.join(files)} hold" if files else f"no column (of {self._columns()}) holds"
         raise UserError(
-            f"the table {self.path} has names of image files ({', '.join(SUFFIXES)}) in all rows of {which}; "
-            "write a list, one name a line, or name the column (--image_column, with labels)"
+            f"the table {self.path}: {which} names of image files ({', '.join(SUFFIXES)}) in each row; name the column "
+            "(--image_column, with labels), or write a list, one name a line"
         )
 
     def names(self, image_column: str = "") -> list[str]:

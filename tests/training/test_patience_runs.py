@@ -33,11 +33,9 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
     (short,) = [number for number, line in enumerate(printed) if "the disk of --output out has " in line]
     assert short < printed.index(next(line for line in printed if line.startswith("epoch 1/"))), "said at the start"
     scores = {row["epoch"]: row["val_loss"] for row in rows(tmp_path / "out") if "val_loss" in row}
-    (uncounted,) = [line for line in printed if "does not count yet" in line]
+    (uncounted,) = [line for line in printed if "not counted" in line]
     assert uncounted.startswith(f"epoch 1/{EPOCHS}: on held-out data loss ")
-    assert uncounted.endswith(
-        "it does not count yet for best.pt and --patience: 50 % of the queue (--moco_k) is filled"
-    )
+    assert uncounted.endswith("; not counted: queue 50 % full")
     counted = {epoch: score for epoch, score in scores.items() if epoch > 1}
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
     assert (best["best_epoch"], best["best"]) == (min(counted, key=lambda e: counted[e]), min(counted.values()))
@@ -54,17 +52,17 @@ def test_a_queue_that_never_fills_chooses_nothing_and_that_is_said(tmp_path: Pat
     status, printed = run(tmp_path, "--moco_k", 999, "--epochs", 2, "--patience", 1)
     assert status == 0, printed
     assert printed[-2].startswith("warning: there is no best.pt in out: no result on held-out data counted")
-    assert len([line for line in printed if "does not count yet" in line]) == 2
+    assert len([line for line in printed if "not counted" in line]) == 2
     assert not (tmp_path / "out" / "best.pt").exists()
 
 
 def test_a_method_says_when_it_is_warm() -> None:
     network = build_network(2, 1, 1, "bn", "none")
     method = PCRL(network, PCRLConfig(n_data=1, queue_size=10))
-    assert method.warming() == "0 % of the queue (--moco_k) is filled"
+    assert method.warming() == "queue 0 % full"
     keys = torch.nn.functional.normalize(torch.randn(6, 128), dim=1)
     method.queue.write(method.queue.read().push(keys))
-    assert method.warming() == "60 % of the queue (--moco_k) is filled"
+    assert method.warming() == "queue 60 % full"
     method.queue.write(method.queue.read().push(keys))
     assert method.warming() == ""
     alone = PCRL(network, PCRLConfig(n_data=1, queue_size=10, without=frozenset({"contrast"})))

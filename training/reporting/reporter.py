@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from methods.base import Method
-from training.checkpoint import BEST
 from training.evaluation import EvalResult
 from training.reporting.curves import HELD_OUT, draw_curves, read_rows
 from training.reporting.diagnostics import Diagnostics
@@ -245,7 +244,7 @@ class Reporter:
         headline = self._headline(losses)
         words = [shown({name: value}) for name, value in headline.items() if name not in over]
         words += [f"{name} {headline[name]:.3f} ({what})" for name, what in over.items()]
-        remark = f"; it does not count yet for {BEST} and --patience: {result.why_not}" if result.why_not else ""
+        remark = f"; not counted: {result.why_not}" if result.why_not else ""  # for best.pt and --patience
         say(f"epoch {epoch + 1}/{self.epochs}: on held-out data {', '.join(words)}{remark}")
 
     def probe(self, epoch: int, result: EvalResult, seconds: float) -> None:

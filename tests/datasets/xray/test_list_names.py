@@ -173,9 +173,9 @@ def test_paths_of_chexpert(tmp_path: Path) -> None:
     [
         (
             "patientId,Target\n0004cfab,0\n",
-            r"in all rows of no column \(of patientId, Target\); write a list, one name",
+            r"no column \(of patientId, Target\) holds names of image files .*; name the column",
         ),
-        ("picture,mask\na.png,b.png\n", "in all rows of the columns picture and mask; write a list"),
+        ("picture,mask\na.png,b.png\n", "the columns picture and mask hold names of image files"),
         ("image,label\na.png,0\n,1\n", "line 3: the column image of the images' names is empty"),
         ("image,label\n", "has a header and no rows"),
         ("a.png,0\nb.png,1\n", "line 1: a label is ',0', not 0 or 1"),
