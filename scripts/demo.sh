@@ -7,11 +7,20 @@ epochs=${2:-40}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
 if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
-xrays="--data $out/phantoms/Chest14 --n chest --size 64 --narrow 4"
+chest=$out/phantoms/Chest14
+xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.txt"
+parts="--valid_list $out/valid.txt --test_list $out/test.txt"
 learn="--optimizer adamw --lr 1e-3 --workers 1 --resume auto"
 
 step "1/8 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
-python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 45 --xrays_per_patient 3 --size 128
+if [ -e "$chest/chest_test.txt" ]; then
+    echo "they are there already, in $out/phantoms"
+else
+    python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 160 --xrays_per_patient 2 --size 128
+fi
+# Half of the patients to learn from, a tenth to choose by, and as many as possible to judge on: so scores scatter less.
+sort "$chest"/chest_{train,valid,test}.txt | awk -v lists="$out/" '{
+    digit = substr($1, 8, 1); print > (lists (digit < 5 ? "train" : digit < 6 ? "valid" : "test") ".txt") }'
 
 step "2/8 pairs of overlapping crops from the CT scans"
 python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
@@ -19,25 +28,25 @@ python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" 
 
 step "3/8 pre-training in 2D, without labels"
 python main.py $xrays --preview 3 --output "$out/views"
-python main.py $xrays --b 16 --epochs "$epochs" --ratio 1.0 $learn --report --output "$out/chest"
-weights=$(ls "$out"/chest/pcrl_chest_pretask_*.pt)
+python main.py $xrays --b 16 --epochs "$epochs" $learn --report --output "$out/chest"
+weights=$(ls "$out"/chest/pcrl*_chest_pretask_*.pt)
 
 step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
-python main.py $xrays --phase knn --ratio 1.0 --weight none --output "$out/knn_before"
-python main.py $xrays --phase knn --ratio 1.0 --weight "$weights" --output "$out/knn_after"
+python main.py $xrays $parts --phase knn --weight none --output "$out/knn_before"
+python main.py $xrays $parts --phase knn --weight "$weights" --output "$out/knn_after"
 
 step "5/8 pre-training in 3D, a moment of it"
 python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
     --report --output "$out/luna"
 
 step "6/8 fine-tuning in 2D, from the pre-trained weights"
-python main.py $xrays --phase finetune --weight "$weights" --b 16 --epochs 6 --ratio 1.0 --val_every 2 $learn \
+python main.py $xrays $parts --phase finetune --weight "$weights" --b 16 --epochs 6 --val_every 2 $learn \
     --output "$out/finetuned"
 
 step "7/8 two X-rays that nobody has labelled: predictions"
 mkdir -p "$out/unseen"
-for name in $(cut -d' ' -f1 "$out/phantoms/Chest14/chest_test.txt" | grep _000 | head -2); do
-    cp "$out/phantoms/Chest14/images/$name" "$out/unseen"
+for name in $(cut -d' ' -f1 "$out/test.txt" | grep _000 | head -2); do
+    cp "$chest/images/$name" "$out/unseen"
 done
 python main.py --phase predict --weight "$out/finetuned/best.pt" --data "$out/unseen" --output "$out/predicted"
 

@@ -29,7 +29,8 @@ def write_demo_folder(folder: Path) -> Path:
         write_run(folder / name)
     for name, auroc in (("knn_before", 0.5), ("knn_after", 0.625), ("finetuned", 0.75)):
         (folder / name).mkdir()
-        results = {"mean_auroc": auroc, "auroc": {"Cardiomegaly": auroc}}
+        intervals = {"mean_auroc": [auroc - 0.1, auroc + 0.1], "auroc": {}}
+        results = {"mean_auroc": auroc, "auroc": {"Cardiomegaly": auroc}, "intervals": intervals}
         (folder / name / "metrics.json").write_text(json.dumps(results))
     (folder / "predicted").mkdir()
     (folder / "predicted" / "predictions.csv").write_text("file,Mass,Cardiomegaly\nnew/00000005_000.png,0.25,0.875\n")
@@ -39,7 +40,13 @@ def write_demo_folder(folder: Path) -> Path:
 def test_all_of_a_demo_is_on_its_page(tmp_path: Path) -> None:
     parser = checked(write_demo(write_demo_folder(tmp_path / "demo")))
     words = " ".join(parser.words)
-    for told in ("0.625", "0.75", "Cardiomegaly 0.88, Mass 0.25", "00000005_000.png", "After epoch 9."):
+    for told in (
+        "0.62 (0.53 .. 0.72)",
+        "0.75 (0.65 .. 0.85)",
+        "Cardiomegaly 0.88, Mass 0.25",
+        "00000005_000.png",
+        "After epoch 9.",
+    ):
         assert told in words, told
     assert parser.seen.count("img") == 6, "phantoms, slices, and two pictures of each pre-training"
 
