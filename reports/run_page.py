@@ -239,22 +239,35 @@ def card(run: Run, spec: MethodSpec | None) -> Html:
         "licence": LICENCE,
         "method": spec.citation if spec else "",
     }
-    parts = [table({name: value for name, value in rows.items() if value})]
-    weights = shlex.quote(str(run.folder / "last.pt"))
-    if options.get("phase", "pretask") == "pretask" and options.get("n") == "chest":
-        parts += [
-            tag("p", "Fine-tune it on labels (docs/LABELS.md), a table with names of images and columns of labels:"),
-            tag(
-                "pre",
-                f"python main.py --phase finetune --n chest --weight {weights} --data FOLDER --train_list TABLE.csv "
-                "--split 70,10,20 --ratio 1.0 --output finetuned",
-            ),
-        ]
-    parts += [
-        tag("p", "Weights for other libraries, with a card of their own:"),
-        tag("pre", f"python export.py --checkpoint {weights} --save weights"),
-    ]
-    return joined(parts)
+    return joined([table({name: value for name, value in rows.items() if value}), next_steps(run)])
+
+
+def next_steps(run: Run) -> Html:
+    """Commands that go on with what this run has learnt."""
+    options, phase = run.options, run.options.get("phase", "pretask")
+    last, best = (shlex.quote(str(run.folder / name)) for name in ("last.pt", "best.pt"))
+    steps = {}
+    if phase in ("finetune", "linear"):
+        steps["Apply it to new images (docs/PREDICT.md):"] = (
+            f"python main.py --phase predict --weight {best} --data NEW_IMAGES --output predicted"
+        )
+    if phase == "pretask" and options.get("n") == "chest":
+        steps["Fine-tune it on labels (docs/LABELS.md), a table with names of images and columns of labels:"] = (
+            f"python main.py --phase finetune --n chest --weight {last} --data FOLDER --train_list TABLE.csv "
+            "--split 70,10,20 --ratio 1.0 --output finetuned"
+        )
+    if options.get("narrow", 1) == 1:
+        export = f"python export.py --checkpoint {last} --save weights"
+        steps["Weights for other libraries, with a card of their own (docs/EXPORT.md):"] = export
+    else:
+        steps[
+            f"A network of --narrow {options['narrow']} is for trying things out; other libraries have no such one."
+        ] = ""
+    return joined(part for words, command in steps.items() for part in (tag("p", words), _pre(command)))
+
+
+def _pre(command: str) -> Html:
+    return tag("pre", command) if command else Html("")
 
 
 def in_words(run: Run) -> Html:

@@ -167,7 +167,7 @@ def test_what_a_killed_run_left_is_swept_and_done_anew(folder: Path, tmp_path: P
 def test_checkpoints_that_cannot_predict_say_how_to_get_one(folder: Path, tmp_path: Path) -> None:
     best = torch.load(folder / "out0" / "best.pt", weights_only=True)
     cases = {
-        "pretask": ({**best, "opt": {**best["opt"], "phase": "pretask"}}, "is of pre-training, .* fine-tune it"),
+        "pretask": ({**best, "opt": {**best["opt"], "phase": "pretask"}}, "comes from pre-training, .* fine-tune it"),
         "old": ({**best, "run": {}}, "does not tell its classes: it is of an earlier version"),
         "foreign": ({"state_dict": best["model"]}, "no checkpoint of this project's fine-tuning; give the best.pt"),
         "narrow": ({**best, "opt": {**best["opt"], "narrow": 4}}, "its tensors are not those of the network"),
