@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,18 @@ class Run:
         return f"{words[:1].upper()}{words[1:]} on {DATA.get(n, n or 'images')}"
 
     def pictures(self) -> list[Path]:
-        """Of the reconstructions, in the order in which they were drawn."""
+        """Of the reconstructions, in the order in which they were drawn; not those of a former run in the folder."""
         found = [path for path in (self.folder / PICTURES).glob("*.png") if not path.name.startswith(".")]
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        own = [path for path in found if path.stat().st_mtime >= self.started]
+        return sorted(own, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    @property
+    def started(self) -> float:
+        """In seconds since 1970; 0 if it is not known."""
+        try:
+            return datetime.fromisoformat(str(self.record.get("started"))).timestamp()
+        except ValueError:
+            return 0.0
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -131,7 +141,7 @@ def key_figures(run: Run, spec: MethodSpec | None) -> Html:
     values = {"epochs": f"{epoch} of {asked}" if asked else short(epoch), "steps": f"{step:,}" if step else ""}
     for name in ("loss", *(spec.headline if spec else ())):
         values[f"{name}, last epoch"] = short(_last(run, name))
-    for name in sorted({name for row in run.rows for name in row if "probe" in name}):
+    for name in sorted({name for row in run.rows for name in row if "probe" in name and "/" not in name}):
         values[name.replace("_", " ")] = short(_last(run, name))
     for name, words in SCORES.items():
         values[words] = short(run.results.get(name))

@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
 epochs=${2:-40}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
-if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,predicted,knn_before,knn_after,.complete}; fi
+if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,scratch,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
 chest=$out/phantoms/Chest14
 xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.txt"
@@ -39,9 +39,11 @@ step "5/8 pre-training in 3D, a moment of it"
 python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
     --report --output "$out/luna"
 
-step "6/8 fine-tuning in 2D, from the pre-trained weights"
-python main.py $xrays $parts --phase finetune --weight "$weights" --b 16 --epochs 6 --val_every 2 $learn \
-    --output "$out/finetuned"
+step "6/8 fine-tuning in 2D, from the pre-trained weights and from random ones"
+for start in finetuned scratch; do
+    python main.py $xrays $parts --phase finetune --b 16 --epochs 6 --val_every 2 $learn --output "$out/$start" \
+        --weight "$([ $start = finetuned ] && echo "$weights" || echo none)"
+done
 
 step "7/8 two X-rays that nobody has labelled: predictions"
 mkdir -p "$out/unseen"

@@ -12,7 +12,7 @@ import numpy as np
 from utils.files import atomic_path
 
 INCHES, DPI = 1.9, 110  # of a picture
-POINTS, LARGE_POINTS = 9, 14  # of its title; large: where a sheet is shown at half its size
+POINTS, LARGE_POINTS = 9, 12  # of its title; large: where a sheet is shown at half its size
 Window = tuple[float, float]  # the values shown black and white
 
 

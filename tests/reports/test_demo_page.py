@@ -27,7 +27,7 @@ def write_demo_folder(folder: Path) -> Path:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 9, 10), np.int16)), str(scans / "scan.mhd"))
     for name in ("chest", "luna"):
         write_run(folder / name)
-    for name, auroc in (("knn_before", 0.5), ("knn_after", 0.625), ("finetuned", 0.75)):
+    for name, auroc in (("knn_before", 0.5), ("knn_after", 0.625), ("finetuned", 0.75), ("scratch", 0.55)):
         (folder / name).mkdir()
         intervals = {"mean_auroc": [auroc - 0.1, auroc + 0.1], "auroc": {}}
         results = {"mean_auroc": auroc, "auroc": {"Cardiomegaly": auroc}, "intervals": intervals}
@@ -43,6 +43,7 @@ def test_all_of_a_demo_is_on_its_page(tmp_path: Path) -> None:
     for told in (
         "0.62 (0.53 .. 0.72)",
         "0.75 (0.65 .. 0.85)",
+        "0.55 (0.45 .. 0.65) from random ones",
         "Cardiomegaly 0.88, Mass 0.25",
         "00000005_000.png",
         "After epoch 9.",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from reports.remarks import MORE, remarks
+from reports.run_page import read_run
 from training.reporting.reporter import MEANS
 
 
@@ -33,3 +39,13 @@ def test_a_newcomer_is_told_what_to_make_of_the_curves(run: list, said: list[str
 
 def test_a_run_without_steps_says_nothing() -> None:
     assert remarks([]) == []
+
+
+def test_pictures_of_a_former_run_in_the_same_folder_are_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"started": "2026-01-02T00:00:00+00:00"}))
+    (tmp_path / "reconstructions").mkdir()
+    for name, at in (("epoch_0009", 1767225600), ("epoch_0002", 1767398400)):  # a day before, and a day after
+        path = tmp_path / "reconstructions" / f"{name}.png"
+        Image.new("L", (4, 4)).save(path)
+        os.utime(path, (at, at))
+    assert [path.stem for path in read_run(tmp_path).pictures()] == ["epoch_0002"]
