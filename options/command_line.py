@@ -63,7 +63,8 @@ def _parser(phase: str | None = None, n: str | None = None) -> Parser:
     parser = Parser(
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
-        description="Self-supervised pre-training of medical-image networks (PCRL, PCRLv2).",
+        description="Self-supervised pre-training of medical-image networks (PCRL, PCRLv2). The flags of one phase and "
+        "kind of data alone: --help --phase finetune --n chest. Settings for many or few images: docs/LEARNING.md.",
         epilog=EXAMPLES,
         synonyms=SYNONYMS,
     )

@@ -118,7 +118,7 @@ class Common:
         1,
         "network",
         f"divide the channels of every layer by {', '.join(map(str, NARROW[:-1]))} or {NARROW[-1]}, for quick tests; a "
-        "network divided by 8 learns little",
+        "network divided by 8 learns little; such networks cannot be exported",
         phases=OTHER_THAN_PREDICTION,
     )
     norm: str = flag(

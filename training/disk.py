@@ -45,7 +45,11 @@ def there_already(output: Path) -> int:
 def in_words(size: float, options: Options) -> str:
     """``5.4 GB, for up to 7 checkpoints of 0.77 GB``; ``size``: of one, in bytes."""
     files = checkpoints(options)
-    return f"{size * files / GB:.1f} GB, for up to {counted(files, 'checkpoint')} of {size / GB:.2f} GB"
+    if size * files < GB / 10:
+        whole, one = (f"{each / 1e6:.0f} MB" for each in (size * files, size))
+    else:
+        whole, one = f"{size * files / GB:.1f} GB", f"{size / GB:.2f} GB"
+    return f"{whole}, for up to {counted(files, 'checkpoint')} of {one}"
 
 
 def warn_if_short(size: float, options: Options) -> None:

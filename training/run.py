@@ -126,6 +126,8 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
 def _tell_end(options: Options, state: TrainingState) -> None:
     """Say, as the last line, why the training ended; before it, that there is no best state though it was asked for."""
     epoch = state.position.epoch
+    if why := state.method.warming():
+        say(f"{why}: until it is, the contrast rises, which is no fault (docs/LEARNING.md)")
     judged = options.probe_every if options.keep == "best-probe" else options.val_every
     if judged and not state.best_epoch:
         warn(f"there is no {BEST} in {options.output}: no result on held-out data counted, or none could be kept")

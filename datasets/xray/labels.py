@@ -129,6 +129,8 @@ def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelli
     rest = _rest(parts[0], ratio)
     remedy = f"put a {VALID_LIST} and a {TEST_LIST} of the images that are there into {data}"
     remedies = (f"or name a list of those that are there, {LISTS}", remedy, remedy)
+    if isinstance(whole.source, Table):
+        remedies = ("look at --data and --image_column, or take those rows out of the table",) * 3
     train, valid, test = found = [
         Labelled(images.named(rows.names, rows.path, remedy), _float(rows), rows.patients)
         for rows, remedy in zip((rest, *parts[1:]), remedies, strict=True)
