@@ -97,8 +97,8 @@ def read_finetuned(path: str) -> Finetuned:
     phase, n = opt.get("phase", PRETRAINING[0]), opt.get("n")
     if phase in PRETRAINING:
         raise UserError(
-            f"{path}: comes from pre-training, which knows no classes; fine-tune it (--phase finetune --weight {path}), "
-            f"then give the {BEST} of that run"
+            f"{path}: comes from pre-training, which knows no classes; fine-tune it (--phase finetune --weight {path}) "
+            f"and give the {BEST} of that run"
         )
     run = run if isinstance(run, Mapping) else {}
     known = run.get("segmentation", {}) if n == SEGMENTATION else run
