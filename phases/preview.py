@@ -51,6 +51,7 @@ def preview(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     views = views_of(options)
     found = views.find(Path(options.data), options.train_list or None, options.ratio)
     files = in_turn(found)[: options.preview]
+    say(f"drawing the views of {counted(len(files), 'sample')} of {len(found):,}")
     dataset = views.samples(files, options.seed, options.inchannel, options.size, True)
     samples = {}
     for index, file in enumerate(files):
