@@ -20,6 +20,9 @@ from utils.errors import UserError
 
 GROUPS = ("what to run", "data", "labels", "segmentation", "network", "optimisation", "prediction", "machine", "output")
 METAVARS = {int: "N", float: "X", str: "NAME"}
+DESCRIPTION = """Self-supervised pre-training of medical-image networks (PCRL, PCRLv2).
+Flags of one phase and kind of data alone: --help --phase finetune --n chest
+Settings for many or few images: docs/LEARNING.md"""
 EXAMPLES = """examples:
   look at what X-rays in my_xrays become, then pre-train on all of them:
     python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output look
@@ -63,8 +66,7 @@ def _parser(phase: str | None = None, n: str | None = None) -> Parser:
     parser = Parser(
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
-        description="Self-supervised pre-training of medical-image networks (PCRL, PCRLv2). The flags of one phase and "
-        "kind of data alone: --help --phase finetune --n chest. Settings for many or few images: docs/LEARNING.md.",
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         synonyms=SYNONYMS,
     )
