@@ -16,7 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from datasets.ct.errors import ScanError
@@ -43,6 +45,12 @@ FIRST_ELEMENTS = (b"\x02\x00", b"\x08\x00")  # the groups that a file without pr
 LONGEST = 200  # characters of what a reader says
 SPACE = 0.01  # of the pixels' size and the cosines of directions: what differs less is the same
 CORNERS = ("ImagePositionPatient", "ImageOrientationPatient")
+CT_CLASSES = (f"{STORAGE}.2", f"{STORAGE}.2.1", f"{STORAGE}.2.2")
+TIMES = {"FrameTime", "FrameTimeVector"}  # what the frames of a cine loop differ in
+VIEWS = (  # what the frames of a scan by a gamma camera may differ in, beside their place
+    *("EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector", "TimeSlotVector"),
+    *("AngularViewVector", "TimeSliceVector"),
+)
 SINGLE, MULTIPLE = f"{STORAGE}.7", f"{STORAGE}.7.3"  # secondary capture: no reader rescales its values
 PIXEL_TAGS = [
     *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames", "BitsAllocated"),
@@ -100,12 +108,9 @@ def _quietly(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 @_quietly
 def is_dicom(file: Path) -> bool:
-    """Whether a file looks like DICOM: by its preamble, or by its first elements where it has none."""
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(132)
-    except OSError:
-        return False
+    """Whether a file looks like DICOM: by its preamble, or by its first elements where it has none; OSError."""
+    with file.open("rb") as stream:
+        head = stream.read(132)
     if head[128:] == b"DICM":
         return True
     if head[:2] not in FIRST_ELEMENTS or len(head) < 132:
@@ -141,14 +146,31 @@ def _described(path: Path, dataset: Dataset, pixels_at: int) -> DicomFile:
             raise ScanError(f"{path.name} cannot be read: it has no size of an image (Rows)")
         return DicomFile(path, "", other or "object without pixels")
     _check_length(path, dataset, pixels_at)
-    return DicomFile(path, str(dataset.get("SeriesInstanceUID") or ""), "", tuple(_slices(path, dataset)))
+    if what := _no_slices(dataset):
+        return DicomFile(path, "", what)
+    slices = tuple(_slices(path, dataset))
+    unscaled = any(slice_.rescale is None for slice_ in slices)
+    if unscaled and dataset.get("SOPClassUID") in CT_CLASSES and not dataset.get("PixelRepresentation"):
+        raise ScanError(f"{path.name} is CT and does not say how its values become HU (RescaleSlope, RescaleIntercept)")
+    return DicomFile(path, str(dataset.get("SeriesInstanceUID") or ""), "", slices)
+
+
+def _no_slices(dataset: Dataset) -> str:
+    """What the frames of a file are if they do not lie behind one another; "" if they do."""
+    if _frames(dataset) == 1 or dataset.get("PerFrameFunctionalGroupsSequence"):
+        return ""
+    ordered_by = {keyword_for_tag(tag) for tag in _words(dataset.get("FrameIncrementPointer"))}
+    if TIMES & ordered_by and not dataset.get("SpacingBetweenSlices"):
+        return "cine loop"
+    views = [name for name in VIEWS if len(set(map(str, _words(dataset.get(name))))) > 1]
+    return f"scan of several phases or views ({views[0]})" if views else ""
 
 
 @_quietly
 def read_stored(path: Path) -> np.ndarray:
     """The numbers in a file as they are stored, (frames, rows, columns), without slope and intercept."""
     dataset = _parsed(path, path)
-    if dataset.get("SamplesPerPixel", 1) != 1:
+    if dataset.get("SamplesPerPixel", 1) != 1 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
         raise ScanError(f"not a 3D image with one number a voxel: {path.name} is in colour")
     if "ModalityLUTSequence" in dataset:
         raise ScanError(f"{path.name}: its values go through a table (ModalityLUTSequence), which is not supported")
@@ -187,7 +209,8 @@ def _other(dataset: Dataset) -> str:
 
 def _check_length(path: Path, dataset: Dataset, start: int) -> None:
     """ScanError if the pixels, from byte ``start`` on, are cut short; compressed ones show it when they are read."""
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed or syntax.is_deflated:
         return
     numbers = int(dataset.Rows) * int(dataset.Columns) * _frames(dataset) * int(dataset.get("SamplesPerPixel", 1))
     wanted, there = start + numbers * int(dataset.get("BitsAllocated", 16)) // 8, path.stat().st_size
@@ -210,6 +233,7 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
         sources = [*_items(groups[frame] if groups else Dataset()), *_items(shared), dataset]
         pixel = _numbers(sources, "PixelSpacing", 2)
         slope, intercept = _number(sources, "RescaleSlope"), _number(sources, "RescaleIntercept")
+        rescaled = slope is not None or intercept is not None
         gap = _number(sources, "SpacingBetweenSlices") or _number(sources, "SliceThickness")
         position, orientation = (
             None if name in lone else _numbers(sources, name, n) for name, n in zip(CORNERS, (3, 6), strict=True)
@@ -224,7 +248,7 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
             _number([dataset], "InstanceNumber") if frames == 1 else float(frame),
             _number([dataset], "SliceLocation") if frames == 1 else None,
             None if gap is None else abs(gap),
-            None if slope is None else (slope, intercept or 0.0),
+            (1.0 if slope is None else slope, intercept or 0.0) if rescaled else None,
             "LOCALIZER" in [str(word).upper() for word in _words(dataset.get("ImageType"))],
         )
 
@@ -254,7 +278,7 @@ def _number(sources: list[Dataset], name: str) -> float | None:
 
 
 def _words(value: Any) -> list[Any]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+    return [] if value is None else list(value) if isinstance(value, list | MultiValue) else [value]
 
 
 def _by_gdcm(dataset: Dataset) -> np.ndarray:

@@ -18,7 +18,10 @@ from utils.native import native_output
 
 LONGEST = 200  # characters of what a reader says
 PLACES = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation")
+SCALING = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}  # that ITK leaves aside
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE)  # as C reads them
+MILLIMETRES = re.compile(r"mm|millimet(er|re)s?|\?*", re.IGNORECASE)  # or not said
+VECTOR, QUOTED = re.compile(r"\([^()]+\)"), re.compile(r'"([^"]*)"')  # of NRRD's headers
 
 
 def read_file(file: Path, nearest: bool = False) -> sitk.Image:
@@ -72,6 +75,7 @@ def _by_itk(file: Path) -> sitk.Image:
     if file.suffix.lower() in (".mhd", ".mha"):
         _check_meta_header(file)
         _check_zlib(file, image)
+        _check_raw_length(file, image)
     elif file.suffix.lower() == ".nrrd":
         _check_nrrd(file, image)
     return image
@@ -108,6 +112,33 @@ def _check_meta_header(file: Path) -> None:
         raise ScanError(f"{file.name} does not say how large its voxels are (ElementSpacing)")
     if "-" in re.sub("e-", "", spacing.lower()):
         raise ScanError(f"its spacing is negative: {spacing}")
+    _check_unit(file, fields.get("DistanceUnits", ""))
+    for name, neutral in SCALING.items():
+        if name in fields and fields[name] not in (f"{neutral:g}", f"{neutral}"):
+            raise ScanError(f"{file.name} says that its values are scaled ({name} = {fields[name]}); write it rescaled")
+
+
+def _check_unit(file: Path, unit: str) -> None:
+    """Raise a ScanError if lengths are in another unit than mm, which ITK takes for mm."""
+    if not MILLIMETRES.fullmatch(unit.strip()):
+        raise ScanError(f"{file.name} has its lengths in {unit}; write it anew in mm")
+
+
+def _check_raw_length(file: Path, image: sitk.Image) -> None:
+    """Raise a ScanError if there are more raw data than a MetaImage's header says: of another type, size or start."""
+    fields, start = _meta_header(file)
+    if fields.get("CompressedData", "False").lower() == "true" or fields.get("HeaderSize", "0") != "0":
+        return
+    if fields["ElementDataFile"] != "LOCAL":
+        file, start = file.parent / fields["ElementDataFile"], 0
+    if file.is_file():  # no list or pattern of several
+        _check_not_longer(file, file.stat().st_size - start, image)
+
+
+def _check_not_longer(file: Path, there: int, image: sitk.Image) -> None:
+    """Raise a ScanError if a file has more bytes of raw data than its header says: the one or the other is wrong."""
+    if there > (wanted := sitk.GetArrayViewFromImage(image).nbytes):
+        raise ScanError(f"{file.name} does not go with its header: it has {there} bytes of voxels, not {wanted}")
 
 
 def _check_zlib(file: Path, image: sitk.Image) -> None:
@@ -141,13 +172,18 @@ def _check_nrrd(file: Path, image: sitk.Image) -> None:
             key, _, value = line.decode(errors="replace").partition(":")
             fields[key.strip().lower().replace(" ", "")] = value.strip()
         start = stream.tell()
-    if not fields.keys() & {"spacings", "spacedirections"}:
+    steps = VECTOR.findall(fields.get("spacedirections", "")) or fields.get("spacings", "").lower().split()
+    if sum(step not in ("none", "nan") for step in steps) < min(3, image.GetDimension()):
         raise ScanError(f"{file.name} does not say how large its voxels are (space directions)")
-    if fields.get("encoding", "").lower() not in ("gzip", "gz") or fields.keys() & {"lineskip", "byteskip"}:
+    for unit in QUOTED.findall(fields.get("spaceunits", fields.get("units", ""))):
+        _check_unit(file, unit)
+    if fields.keys() & {"lineskip", "byteskip"}:
         return
-    name = fields.get("datafile", "")
+    name, encoding = fields.get("datafile", ""), fields.get("encoding", "").lower()
     data = file.parent / name if name else file
-    if not data.is_file():  # a list or a pattern of several
+    if data.is_file() and encoding == "raw":
+        _check_not_longer(data, data.stat().st_size - (0 if name else start), image)
+    if not data.is_file() or encoding not in ("gzip", "gz"):  # a list or a pattern of several
         return
     length = 0
     try:

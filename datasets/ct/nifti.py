@@ -93,12 +93,15 @@ def read_nifti(file: Path) -> sitk.Image:
             data = stream.read(header.data_bytes)
             if len(data) < header.data_bytes:
                 raise _cut_short(file, header.start + len(data), wanted)
-            while stream.read(2**20):  # to the end of a gzip file, where its checksum lies
-                pass
+            more = 0
+            while rest := stream.read(2**20):  # to the end of a gzip file, where its checksum lies
+                more += len(rest)
     except EOFError:
         raise _cut_short(file, _length(file), wanted) from None
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ScanError(f"{file.name} cannot be read: {error}") from None
+    if more:
+        raise ScanError(f"{file.name} does not go with its header: it has {wanted + more} bytes, not {wanted}")
     voxels = np.frombuffer(data, header.kind).reshape(header.shape[::-1])
     if (header.slope, header.intercept) != (1, 0):
         voxels = (voxels * np.float64(header.slope) + header.intercept).astype(np.float32)
@@ -116,7 +119,7 @@ def read_nifti_header(file: Path) -> NiftiHeader:
     kind = np.dtype(fields.order + KINDS[fields.code])
     if not fields.start < LARGEST:  # not: so that NaN is refused as well
         raise ScanError(f"{file.name} cannot be read: its voxels begin at byte {fields.start:g} (vox_offset)")
-    start = max(fields.size, int(fields.start))
+    start = max(HEADERS[fields.size], int(fields.start))
     return NiftiHeader(_shape(file, fields), kind, *scaling, direction, spacing, origin, start)
 
 
@@ -125,6 +128,11 @@ def read_nifti_forms(file: Path) -> NiftiForms:
     fields = _read_fields(file)
     codes = fields.qform_code, fields.sform_code
     return NiftiForms(fields.pixdim, fields.units, *codes, fields.quaternion, fields.rows)
+
+
+def read_nifti_intent(file: Path) -> int:
+    """What the header says that the numbers are, by NIfTI's codes; ScanError if there is no header."""
+    return _read_fields(file).intent
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -176,6 +184,7 @@ class _Fields:
 
         self.magic = raw[344:348] if old else raw[4:12]
         self.dim = at(40, "i2", 8).tolist() if old else at(16, "i8", 8).tolist()
+        self.intent = int(at(68, "i2")[0]) if old else int(at(504, "i4")[0])
         self.code = int(at(70 if old else 12, "i2")[0])
         self.pixdim = at(76 if old else 104, real, 8).astype(float)
         self.start = float(at(108, "f4")[0]) if old else int(at(168, "i8")[0])

@@ -11,6 +11,9 @@ from pathlib import Path
 from datasets.ct.dicom import DicomFile, is_dicom, read_dicom_file
 from datasets.ct.dicom_series import split_off
 from datasets.ct.errors import ScanError
+from utils.errors import reason
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 @dataclass
@@ -34,7 +37,19 @@ def find_series(files: Sequence[Path]) -> Folder:
     """Sort the DICOM files among the ``files`` of one folder; their pixels are not read."""
     found = Folder()
     by_uid: dict[str, list[DicomFile]] = {}
-    for file in filter(is_dicom, files):
+    for file in files:
+        named = file.suffix.lower() in SUFFIXES
+        try:
+            if not is_dicom(file):
+                if named:
+                    found.unreadable.append((file, "it is no DICOM file" if file.stat().st_size else "it is empty"))
+                continue
+        except OSError as error:
+            if named or isinstance(
+                error, PermissionError
+            ):  # of what else leads nowhere, nothing says that it is a slice
+                found.unreadable.append((file, reason(error)))
+            continue
         if file.name == "DICOMDIR":  # other names it has, too, and tells then itself
             found.passed_over[file.name] += 1
             continue

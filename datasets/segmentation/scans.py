@@ -17,9 +17,10 @@ import numpy as np
 from datasets.ct.errors import ScanError
 from datasets.ct.grid import upright
 from datasets.ct.itk import read_file
+from datasets.ct.label_headers import header_says_labels
 from datasets.layout import SCANS, is_label_map, scan_suffix
 from datasets.segmentation.files import CHANNEL, channels_of, stacked
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted
 
@@ -50,7 +51,7 @@ def find_scans(data: Path, channels: int, without: Path | None = None) -> list[S
     for folder, names in _folders(data, without):
         below = folder.relative_to(data)
         volumes = [name for name in names if scan_suffix(name)]
-        maps = [name for name in volumes if is_label_map(below / name)]
+        maps = [name for name in volumes if is_label_map(below / name) or header_says_labels(folder / name)]
         labels += [str(below / name) for name in maps]
         scans += _of_files(folder, below, sorted({*volumes} - {*maps}), channels)
         others = [folder / name for name in names if not scan_suffix(name) and not name.lower().endswith(NOT_DICOM)]
@@ -137,6 +138,9 @@ def _of_dicom(files: Sequence[Path], below: Path) -> Iterator[Scan]:
     for number, (uid, slices) in enumerate(found.series):
         name = below if len(found.series) == 1 else below / (uid or f"series_{number + 1}")
         yield Scan(str(name), slices)
+    if found.left_out:
+        names = ", ".join(file.name for file in found.left_out)
+        warn(f"{below}: left out of their series, being localizers or of another size or orientation: {names}")
     if found.unreadable:
         file, why = found.unreadable[0]
         problem = f"{len(found.unreadable)} DICOM files cannot be read, the first is {file.name} ({why})"

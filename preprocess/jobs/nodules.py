@@ -22,12 +22,12 @@ from preprocess.jobs.records import (
     BAD_SCAN,
     cannot_write,
     clear,
-    identity,
     in_a_line,
     is_array,
     matches,
     not_written,
     read_record,
+    read_with_identity,
     recipe_of,
     write_array,
     write_record,
@@ -39,7 +39,6 @@ from preprocess.volumes.volume import (
     ScanError,
     one_thread,
     place_at_1mm,
-    read_image,
     resample,
     shape_at_1mm,
 )
@@ -138,8 +137,7 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
         if record and matches(record, recipe) and _all_readable(job, len(record["crops"])):
             return _outcome(job, [crop[0] for crop in record["crops"]], record["shortage"], done_before=True)
-        image = read_image(job.scan)
-        source = identity(job.scan)
+        image, source = read_with_identity(job.scan)
         places = _choose(image, job)
         _check_inside(image, places)
     except BAD_SCAN as error:

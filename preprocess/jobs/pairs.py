@@ -34,12 +34,12 @@ from preprocess.jobs.records import (
     BAD_SCAN,
     cannot_write,
     clear,
-    identity,
     in_a_line,
     is_array,
     matches,
     not_written,
     read_record,
+    read_with_identity,
     recipe_of,
     write_array,
     write_record,
@@ -48,7 +48,7 @@ from preprocess.volumes.crops import MIN_IOU, Pair, Window, draw_pairs, feasible
 from preprocess.volumes.crops_v2 import LOCAL_CROP, LOCALS, CropsV2, feasible_boxes_v2, region, with_locals
 from preprocess.volumes.crops_v2 import MIN_IOU as MIN_IOU_V2
 from preprocess.volumes.files import Scan
-from preprocess.volumes.volume import ScanError, one_thread, read_image, resample, shape_at_1mm
+from preprocess.volumes.volume import ScanError, one_thread, resample, shape_at_1mm
 from utils.errors import UserError
 from utils.files import write_text
 from utils.seeding import generator
@@ -194,8 +194,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
         if record and matches(record, recipe) and _all_readable(job, record["pairs"]):
             flat, redrawn = record.get("flat", 0), record.get("redrawn", 0)
             return PairOutcome(name, record["pairs"], True, record["shortage"], flat=flat, redrawn=redrawn)
-        image = read_image(job.scan)
-        source = identity(job.scan)
+        image, source = read_with_identity(job.scan)
         refused = FlatPairs(job.options.min_std)
         pairs, none_fits = _pairs(image, job, refused)
     except BAD_SCAN as error:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import SimpleITK as sitk
 
 from datasets.ct.errors import ScanError
 from datasets.layout import RECORD
 from preprocess.jobs.flags import would_be_lost
 from preprocess.volumes.content import content_of, files_of
 from preprocess.volumes.files import Scan
+from preprocess.volumes.volume import read_image
 from utils import json_text
 from utils.errors import UserError, reason
 from utils.files import TEMPORARY_SUFFIX, atomic_path, write_text
@@ -42,10 +44,17 @@ def matches(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
     return isinstance(former, dict) and {**recipe, **former} == recipe
 
 
-def identity(scan: Scan) -> dict[str, Any]:
-    """What a record says of the files that its crops were cut from: their bytes, and a hash of their content."""
-    files = files_of(scan)
-    return {"size": files.size, "content": content_of(files)}
+def read_with_identity(scan: Scan) -> tuple[sitk.Image, dict[str, Any]]:
+    """The scan, and what a record says of its files: their bytes, and a hash of their content.
+
+    ScanError, as of :func:`read_image`, and if the files have changed meanwhile: the one would not be of the other.
+    """
+    before = files_of(scan)
+    image = read_image(scan)
+    found = {"size": before.size, "content": content_of(before)}
+    if files_of(scan).stamp != before.stamp:
+        raise ScanError("its files changed while they were read; run this again when they are all written")
+    return image, found
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from datasets.ct.label_headers import header_says_labels
 from datasets.layout import LABELS_ALONE, SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
 from utils.console import say, warn
 from utils.errors import UserError, reason
@@ -15,6 +17,10 @@ from utils.text import counted
 
 NOT_DICOM = (".npy", ".json", ".txt", ".csv", ".png", ".jpg", ".raw", ".zraw", ".gz", ".zip", ".pt", ".md")  # unopened
 NAMED = 3  # files that a line names of many
+OTHER_FORMATS = re.compile(  # of volumes, that are not read: beside the data of .hdr and .nhdr files, .img and others
+    r".*\.(n?hdr|mg[hz]|mnc|gipl|gipl\.gz|(nii|dcm|mhd|mha|nrrd|hdr)\.(gz|bz2|xz|zst|zip))", re.IGNORECASE | re.DOTALL
+)
+LABEL_HEADER = "label map by its header"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class _Found:
 
     scans: list[Scan] = field(default_factory=list)
     labels: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
@@ -75,11 +82,14 @@ def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
         found = _search([replace(folder, subset=0) for folder in folders], data)
     scans = _with_different_uids(found.scans, data)
     passed = _passed_over(found, data)
+    others = _of_other_formats(found.others)
     if not scans:
         what = f"no scan found; it should hold {', '.join(SCANS)} files or DICOM series"
-        raise UserError(f"--data {data}: {what}" + (f" ({passed})" if passed else ""))
+        raise UserError(f"--data {data}: {what}" + "".join(f" ({note})" for note in (passed, others) if note))
     if passed:
         say(passed)
+    if others:
+        warn(others)
     chosen = [scan for scan in scans if fold in (None, scan.subset)]
     if not chosen:
         there = ", ".join(str(subset) for subset in sorted({scan.subset for scan in scans}))
@@ -112,23 +122,30 @@ def _search(folders: Sequence[_Folder], data: Path) -> _Found:
     found = _Found()
     seen = {os.path.realpath(folder.path) for folder in folders}  # folders, then files that links lead to
     for folder in folders:
-        others = []
+        others: list[Path] = []
         for name in folder.names:
             file = folder.path / name
             suffix = scan_suffix(name)
             if file.is_symlink() and os.path.exists(file):  # a link to nowhere is a scan that is missing
                 real = os.path.realpath(file)
-                if real in seen or os.path.dirname(real) in seen:  # it counts where it lies
-                    continue
+                if real in seen or (os.path.dirname(real) in seen and _counts(os.path.basename(real), suffix)):
+                    continue  # it counts where it lies
                 seen.add(real)
             if not suffix:
-                others.append(file)
+                (found.others if OTHER_FORMATS.fullmatch(name) else others).append(file)
             elif _is_label_map(file, data):
                 found.labels.append(file)
+            elif header_says_labels(file):
+                found.passed_over[LABEL_HEADER] += 1
             else:
                 found.scans.append(Scan(folder.subset or 0, name[: -len(suffix)], (file,)))
         _search_dicom(folder, [file for file in others if file.suffix.lower() not in NOT_DICOM], found)
     return found
+
+
+def _counts(name: str, suffix: str) -> bool:
+    """Whether a file of this name is looked at by itself, as a link to it with this suffix of a scan is."""
+    return not name.startswith(".") and bool(scan_suffix(name)) == bool(suffix)
 
 
 def _is_label_map(file: Path, data: Path) -> bool:
@@ -166,6 +183,11 @@ def _passed_over(found: _Found, data: Path) -> str:
         maps = counted(len(found.labels), "label map")
         kinds.append(f"{maps} (by name: {found.labels[0].relative_to(data)}{', ...' * (len(found.labels) > 1)})")
     return f"passed over, since they hold no volume of the body: {', '.join(kinds)}" if kinds else ""
+
+
+def _of_other_formats(files: Sequence[Path]) -> str:
+    """One line on volumes that are not read; "" if there are none."""
+    return f"not read, being of another format: {_listed(files)}; convert to .nii.gz" if files else ""
 
 
 def _tell_outside(folders: Sequence[_Folder], data: Path) -> None:

@@ -57,6 +57,10 @@ def _finite(voxels: np.ndarray) -> bool:
     return bool(-limit <= voxels.min() and voxels.max() <= limit)  # false for NaN
 
 
+def _fits(voxels: np.ndarray, kind: type[np.integer]) -> bool:
+    return bool(np.iinfo(kind).min <= voxels.min() and voxels.max() <= np.iinfo(kind).max)
+
+
 def shape_at_1mm(image: sitk.Image) -> tuple[int, ...]:
     """Voxels in x, y, z of ``image`` once resampled to 1 mm: int(n * spacing + 0.5)."""
     return tuple(int(n * spacing + 0.5) for n, spacing in zip(image.GetSize(), image.GetSpacing(), strict=True))
@@ -85,7 +89,8 @@ def resample(image: sitk.Image, first: Iterable[int], end: Iterable[int]) -> np.
     fifth faster than the scan's own order.
     """
     voxels = sitk.GetArrayViewFromImage(image)
-    kind = {"i": np.int32, "u": np.int32, "f": np.float32}[voxels.dtype.kind]
+    whole = voxels.dtype.kind in "iu" and (voxels.itemsize < 4 or _fits(voxels, np.int32))
+    kind = np.int32 if whole else np.float32
     x, y, z = (
         _Axis(n, spacing, low, high)
         for n, spacing, low, high in zip(image.GetSize(), image.GetSpacing(), first, end, strict=True)
