@@ -73,7 +73,7 @@ def read_table(data: bytes, name: str) -> dict[str, list[str]]:
     seen: set[str] = set()
     try:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-        for row in csv.DictReader(io.StringIO(text)):
+        for row in csv.DictReader(io.StringIO(text), strict=True):
             image, findings = row["Image Index"], row["Finding Labels"].split("|")
             unknown = set(findings) - {*CHEST14_LABELS, NO_FINDING}
             if unknown or image in seen:

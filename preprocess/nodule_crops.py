@@ -105,6 +105,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> list[NoduleJob]:
     """What there is to do; scans that the table does not name have negatives at most, drawn ones."""
+    uids = {scan.uid for scan in scans}
+    table = table.by_scan(uids)
     named = [scan for scan in scans if scan.uid in table.places]
     if not named:
         raise UserError(f"{table.path} names none of the {len(scans)} scans in {flags.data}: it belongs to others")

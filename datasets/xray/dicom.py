@@ -77,6 +77,9 @@ def _grey(pixels: np.ndarray, dataset: Any) -> np.ndarray:
         image = eight_bits(_looked_up(values, table, first), float(table.min()), float(table.max()))
     else:
         image = _windowed(values, padding, dataset)
+    body = image[~padding]
+    if body.size and body.min() == body.max():  # all black or white: the window is of other values than the image has
+        image = _without_window(values, padding, dataset)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         image = 255 - image
     image[padding] = 0

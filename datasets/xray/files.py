@@ -117,7 +117,8 @@ class Images:
             there = f" (an image there: {min(self.files)})" if self.files else ""
             raise UserError(
                 f"{len(missing)} of the {counted(len(names), 'image')} that {source} names are not in {self.data}: "
-                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}{there}; complete the images, "
+                f"{', '.join(map(_in_a_line, missing[:3]))}{', ...' if len(missing) > 3 else ''}{there}; "
+                f"complete the images, "
                 f"{remedy}"
             )
         for name, files in places.items():
@@ -200,6 +201,10 @@ class Images:
             f"--data {self.data} holds no images ({', '.join(SUFFIXES)}), "
             "neither in images/ nor in images_001/images and so on, nor in itself"
         )
+
+
+def _in_a_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def _plain(name: str) -> str:

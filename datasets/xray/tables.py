@@ -67,7 +67,7 @@ class Table:
         if len(files) == 1:
             return files[0]
         usual = Table(self.path, files, [], []).usual(IMAGE_NAMES) if files else self.usual(IMAGE_NAMES)
-        if usual:
+        if usual and self.header.count(usual) == 1:
             return usual
         which = f"the columns {' and '.join(files)} hold" if files else f"no column (of {self._columns()}) holds"
         raise UserError(
@@ -156,15 +156,21 @@ def is_table(first: str, path: Path) -> bool:
 def read_table(text: str, path: Path) -> Table:
     """A table from the text of its file; UserError if it has no rows."""
     delimiter = _delimiter(next(line for line in text.split("\n") if line.strip()))
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
         read = [(reader.line_num, [value.strip() for value in row]) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
-        raise UserError(f"the table {path} cannot be read: {error}") from error
+        raise UserError(
+            f"the table {path} cannot be read: line {reader.line_num}: {error} (a quote too many?)"
+        ) from error
     (_, header), *rows = read
     if not rows:
         raise UserError(f"the table {path} has a header and no rows")
     width = len(header)
+    for line, row in rows:
+        if any(row[width:]):
+            what = f"{len(row)} fields, and the header {width}; a field with {delimiter!r} in it needs double quotes"
+            raise UserError(f"the table {path}, line {line}: it has {what}")
     return Table(path, header, [(row + [""] * width)[:width] for _, row in rows], [line for line, _ in rows])
 
 

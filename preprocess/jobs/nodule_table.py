@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.layout import COORDINATES, uid_on_disk
+from datasets.layout import COORDINATES, uid_of_line, uid_on_disk
 from utils.errors import UserError
 
 NAMES = ("candidates_V2.csv", "annotations.csv")
@@ -35,6 +36,14 @@ class Table:
     places: dict[str, tuple[Place, ...]]
     negatives: bool
 
+    def by_scan(self, uids: Container[str]) -> Table:
+        """The same with the scans' own ``uids``: a table may have blanks around them, or ``.mhd`` behind."""
+        places: dict[str, tuple[Place, ...]] = {}
+        for name, own in self.places.items():
+            uid = uid_of_line(name, uids)
+            places[uid] = places.get(uid, ()) + own
+        return replace(self, places=places)
+
 
 def find_table(data: Path, given: Path | None) -> Table:
     """The table that is named, or the first of NAMES that there is in ``data``.
@@ -56,7 +65,8 @@ def find_table(data: Path, given: Path | None) -> Table:
 def read_table(path: Path) -> Table:
     """Read a table with the columns seriesuid, coordX, coordY, coordZ and class or diameter_mm."""
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), skipinitialspace=True)
+        text = io.StringIO(path.read_text(encoding="utf-8-sig"))
+        reader = csv.DictReader(text, skipinitialspace=True, strict=True)
         columns = reader.fieldnames or []
         kind = next((name for name in ("class", "diameter_mm") if name in columns), None)
         missing = [name for name in ("seriesuid", *COORDINATES) if name not in columns]
@@ -75,6 +85,8 @@ def read_table(path: Path) -> Table:
 
 
 def _place(row: dict[str, str], kind: str, where: str) -> Place:
+    if any(row.get(None, ())):  # type: ignore[call-overload]  # the key of what is beyond the header
+        raise UserError(f"{where}: it has more fields than the header; a number has a point, no comma")
     try:
         x, y, z, value = (float(row[name]) for name in (*COORDINATES, kind))
     except (TypeError, ValueError):
