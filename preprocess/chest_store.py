@@ -10,7 +10,9 @@ Exit status: 0; 1 if an image could not be read; 2 if the options are wrong or t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -64,6 +66,41 @@ class Shard:
         """Whether it is there, with all its images."""
         index = read_index(self.folder, self.number, len(self.files))
         return index is not None and bool(index[:, 3].all())
+
+    def check_sources(self) -> None:
+        """UserError if it was made of other images than the files that are there now; earlier versions do not tell."""
+        try:
+            former = json_text.parse(source_path(self.folder, self.number).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if not isinstance(former, list) or len(former) != len(self.files):
+            return
+        for file, (size, time, content) in zip(self.files, former, strict=True):
+            status = os.stat(file)
+            if (status.st_size, status.st_mtime_ns) != (size, time) and content_hash(file) != content:
+                raise UserError(
+                    f"--save {self.folder} has another image than {file} by that name: of another folder, or as it was "
+                    f"before; give another --save, or delete that store"
+                )
+
+
+def source_path(folder: Path, shard: int) -> Path:
+    """The file that says which files a shard was made of: size, time of change and hash of the content of each."""
+    return folder / f"shard_{shard:05d}.json"
+
+
+def content_hash(file: str) -> str:
+    """Of all bytes of a file; OSError."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def source_of(file: str) -> tuple[int, int, str]:
+    """What is written down of an image's file; of one that cannot be read, nothing that fits later."""
+    try:
+        status = os.stat(file)
+        return status.st_size, status.st_mtime_ns, content_hash(file)
+    except OSError:
+        return -1, -1, ""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -172,6 +209,7 @@ def reduce(pixels: np.ndarray, size: int | None) -> np.ndarray:
 def write_shard(shard: Shard) -> list[str]:
     """Decode a shard's images and write it; returns what is wrong with those that cannot be read."""
     pixels_path, index_path = shard_paths(shard.folder, shard.number)
+    write_text(source_path(shard.folder, shard.number), json.dumps([source_of(file) for file in shard.files]))
     index = np.zeros((len(shard.files), 4), np.int64)
     problems = []
     with atomic_path(pixels_path) as temporary, open(temporary, "wb") as file:
@@ -222,7 +260,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         description = describe(flags, files)
         begun = is_store(flags.save)  # else what lies there is not of this store
-        remaining = [shard for shard in shards if not (begun and shard.is_done())]
+        done = [shard for shard in shards if begun and shard.is_done()]
+        for shard in done:
+            shard.check_sources()
+        remaining = [shard for shard in shards if shard not in done]
         announce(files, sum(len(shard.files) for shard in remaining), flags)
         begin(flags, description)
         with exclusive(flags.save):

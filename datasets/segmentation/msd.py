@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from datasets.ct.data_files import data_files
 from datasets.segmentation.files import Case, read_case
 from datasets.transforms.affine import Affine
 from utils.errors import UserError
@@ -26,6 +28,7 @@ PERCENTILES = (0.5, 99.5)  # of a volume that is not CT: they become 0 and 1
 FOREGROUND_SHARE = 1 / 3  # of the patches, centred on a voxel of a class drawn uniformly (as in nnU-Net)
 PLACES = 10_000  # voxels of each class that are remembered to centre patches on
 GAMMA = (0.7, 1.5)
+END_BYTES = 2**16  # of a file, that tell it from another one at either end
 RECIPE = 1  # to be raised when the same recipe no longer gives the same volumes
 
 
@@ -74,10 +77,20 @@ def load_volume(case: Case, recipe: Recipe, cache: Path | None) -> Volume:
 
 
 def _key(case: Case, recipe: Recipe) -> str:
-    """What a prepared volume depends on, as a name."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (*case.images, case.label)]
+    """What a prepared volume depends on, as a name; of files more than size and time, which copies may share."""
+    headers = (*case.images, case.label)
+    files = [path for header in headers for path in (header, *data_files(header)) if path.is_file()]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, _ends(path)) for path in files]
     text = json.dumps([RECIPE, dataclasses.asdict(recipe), stats])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _ends(path: Path) -> str:
+    """A hash of the file's first and last bytes; a gzip file ends with a checksum of all it holds."""
+    with path.open("rb") as file:
+        begin = file.read(END_BYTES)
+        file.seek(-min(path.stat().st_size, END_BYTES), os.SEEK_END)
+        return hashlib.sha256(begin + file.read(END_BYTES)).hexdigest()
 
 
 def _prepare(case: Case, recipe: Recipe) -> dict[str, np.ndarray]:

@@ -7,7 +7,8 @@ its folder are
   ``names``, which are paths below the folder they came from,
 - ``shard_00000.bin`` and so on: the pixels of 128 images each, one after the other,
 - ``shard_00000.npy`` and so on: int64 (images, 4), each image's first byte in it, height, width, and channels (1
-  or 3; 0 if the image could not be read and is not there).
+  or 3; 0 if the image could not be read and is not there),
+- ``shard_00000.json`` and so on: of which files they were made, which training does not read.
 """
 
 from __future__ import annotations
