@@ -7,8 +7,12 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from datasets.ct.errors import ScanError
+
 ROUNDED = 1e-6  # cosines of this size are rounding
 SKEW_DEGREES = 0.25  # axes that are this far from a right angle at most are rounded numbers, not a tilt
+UNEVEN = 0.01  # how far from 1 the length of a direction may be
+MOST_DEGREES = 45.0  # a gantry tilts by 30; axes that are further from a right angle are a damaged header's
 
 
 def skew_degrees(direction: np.ndarray) -> float:
@@ -35,15 +39,20 @@ def upright(image: sitk.Image, nearest: bool = False) -> sitk.Image:
 
     Up to 0.25 degrees off, the image gets the nearest rotation. Beyond, it is sheared (CT of a tilted gantry): it is
     resampled, linearly or to the ``nearest`` voxel, such that x keeps its direction and the planes of x and y stay.
-    What lies beyond the old edges gets the image's smallest value.
+    What lies beyond the old edges gets the image's smallest value. ScanError beyond 45 degrees, which no scanner does,
+    and if directions are not of length 1.
     """
     direction, spacing = np.reshape(image.GetDirection(), (3, 3)), np.array(image.GetSpacing())
+    if np.abs(np.linalg.norm(direction, axis=0) - 1).max() > UNEVEN:
+        raise ScanError("its directions are no unit vectors, so that its spacing is not known")
     degrees = skew_degrees(direction)
     if degrees <= np.degrees(ROUNDED):
         return image
     if degrees <= SKEW_DEGREES:
         image.SetDirection(nearest_rotation(direction).ravel().tolist())
         return image
+    if degrees > MOST_DEGREES:
+        raise ScanError(f"two of its axes are {degrees:.0f} degrees from a right angle: its directions must be wrong")
     axes, shear = _axes(direction, spacing)
     steps = shear.diagonal()
     corners = np.array(list(product(*((0, n - 1) for n in image.GetSize())))) @ shear.T / steps

@@ -72,6 +72,8 @@ def nrrd(path: Path, data: bytes = RAW, **changes: str) -> Path:
     [
         ({"ElementToIntensityFunctionOffset": "-1024"}, "ElementToIntensityFunctionOffset = -1024"),
         ({"ElementToIntensityFunctionSlope": "0.5"}, "ElementToIntensityFunctionSlope = 0.5"),
+        ({"TransformMatrix": "0.447 0.894 0 0 1 0 0 0 1"}, "63 degrees from a right angle"),
+        ({"TransformMatrix": "2 0 0 0 1 0 0 0 1"}, "no unit vectors"),
         ({"DistanceUnits": "um"}, "lengths in um"),
         ({"DistanceUnits": "cm"}, "lengths in cm"),
         ({"DimSize": "16 14 11"}, "does not go with its header"),

@@ -14,7 +14,7 @@ from datasets.ct.errors import ScanError
 from datasets.segmentation.scans import find_scans as find_scans_to_segment
 from preprocess.jobs import records
 from preprocess.volumes.files import Scan, find_scans
-from tests.cases_ct import write_nifti
+from tests.cases_ct import corners, write_nifti, write_series
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
 
@@ -59,6 +59,15 @@ def test_links_to_files_that_do_not_count_by_themselves(tmp_path: Path, blob: st
     for name in ("ct.nii", "again.nii"):
         (tmp_path / "snapshot" / name).symlink_to(os.path.join("..", "blobs", blob))
     assert len(names(tmp_path)) == 1
+
+
+def test_a_localizer_in_a_series_to_segment_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    files = write_series(tmp_path)
+    write_series(tmp_path / "more", corners(1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (tmp_path / "more" / "000.dcm").rename(tmp_path / "scout.dcm")
+    (scan,) = find_scans_to_segment(tmp_path, 1)
+    assert set(scan.files) == set(files)
+    assert "being localizers or of another size or orientation: scout.dcm" in capfd.readouterr().err
 
 
 def test_a_scan_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
