@@ -77,6 +77,7 @@ def export(
     from exporting.nnunet import window_is_known
     from exporting.onnx_encoder import check_packages, in_words, write_encoder
     from exporting.portable import NNUNET, TARGETS, make_portable
+    from models.weight_files import check_finite
     from models.weights import is_z_normalised
     from utils import torch_file
 
@@ -91,6 +92,7 @@ def export(
         portable = make_portable(content, target, teacher, inchannel)
     except UserError as error:
         raise UserError(f"--checkpoint {checkpoint}: {error}") from None
+    check_finite(checkpoint, portable.state)
     origin = _Origin(checkpoint, content, is_z_normalised(content, portable.dims))
     notes, commands = [NEW_DECODER.format(portable.new)] * bool(portable.new), COMMANDS.get(portable.target, "")
     try:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from models.resnet import BACKBONES
+from utils.errors import UserError
+from utils.text import counted
 
 _TENSORS = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _BLOCK = r"\d+\.(?:conv\d|bn\d|downsample\.[01])"
@@ -176,6 +178,20 @@ def resnet_name(encoder: Mapping[str, Tensor]) -> str | None:
     """Which of torchvision's ResNets this is, by bare names and shapes; the stem may have other input channels."""
     own = shapes_of(encoder)
     return next((name for name in (*BACKBONES, *OTHER_RESNETS) if _resnet_shapes(name) == own), None)
+
+
+def check_finite(path: object, tensors: Mapping[str, Any]) -> None:
+    """UserError if some of these tensors of a file have values that are no numbers: all that is computed would be."""
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if bad:
+        raise UserError(
+            f"{path}: {counted(len(bad), 'tensor')} of its network hold values that are not finite numbers "
+            f"({some(bad, 3)}): that training had failed; give an earlier checkpoint"
+        )
 
 
 def contents(content: Any) -> str:

@@ -18,6 +18,7 @@ from models.weight_files import (
     PART,
     STATISTICS,
     Place,
+    check_finite,
     contents,
     encoders,
     groups,
@@ -117,6 +118,7 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     z_normalised = is_z_normalised(checkpoint, network.dims)
     report = WeightReport(made=_made(checkpoint), notes=_source(found, shapes), z_normalised=z_normalised)
     taken = _take_encoder(encoder, shapes, report) | _take_parts(checkpoint, encoder, shapes, report)
+    check_finite(path, taken)
     load_published_state(network, own | {names[bare]: tensor for bare, tensor in taken.items()})
     report.used = [names[bare] for bare in taken]
     report.reshaped, report.left = ([names[bare] for bare in some_of] for some_of in (report.reshaped, report.left))

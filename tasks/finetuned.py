@@ -11,6 +11,7 @@ from datasets.segmentation.msd import Recipe
 from models.classifier import Classifier
 from models.segmenter import build_segmenter
 from models.unet import Z_NORMAL, UNetNetwork, load_published_state
+from models.weight_files import check_finite
 from options import PRETRAINING, SEGMENTATION, Options
 from tasks.msd import mirrors
 from tasks.outputs import KINDS, SIGMOID, SOFTMAX
@@ -105,6 +106,7 @@ def read_finetuned(path: str) -> Finetuned:
     classes = known.get("classes")
     if not classes or not isinstance(checkpoint.get("model"), Mapping):
         raise UserError(f"{path}: {OLD.format(what='its classes')}")
+    check_finite(path, checkpoint["model"])
     kind = SOFTMAX if n == SEGMENTATION else known.get("kind", SIGMOID)
     if kind not in KINDS:
         raise UserError(f"{path}: its outputs are of the kind {kind!r}, which this version does not know")
