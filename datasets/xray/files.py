@@ -118,8 +118,7 @@ class Images:
             raise UserError(
                 f"{len(missing)} of the {counted(len(names), 'image')} that {source} names are not in {self.data}: "
                 f"{', '.join(map(_in_a_line, missing[:3]))}{', ...' if len(missing) > 3 else ''}{there}; "
-                f"complete the images, "
-                f"{remedy}"
+                f"complete the images, {remedy}"
             )
         for name, files in places.items():
             if len(files) > 1:
