@@ -64,7 +64,7 @@ class Slice:
 
     ``size``: columns, rows. ``spacing``: mm between columns, between rows. ``position``: of its first pixel, mm.
     ``orientation``: cosines of a row's direction, then a column's. ``number``: InstanceNumber, or the frame's.
-    ``distance``: mm to the next slice. ``rescale``: slope and intercept.
+    ``distance``: mm to the next slice. ``rescale``: slope and intercept. ``time``: the number of its time point.
     """
 
     file: Path
@@ -78,6 +78,7 @@ class Slice:
     distance: float | None
     rescale: tuple[float, float] | None
     is_localizer: bool
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -250,12 +251,13 @@ def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:
             None if gap is None else abs(gap),
             (1.0 if slope is None else slope, intercept or 0.0) if rescaled else None,
             "LOCALIZER" in [str(word).upper() for word in _words(dataset.get("ImageType"))],
+            _number(sources, "TemporalPositionIndex") or _number(sources, "TemporalPositionIdentifier"),
         )
 
 
 def _items(group: Dataset) -> list[Dataset]:
-    """The macros of a functional group that say something of where a frame lies and what its values are."""
-    names = ("PlanePosition", "PlaneOrientation", "PixelMeasures", "PixelValueTransformation")
+    """The macros of a functional group that say where and when a frame was taken and what its values are."""
+    names = ("PlanePosition", "PlaneOrientation", "PixelMeasures", "PixelValueTransformation", "FrameContent")
     return [group[f"{name}Sequence"][0] for name in names if group.get(f"{name}Sequence")]
 
 

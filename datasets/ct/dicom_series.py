@@ -28,6 +28,7 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     slices = [slice_ for file in files for slice_ in read_dicom_file(file).slices]
     if len(slices) < 2:
         raise ScanError("one slice is no volume")
+    _check_times(slices)
     spacing = _pixel_spacing(slices)
     axes, corners, along = _places(slices)
     order = np.argsort(along, kind="stable")
@@ -137,6 +138,15 @@ def _along(slices: Sequence[Slice]) -> np.ndarray:
     if not (np.diff(np.sort(numbers)) == 1).all():
         raise ScanError("slices are missing or doubled, by their InstanceNumber; they have no ImagePositionPatient")
     return (numbers - numbers.min()) * distance
+
+
+def _check_times(slices: Sequence[Slice]) -> None:
+    """ScanError for several volumes in time, whose slices may lie between one another's."""
+    often = Counter(slice_.time for slice_ in slices if slice_.time is not None)
+    if len(often) > 1 and min(often.values()) > 1:  # a number of its own for each slice is no time point
+        raise ScanError(
+            f"it has slices of {len(often)} time points; give one of them, e.g. as a file that dcm2niix wrote"
+        )
 
 
 def _check_repeated(along: np.ndarray) -> None:

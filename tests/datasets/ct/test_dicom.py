@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom import Dataset
 from pydicom.uid import RLELossless
 
 from preprocess.volumes.files import find_scans
@@ -121,6 +122,20 @@ def test_several_time_points_are_refused(tmp_path: Path, name: str) -> None:
     else:
         save(tmp_path / "a.dcm", enhanced(places))
     refused(tmp_path, "each of its 6 positions is there 3 times: .*time points.* give one of them")
+
+
+def test_time_points_whose_slices_lie_between_one_anothers_are_refused(tmp_path: Path) -> None:
+    new = enhanced(corners(12))
+    for number, frame in enumerate(new.PerFrameFunctionalGroupsSequence):
+        content = Dataset()
+        content.TemporalPositionIndex = 1 + number % 2
+        frame.FrameContentSequence = [content]
+    save(tmp_path / "two" / "a.dcm", new)
+    refused(tmp_path / "two", "it has slices of 2 time points; give one of them")
+    for number, frame in enumerate(new.PerFrameFunctionalGroupsSequence):  # some scanners just count
+        frame.FrameContentSequence[0].TemporalPositionIndex = 1 + number
+    save(tmp_path / "counted" / "a.dcm", new)
+    assert read(tmp_path / "counted").GetSize()[2] == 12
 
 
 def test_slices_that_are_shifted_sideways_are_refused(tmp_path: Path) -> None:
