@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -111,17 +112,23 @@ class _EpochBatches(Sampler[list[Key]]):
         self.sizes, self.seed, self.ranks, self.shuffled = sizes, seed, ranks, shuffled
         self.epoch = 0
         self.first = 0
+        self.begun: dict[int, Sequence[int]] = {}  # sizes of epochs that another number of ranks began
 
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def of(self, epoch: int) -> Sequence[int]:
+        """The sizes of an epoch's batches."""
+        return self.begun.get(epoch, self.sizes)
+
     def __iter__(self) -> Iterator[list[Key]]:
-        samples = sum(self.sizes)
+        sizes = self.of(self.epoch)
+        samples = sum(sizes)
         order = list(range(samples))
         if self.shuffled:
             order = generator(self.seed, "order", self.epoch).permutation(samples).tolist()
-        start = sum(self.sizes[: self.first])
-        for size in self.sizes[self.first :]:
+        start = sum(sizes[: self.first])
+        for size in sizes[self.first :]:
             batch = order[start : start + size]
             start += size
             yield [(self.epoch, index) for index in batch[self.ranks.shares(size).own]]
@@ -164,7 +171,9 @@ class Loader:
         self._faults: list[str] = []
         self._replaced = 0
         self.ranks = ranks
-        self.batch_sizes = batch_sizes(len(dataset), batch_size, ranks.size, min_samples)
+        self._dealt = partial(batch_sizes, len(dataset), batch_size, min_samples=min_samples)
+        self._needed = min_samples * ranks.size
+        self.batch_sizes = self._dealt(ranks.size)
         self._batches = _EpochBatches(self.batch_sizes, seed, ranks, shuffled)
         self._loader = DataLoader(
             self._fetcher,
@@ -184,6 +193,25 @@ class Loader:
     def __len__(self) -> int:
         """Batches per epoch, the last short one counted."""
         return len(self._batches)
+
+    def sizes_of(self, epoch: int) -> Sequence[int]:
+        """The sizes of that epoch's batches: ``batch_sizes``, unless other processes began it."""
+        return self._batches.of(epoch)
+
+    def take_over(self, epoch: int, first: int, processes: int) -> None:
+        """Go on with an epoch of which so many ``processes`` have had ``first`` batches: each sample is used once.
+
+        The last two batches depend on the number of processes. UserError if the last one is too small for the present.
+        """
+        begun = self._dealt(processes)
+        if sum(begun[:first]) == sum(self.batch_sizes[:first]):
+            return
+        if begun[-1] < self._needed:
+            raise UserError(
+                f"--resume: epoch {epoch + 1} ends with a batch of {counted(begun[-1], 'sample')}, too few for "
+                f"{counted(self.ranks.size, 'process')}; go on with {processes}, or from a checkpoint of another epoch"
+            )
+        self._batches.begun[epoch] = begun
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch ``first`` on; UserError if a sample, or too many, cannot be made.

@@ -18,8 +18,11 @@ def gather_buffers(own: Mapping[str, Tensor], ranks: ProcessGroup) -> dict[str, 
 
 
 def restore_buffers(own: Mapping[str, Tensor], ranks: ProcessGroup, checkpoint: Mapping[str, Any]) -> None:
-    """Give this rank's buffers the values that :func:`gather_buffers` saved."""
-    if ranks.size > 1:
-        saved = checkpoint["rank_buffers"][ranks.rank]
+    """Give this rank's buffers the values that :func:`gather_buffers` saved.
+
+    A rank that the run did not have keeps what the checkpoint's networks gave it: those of the first rank.
+    """
+    saved = checkpoint.get("rank_buffers", [])
+    if ranks.size > 1 and ranks.rank < len(saved):
         for name, buffer in own.items():
-            buffer.copy_(saved[name])
+            buffer.copy_(saved[ranks.rank][name])

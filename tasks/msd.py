@@ -35,11 +35,10 @@ from training.devices import Devices
 from training.evaluation import EvalResult
 from training.network import in_memory_format, start_from_weight
 from training.precision import Precision
-from training.predict import DELAY_S
 from utils.console import say
 from utils.errors import UserError
 from utils.process_group import ProcessGroup
-from utils.progress import progress
+from utils.progress import SHORT_S, progress
 from utils.text import counted
 
 SIDED = ("left", "right")  # in the name of a class: then left and right are not exchanged
@@ -113,9 +112,15 @@ def read_data(options: Options) -> Data:
     recipe = make_recipe(options, description, [cases[name] for name in split.train])
     if cache:
         cache.mkdir(parents=True, exist_ok=True)
-    train, valid, test = (
-        [load_volume(cases[name], recipe, cache) for name in part] for part in (split.train, split.valid, split.test)
-    )
+    parts = (split.train, split.valid, split.test)
+    with progress(sum(map(len, parts)), "volume", "prepared", delay_s=SHORT_S) as steps:
+
+        def prepared(name: str) -> Volume:
+            volume = load_volume(cases[name], recipe, cache)
+            steps.update()
+            return volume
+
+        train, valid, test = ([prepared(name) for name in part] for part in parts)
     classes = class_names(description, [*train, *valid, *test])
     say(
         f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
@@ -194,7 +199,7 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
         """Volumes are dealt to the ranks. ``output``: for masks."""
         own, here = {}, volumes[ranks.rank :: ranks.size]
         probabilities = softmax_of(method.predict, precision)
-        with progress(len(here), "volume", "segmented", delay_s=DELAY_S) as steps:
+        with progress(len(here), "volume", "segmented", delay_s=SHORT_S) as steps:
             for volume in here:
                 found = segment(probabilities, volume.image, windows, volume.truth.shape)
                 truth = torch.from_numpy(np.array(volume.truth))

@@ -20,7 +20,7 @@ from tasks.prediction_files import MASKS, mask_path, probability_path, write_mas
 from tasks.prediction_job import Predicted, PredictionJob
 from tasks.sliding import Windows, label_map, probability_planes, softmax_of
 from utils.console import say, warn
-from utils.progress import progress
+from utils.progress import progress, waiting
 from utils.text import counted
 
 SAME_MM = 1e-3
@@ -30,7 +30,7 @@ Planes = Callable[[dict[Recipe, np.ndarray], Sequence[int]], Iterator[Tensor]]
 def segment_scans(job: PredictionJob) -> Predicted:
     """Write the masks of all scans in ``--data`` that are not there yet."""
     options, output, ranks, first = job.options, job.output, job.ranks, job.folds[0]
-    with ranks.raise_on_all():
+    with ranks.raise_on_all(), waiting(f"looking for scans in {options.data}"):
         scans = find_scans(Path(options.data), first.channels, without=output)
         todo = [scan for scan in scans if not _is_done(scan, first, options, output)] if ranks.first else []
     todo = ranks.broadcast(todo)

@@ -20,7 +20,6 @@ from tests.conftest import rows, run_main, write_pairs
 from training.checkpoint import check_same_run, find_resume
 from utils import torch_file
 from utils.errors import UserError
-from utils.process_group import SINGLE, ProcessGroup
 
 SAMPLES = 100  # of which one bad is just the 1 % that is put up with
 LEAN = ("--without", "reconstruction,mixup", "--ratio", 1, "--log_every", 1)
@@ -136,16 +135,7 @@ def test_files_that_are_no_checkpoints_are_not_resumed(content: object, tmp_path
     torch.save(content, tmp_path / "other.pt")
     checkpoint = find_resume(str(tmp_path / "other.pt"), tmp_path)
     with pytest.raises(UserError, match="cannot be resumed"):
-        check_same_run(checkpoint, Options(data="x"), "", SINGLE)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("former", "now"), [(1, 2), (2, 1), (4, 2)])
-def test_a_run_goes_on_with_as_many_processes_as_it_had(former: int, now: int) -> None:
-    options = Options(data="x")
-    checkpoint = {"model": {}, "torch_rng": None, "opt": options.plain(), "list_sha256": "a", "world_size": former}
-    check_same_run(checkpoint, options, "a", ProcessGroup(0, former))
-    with pytest.raises(UserError, match=rf"that run had {former} process\(es\), not {now}"):
-        check_same_run(checkpoint, options, "a", ProcessGroup(0, now))
+        check_same_run(checkpoint, Options(data="x"), "")  # type: ignore[arg-type]
 
 
 def test_a_damaged_run_has_a_way_out(tmp_path: Path) -> None:
@@ -167,4 +157,4 @@ def test_all_options_that_differ_are_named() -> None:
     now = Options(data="y", lr=0.01, optimizer="adamw", moco_k=64)
     others = "--lr 0.001, not 0.01, and --optimizer sgd, not adamw, and --moco_k 16384, not 64; a run goes on"
     with pytest.raises(UserError, match=f"--resume: that run had {others}"):
-        check_same_run(checkpoint, now, "a", SINGLE)
+        check_same_run(checkpoint, now, "a")

@@ -34,7 +34,7 @@ MAY_CHANGE = frozenset(
     | {"preview", "dry_run", "report", "cuda_graph"}
     | {"valid_list", "test_list", "image_column"}
     | {"probe_every", "probe_list", "probe_data"}
-    | {"parallel", "processes"}  # the number of processes is kept and compared by itself: torchrun sets it too
+    | {"parallel", "processes"}  # torchrun sets the number of processes too: training/redeal.py
 )
 
 
@@ -212,20 +212,11 @@ def _way_out(output: Path) -> str:
     return f"go on from another checkpoint, --resume {newest}, or begin anew with another --output"
 
 
-def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, ranks: ProcessGroup) -> None:
-    """UserError if ``checkpoint`` belongs to another run: an option that matters, the data or the number of processes.
-
-    With another number of processes a run would go on, but not as it began: each has batch statistics of its own, and
-    mixes samples up within its own part of a batch.
-    """
+def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str) -> None:
+    """UserError if ``checkpoint`` belongs to another run: an option that matters differs, or the data."""
     if not isinstance(checkpoint, dict) or not {"opt", "torch_rng"} <= checkpoint.keys():
         raise UserError("--resume: this file cannot be resumed, only started from (--weight)")
-    saved, world_size = {"narrow": 1, **checkpoint["opt"]}, checkpoint.get("world_size", 1)
-    if world_size != ranks.size:
-        raise UserError(
-            f"--resume: that run had {world_size} process(es), not {ranks.size}; a run goes on as it began "
-            f"(--weight starts a new one from its weights)"
-        )
+    saved = {"narrow": 1, **checkpoint["opt"]}
     others = [  # of what means something in this run: formerly others had values, too
         f"--{name} {saved[name]}, not {value}"
         for name, value in telling(options.plain()).items()

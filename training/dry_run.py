@@ -31,13 +31,13 @@ from training.devices import Devices
 from training.disk import GB, free_bytes, in_words, warn_if_short
 from training.gated import StepResult
 from training.loop import Trainer
+from training.redeal import deal_anew
 from training.reporting.progress import shown, speed
 from training.reporting.reporter import CURVES, METRICS, memory_gb
 from training.schedule import cosine_lr, set_lr
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.memory import lack_of_memory
-from utils.process_group import ProcessGroup
 from utils.text import counted
 
 TIMED_STEPS = 5
@@ -99,15 +99,16 @@ def _tell_flags(options: Options) -> None:
     say(f"flags: {' '.join(words)}")
 
 
-def tell_beginning(options: Options, list_sha256: str, ranks: ProcessGroup, steps: int) -> Position:
-    """Say where a run would begin, or what would keep it from beginning; -> its position. ``steps``: of an epoch."""
+def tell_beginning(options: Options, list_sha256: str, loader: Loader) -> Position:
+    """Say where a run would begin, or what would keep it from beginning; -> its position."""
     output = Path(options.output)
     try:
         checkpoint = find_resume(options.resume, output)
         if checkpoint:
-            check_same_run(checkpoint, options, list_sha256, ranks)
+            check_same_run(checkpoint, options, list_sha256)
             position = Position(checkpoint["epoch"], checkpoint["step"])
-            say(f"it would go on at {position.next_step(options.epochs, steps)}, of {output}")
+            deal_anew(loader, position, checkpoint)
+            say(f"it would go on at {position.next_step(options.epochs, len(loader))}, of {output}")
             return position
         held = any((output / name).exists() for name in (LAST, PREVIOUS))
         say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
@@ -156,7 +157,7 @@ def rehearse(
     if state.ranks.first:
         _tell_data(loader, files, options, note)
         _tell_step(trainer, result, seconds, size, devices)
-        position = tell_beginning(options, list_sha256, state.ranks, len(loader))
+        position = tell_beginning(options, list_sha256, loader)
         tell_time(seconds, len(loader), position, options)
         _tell_disk(GB * checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))

@@ -16,10 +16,9 @@ from datasets.loader import Loader
 from training.precision import Precision
 from utils.errors import UserError, reason
 from utils.files import write_text
-from utils.progress import progress
+from utils.progress import SHORT_S, progress
 
 RESULTS = "metrics.json"
-DELAY_S = 2.0  # without a bar: between epochs it is mostly done before
 
 
 @contextmanager
@@ -43,7 +42,7 @@ def predict(
     """
     outputs: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    with progress(sum(loader.batch_sizes), "image", delay_s=DELAY_S) as steps:
+    with progress(sum(loader.batch_sizes), "image", delay_s=SHORT_S) as steps:
         for size, batch in zip(loader.batch_sizes, loader.epoch(0), strict=True):
             shares = loader.ranks.shares(size)
             with precision.autocast():

@@ -23,6 +23,7 @@ from training.evaluation import Evaluation
 from training.graph_choice import step_graph
 from training.loop import Trainer, train
 from training.precision import build_precision
+from training.redeal import CHANGES, deal_anew
 from training.reporting.reporter import PICTURES, NullReporter, Reporter
 from training.reporting.run_record import list_hash, times, write_run_record
 from training.reporting.trackers import open_tracker
@@ -173,7 +174,7 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
     answer = "stopping after this step, then saving" if ranks.first else ""
     with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
-            check_same_run(checkpoint, options, list_sha256, ranks)
+            check_same_run(checkpoint, options, list_sha256)
         _begin(job, state, options, output, checkpoint)
         reporter: Reporter | NullReporter = NullReporter()
         if ranks.first:
@@ -217,6 +218,7 @@ def _begin(
     ranks = state.ranks
     if checkpoint:
         state.restore(checkpoint)
+        state.run[CHANGES] = deal_anew(job.loader, state.position, checkpoint)
     with ranks.raise_on_all():
         if ranks.first:
             settle_best(output, state, checkpoint)
@@ -244,6 +246,7 @@ def _record(
     if checkpoint is not None:  # what the run itself began with counts
         data["weight"] = checkpoint.get("run", {}).get("weight", {})
     began, precision, size = times(output, list_sha256, checkpoint), state.precision.name, state.ranks.size
+    began |= {CHANGES: changes} if (changes := state.run.get(CHANGES)) else {}
     state.run = began | data | {"precision": precision}
     machine = {"device": devices.note, "precision": precision, "world_size": size}
     backend = {"backend": backend_name(devices.main)} if size > 1 else {}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,7 +16,10 @@ from utils.text import counted
 
 LOG_EVERY_S = 30.0
 REDRAWN_S = 3.0  # a bar in a terminal, also while nothing gets done
+SHORT_S = 2.0  # that work takes of which nothing is shown in a terminal, where most of its kind takes less
 BAR = "[{bar:10}] {n_fmt}/{total_fmt} {unit}, {elapsed}, {remaining} left"  # as training's line has it
+
+STYLE: dict[str, Any] = {"dynamic_ncols": True, "nrows": 24, "mininterval": 0.5, "leave": False, "position": 0}
 
 
 class Steps:
@@ -49,18 +53,9 @@ def progress(total: int, unit: str, done: str = "done", delay_s: float = 0.0) ->
     hangs. ``delay_s``: seconds before the bar is drawn, of work that is mostly short. Of several processes one speaks.
     """
     if sys.stderr.isatty() and not muted():
-        style = {
-            "bar_format": BAR,
-            "ascii": " #",
-            "dynamic_ncols": True,
-            "nrows": 24,
-            "mininterval": 0.5,
-            "leave": False,
-        }
-        with (
-            tqdm(total=total, unit=counted(total, unit).partition(" ")[2], delay=delay_s, position=0, **style) as bar,
-            _repeating(bar.refresh, REDRAWN_S),
-        ):
+        units = counted(total, unit).partition(" ")[2]
+        bar = tqdm(total=total, unit=units, delay=delay_s, bar_format=BAR, ascii=" #", **STYLE)
+        with bar, _repeating(bar.refresh, REDRAWN_S):
             yield Steps(total, unit, done, bar)
         return
     steps = Steps(total, unit, done, None)
@@ -70,7 +65,15 @@ def progress(total: int, unit: str, done: str = "done", delay_s: float = 0.0) ->
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say ``what`` is being done, every ``LOG_EVERY_S`` seconds while the block runs."""
+    """Say ``what`` is being done, and for how long, while the block runs.
+
+    In a terminal on a line that goes, if it takes longer than ``SHORT_S``; elsewhere every ``LOG_EVERY_S`` seconds.
+    """
+    if sys.stderr.isatty() and not muted():
+        bar = tqdm(desc=what, delay=SHORT_S, bar_format="{desc}{elapsed}", **STYLE)
+        with bar, _repeating(bar.refresh, REDRAWN_S):
+            yield
+        return
     started = time.monotonic()
     with _repeating(lambda: say(f"{what}: {_clock(time.monotonic() - started)}"), LOG_EVERY_S):
         yield

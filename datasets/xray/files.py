@@ -20,6 +20,7 @@ from datasets.xray.lists import first_part, read_list
 from datasets.xray.store import Store, is_store
 from utils.console import say, warn
 from utils.errors import UserError, reason
+from utils.progress import waiting
 from utils.text import counted
 
 ALL_IMAGES = "none"  # --train_list none: no list
@@ -78,15 +79,17 @@ class Images:
             if self.stored:
                 self.files = {name: os.path.join(data, name) for name in Store(data).names}
             else:
-                self.files = files_below(data)
+                with waiting(f"looking for images in {data}"):
+                    self.files = files_below(data)
         except OSError as error:
             raise UserError(f"--data {data}: {error.filename} cannot be read: {reason(error)}") from error
 
     def all(self) -> list[str]:
         """All images, sorted by their path below the folder of images. Says what it passes over."""
         found: dict[str, list[str]] = {}
-        for path, file in sorted(self.files.items()):
-            found.setdefault(IMAGE if self.stored else kind(path, file), []).append(file)
+        with waiting(f"looking at the images in {self.data}"):  # of DICOM at what they are
+            for path, file in sorted(self.files.items()):
+                found.setdefault(IMAGE if self.stored else kind(path, file), []).append(file)
         images = found.pop(IMAGE, [])
         found.pop(NOTHING, None)
         passed_over = ", ".join(

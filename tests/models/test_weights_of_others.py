@@ -25,7 +25,6 @@ from tests.conftest import FULL, ROOT, run_main, write_xrays
 from tests.foreign_weights import of_other_projects, other, pcrlv2, published_2d, resnet, under, write_safetensors
 from training.checkpoint import check_same_run, find_resume
 from utils.errors import UserError
-from utils.process_group import SINGLE
 
 
 def network(dims: int = 2, norm: str = "bn") -> PCRLNetwork:
@@ -123,7 +122,7 @@ def test_a_published_file_by_the_command_line(tmp_path: Path) -> None:
     assert contrast["memory"].shape == (8, 128)
     assert 0 < contrast["z"] < 123456
     with pytest.raises(UserError, match=r"cannot be resumed, only started from \(--weight\)"):
-        check_same_run(find_resume(str(path), tmp_path) or {}, Options(data="x"), "", SINGLE)
+        check_same_run(find_resume(str(path), tmp_path) or {}, Options(data="x"), "")
 
 
 @pytest.mark.parametrize(("dims", "encoder"), [(2, 100), (3, 48)])

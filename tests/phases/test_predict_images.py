@@ -127,6 +127,27 @@ def test_mirror_images_and_folds_are_averaged(xrays: Path, tmp_path: Path) -> No
     assert np.abs(plain - flipped).max() > 1e-5
 
 
+def test_the_flags_that_say_how_it_is_computed(xrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = list(table(xrays / "out")[1].values())
+    images, best = tmp_path / "images", xrays / "out" / "best.pt"
+    images.mkdir()
+    for number in range(8, 13):
+        shutil.copy(xrays / "data" / "images" / f"{number:08d}_000.png", images)
+    flags: dict[str, dict[str, Any]] = {
+        "small_batches": {"b": 2, "workers": 2, "prefetch": 1},
+        "memory": {"channels_last": "on"},
+        "half": {"amp": "native"},
+    }
+    for name, more in flags.items():
+        predict(best, images, tmp_path / name, **more)
+        found = list(table(tmp_path / name)[1].values())
+        np.testing.assert_allclose(found, expected, rtol=0.05 if name == "half" else 1e-5)
+        assert (np.abs(np.array(found) - expected).max() > 1e-5) == (name == "half")
+    assert "warning" not in capsys.readouterr().err
+    predict(best, images, tmp_path / "scans_alone", save_probabilities=True)
+    assert capsys.readouterr().err == "warning: --save_probabilities has no effect with --n chest\n"
+
+
 def test_a_store_is_read_as_its_folder(xrays: Path, tmp_path: Path) -> None:
     from preprocess import chest_store
 

@@ -91,6 +91,18 @@ def test_probabilities_make_the_mask_and_mirror_images_change_them(folder: Path,
         predict(folder / "out0" / "best.pt", folder / "new", tmp_path / "plain", tta=True)
 
 
+def test_mirror_images_that_the_training_did_not_see_are_warned_of(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = torch.load(folder / "out0" / "best.pt", weights_only=True)
+    torch.save({**best, "opt": {**best["opt"], "mirror": "off"}}, tmp_path / "upright.pt")
+    predict(tmp_path / "upright.pt", folder / "new", tmp_path / "out", tta=True)
+    words = f"warning: --tta has no effect: the training of {tmp_path / 'upright.pt'} mirrored nothing\n"
+    assert capsys.readouterr().err == words
+    for path in (tmp_path / "out" / "masks").iterdir():
+        assert path.read_bytes() == (folder / "out0" / "masks" / path.name).read_bytes()
+
+
 def test_folds_are_averaged_though_their_grids_differ(folder: Path, tmp_path: Path) -> None:
     other = train(folder, seed=1, epochs=2)
     weights = [folder / "out0" / "best.pt", other / "best.pt"]

@@ -9,15 +9,29 @@ from typing import Any
 import pytest
 import torch
 
+from datasets.loader import Loader
 from options import Options
 from training.checkpoint import Position
 from training.dry_run import checkpoint_gb, out_of_memory_is_said, tell_beginning, tell_time
 from utils.errors import UserError
-from utils.process_group import SINGLE
+
+
+class Numbers:
+    """Four samples."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        return {"image": torch.tensor(key[1])}
+
+
+def four_batches() -> Loader:
+    return Loader(Numbers(), batch_size=1, seed=0, workers=0, device=torch.device("cpu"))
 
 
 def beginning(capsys: pytest.CaptureFixture[str], output: Path, **more: Any) -> str:
-    tell_beginning(Options(data="data", output=str(output), **more), "hash", SINGLE, steps=4)
+    tell_beginning(Options(data="data", output=str(output), **more), "hash", four_batches())
     captured = capsys.readouterr()
     return captured.out + captured.err
 
@@ -38,7 +52,7 @@ def test_it_says_where_a_run_would_begin(tmp_path: Path, capsys: pytest.CaptureF
     )
     # what is left: the last step of epoch 8, and 92 epochs of 4
     options = Options(data="data", output=str(output), resume="auto")
-    position = tell_beginning(options, "hash", SINGLE, steps=4)
+    position = tell_beginning(options, "hash", four_batches())
     tell_time(10.0, 4, position, options)
     assert "time: about 1:01:30 for the last 369 of 400 steps, 0:00:40 an epoch" in capsys.readouterr().out
     tell_time(10.0, 4, Position(), options)

@@ -86,6 +86,14 @@ def test_a_bar_moves_while_nothing_gets_done_and_short_work_has_none() -> None:
     assert in_a_terminal(code + "with module.progress(2, 'scan', delay_s=9) as bar:\n    bar.update(2)") == ""
 
 
+def test_a_terminal_sees_what_is_waited_for() -> None:
+    code = "import time\nfrom utils import progress as module\nmodule.SHORT_S, module.REDRAWN_S = 0.2, 0.3\n"
+    text = in_a_terminal(code + "with module.waiting('looking for scans'):\n    time.sleep(2)")
+    assert len({frame.strip() for frame in text.split("\r") if frame.startswith("looking for scans: 00:0")}) > 1
+    assert text.rpartition("\r")[2].strip() == "", "it goes"
+    assert in_a_terminal(code + "module.SHORT_S = 9\nwith module.waiting('looking for scans'):\n    pass") == ""
+
+
 def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(module, "LOG_EVERY_S", 0.05)
     monkeypatch.setattr(console, "_muted", True)
