@@ -31,7 +31,7 @@ class Prediction(Training):
     def _check_prediction(self) -> None:
         if self.phase != PREDICTION:
             return
-        if not self.weight:
+        if not self.weights:
             raise UserError("--weight is needed: the checkpoint to predict with, such as RUN/best.pt")
         if self.amp == "apex":
             raise UserError("--amp apex: it is for training; give --amp native, or leave it out")
@@ -39,4 +39,6 @@ class Prediction(Training):
     @property
     def weights(self) -> list[str]:
         """The files that ``--weight`` names, of predictions."""
-        return [self.weight] if os.path.exists(self.weight) else self.weight.split(",")
+        if os.path.exists(self.weight):
+            return [self.weight]
+        return [word.strip() for word in self.weight.split(",") if word.strip()]

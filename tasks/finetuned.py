@@ -18,6 +18,7 @@ from tasks.outputs import KINDS, SIGMOID, SOFTMAX
 from training.checkpoint import BEST
 from training.network import new_unet
 from utils import torch_file
+from utils.console import warn
 from utils.errors import UserError, reason
 
 GIVE = f"give the {BEST} of a run of --phase finetune or linear"
@@ -138,6 +139,8 @@ def read_folds(paths: Sequence[str], n: str) -> list[Finetuned]:
     """
     folds = [read_finetuned(path) for path in paths]
     first = folds[0]
+    if twice := [fold.path for place, fold in enumerate(folds) if fold.digest in {one.digest for one in folds[:place]}]:
+        warn(f"--weight names {twice[0]} again, or a copy of it: it counts as often in the mean")
     if n and n != first.n:
         raise UserError(f"--n {n}: {first.path} is of --n {first.n}; leave --n out, it is taken from the checkpoint")
     for fold in folds[1:]:

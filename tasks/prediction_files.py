@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,18 @@ class PartialTable:
 
     def add(self, row: Row) -> None:
         """Add a row."""
-        self._file.write(json.dumps(row) + "\n")
+        with self._writing():
+            self._file.write(json.dumps(row) + "\n")
 
     def flush(self) -> None:
         """Hand what was added to the system."""
-        try:
+        with self._writing():
             self._file.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {reason(error)}; make room, and start again") from None
 

@@ -16,7 +16,7 @@ from datasets.segmentation.msd import Recipe, prepare_image
 from datasets.segmentation.scans import Scan, find_scans, read_scan
 from options import Options
 from tasks.finetuned import Finetuned
-from tasks.prediction_files import MASKS, mask_path, probability_path, write_mask
+from tasks.prediction_files import MASKS, PROBABILITIES, mask_path, probability_path, write_mask
 from tasks.prediction_job import Predicted, PredictionJob
 from tasks.sliding import Windows, label_map, probability_planes, softmax_of
 from utils.console import say, warn
@@ -31,7 +31,7 @@ def segment_scans(job: PredictionJob) -> Predicted:
     """Write the masks of all scans in ``--data`` that are not there yet."""
     options, output, ranks, first = job.options, job.output, job.ranks, job.folds[0]
     with ranks.raise_on_all(), waiting(f"looking for scans in {options.data}"):
-        scans = find_scans(Path(options.data), first.channels, without=output)
+        scans = find_scans(Path(options.data), first.channels, [output / name for name in (MASKS, PROBABILITIES)])
         todo = [scan for scan in scans if not _is_done(scan, first, options, output)] if ranks.first else []
     todo = ranks.broadcast(todo)
     if len(todo) < len(scans):

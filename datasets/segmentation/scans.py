@@ -40,8 +40,8 @@ class Scan:
     problem: str = ""
 
 
-def find_scans(data: Path, channels: int, without: Path | None = None) -> list[Scan]:
-    """The scans below ``data``, by name; label maps, hidden files and the folder ``without`` are passed over.
+def find_scans(data: Path, channels: int, without: Sequence[Path] = ()) -> list[Scan]:
+    """The scans below ``data``, by name; label maps, hidden files and the folders ``without`` are passed over.
 
     ``channels``: that a network reads. With one, each file is a scan; nnU-Net's ``_0000`` is left out of names where
     all files have it. UserError if there are none, or two of one name.
@@ -90,9 +90,9 @@ def read_scan(scan: Scan, channels: int) -> tuple[np.ndarray, tuple[float, ...]]
         raise ScanError(why) from None
 
 
-def _folders(data: Path, without: Path | None) -> Iterator[tuple[Path, list[str]]]:
+def _folders(data: Path, without: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
     """Each folder below ``data`` once, whatever links lead there, with the names of its files."""
-    seen = {os.path.realpath(without)} if without else set()
+    seen = {os.path.realpath(folder) for folder in without}
 
     def refuse(error: OSError) -> None:
         raise UserError(f"--data {data}: {error.filename} cannot be read: {reason(error)}") from None

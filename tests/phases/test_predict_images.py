@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tasks.outputs import as_numbers
 from tasks.prediction_files import PartialTable
 from tests.conftest import write_xrays
 from tests.phases.segmenter import predict
+from tests.processes import largest_file
 from training.devices import Devices
 from utils.errors import Unfinished, UserError
 from utils.process_group import SINGLE
@@ -104,6 +106,33 @@ def test_predicting_a_folder_gives_the_same_numbers_and_goes_on(
     again = table(out)[1]
     assert again.pop("added.png") == pytest.approx(rows["deep/er/00000001_000.png"], abs=1e-6)
     assert again == rows
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    xrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "number_text", "{:.900f}".format)  # a batch of rows is more than Python holds back
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with (
+        largest_file(5000),
+        pytest.raises(UserError, match=r"predictions\.part0\.jsonl cannot be written: .*make room"),
+    ):
+        predict(xrays / "out" / "best.pt", xrays / "data", tmp_path)
+    monkeypatch.undo()
+    predict(xrays / "out" / "best.pt", xrays / "data", tmp_path)
+    assert len(table(tmp_path)[1]) == 12
+
+
+def test_weights_as_people_write_several(
+    xrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(xrays)
+    predict(" out/best.pt, out/last.pt,", Path("data"), tmp_path)
+    assert "warning: --weight names out/last.pt again, or a copy of it: it counts as often" in capsys.readouterr().err
+    weights = json.loads((tmp_path / "predict.json").read_text())["weights"]
+    assert [weight["file"] for weight in weights] == ["out/best.pt", "out/last.pt"]
+    with pytest.raises(UserError, match="--weight is needed"):
+        predict(" , ", Path("data"), tmp_path)
 
 
 def test_mirror_images_and_folds_are_averaged(xrays: Path, tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_predicting_gives_the_masks_of_the_test_part_and_nothing_twice(
     assert masks[1].read_bytes() == (folder / "out0" / "masks" / masks[1].name).read_bytes()
 
 
+def test_the_output_may_be_the_folder_of_the_scans(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "new", tmp_path / "data")
+    for _ in range(2):
+        predict(folder / "out0" / "best.pt", tmp_path / "data", tmp_path / "data", save_probabilities=True)
+    names = sorted(str(path.relative_to(tmp_path / "data")) for path in (tmp_path / "data").rglob("*.nii.gz"))
+    assert len(names) == 2 + 2 + 4
+    assert names[:2] == ["case_3.nii.gz", "case_4.nii.gz"]
+    assert {"masks/case_3.nii.gz", "masks/case_4.nii.gz"} < set(names)
+
+
 def test_a_mask_of_another_scan_of_the_name_is_made_anew(folder: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     write_scan(data / "a.nii.gz", case(3)[0])
