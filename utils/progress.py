@@ -69,12 +69,14 @@ def waiting(what: str) -> Iterator[None]:
 
     In a terminal on a line that goes, if it takes longer than ``SHORT_S``; elsewhere every ``LOG_EVERY_S`` seconds.
     """
-    if sys.stderr.isatty() and not muted():
-        bar = tqdm(desc=what, delay=SHORT_S, bar_format="{desc}{elapsed}", **STYLE)
-        with bar, _repeating(bar.refresh, REDRAWN_S):
-            yield
-        return
     started = time.monotonic()
+    if sys.stderr.isatty() and not muted():
+        with tqdm(desc=what, delay=SHORT_S, bar_format="{desc}: {elapsed}", **STYLE) as bar:
+            with _repeating(bar.refresh, REDRAWN_S):
+                yield
+            if time.monotonic() - started > REDRAWN_S:
+                bar.clear()  # tqdm itself clears a bar that was updated
+        return
     with _repeating(lambda: say(f"{what}: {_clock(time.monotonic() - started)}"), LOG_EVERY_S):
         yield
 

@@ -17,8 +17,9 @@ from utils.text import counted
 
 MULTILABEL, CLASSES, REGRESSION = "multilabel", "classes", "regression"  # --target
 KINDS = (MULTILABEL, CLASSES, REGRESSION)
-NOT_KNOWN = ("", "-1", "-1.0", "nan")  # as CheXpert has what is not mentioned, or uncertain
-YES_OR_NO = {**dict.fromkeys(("1", "1.0"), 1.0), **dict.fromkeys(("0", "0.0"), 0.0)}
+MISSING = ("", "nan", "na", "n/a")  # in lower case, as all of these
+NOT_KNOWN = (*MISSING, "-1", "-1.0")  # as CheXpert has what is not mentioned, or uncertain
+YES_OR_NO = {**dict.fromkeys(("1", "1.0", "true"), 1.0), **dict.fromkeys(("0", "0.0", "false"), 0.0)}
 AGE = re.compile(r"(\d{3})([YMWD])")  # as DICOM, and NIH's table of 2017, write one
 YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 MANY = 50  # classes, of whole numbers: is it a number that is asked for?
@@ -54,11 +55,17 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
         columns = [FINDINGS]
     else:
         columns = [name for name in free if _is_yes_or_no(table.column(name))]
-    if not columns:
-        raise UserError(
-            f"the table {table.path} has no column of 0 and 1 to learn; name one of classes or numbers with "
-            f"--label_column, of {', '.join(free) or 'none: it has names of images alone'}"
-        )
+        almost = [words for name in free if name not in columns and (words := _almost(table, name))]
+        if not columns:
+            raise UserError(
+                f"the table {table.path} has no column of 0 and 1 to learn; name one of classes or numbers with "
+                f"--label_column, of {', '.join(free) or 'none: it has names of images alone'}"
+                f"{f' ({almost[0]})' if almost else ''}"
+            )
+        for words in almost:
+            warn(
+                f"the table {table.path}: {words}: it is not learned; mend it, or name what to learn by --label_column"
+            )
     if twice := [name for name in columns if table.header.count(name) > 1 or columns.count(name) > 1]:
         raise UserError(f"the table {table.path}: the column {twice[0]} is there, or asked for, twice")
     return columns
@@ -79,8 +86,17 @@ def find_target(table: Table, train: Table, columns: Sequence[str], kind: str) -
 
 
 def _is_yes_or_no(values: Sequence[str]) -> bool:
-    found = set(values)
+    found = {value.lower() for value in values}
     return found <= {*YES_OR_NO, *NOT_KNOWN} and bool(found & YES_OR_NO.keys())
+
+
+def _almost(table: Table, name: str) -> str:
+    """Where a column most of whose values are 0 and 1 has another one, in words; "" if it is no such column."""
+    values = table.column(name)
+    odd = [row for row, value in enumerate(values) if value.lower() not in {*YES_OR_NO, *NOT_KNOWN}]
+    if not odd or 2 * sum(value.lower() in YES_OR_NO for value in values) < len(values):
+        return ""
+    return f"line {table.lines[odd[0]]} of the column {name} has {values[odd[0]]!r}, not 0 or 1"
 
 
 def _findings(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
@@ -120,7 +136,9 @@ def _class_names(table: Table, column: str) -> tuple[str, ...]:
 
 
 def _class(value: str) -> str:
-    """The name of a class: of whole numbers, 2 and 2.0 are one."""
+    """The name of a class, "" if it is not known; of whole numbers, 2 and 2.0 are one."""
+    if value.lower() in MISSING:
+        return ""
     number = _number(value)
     return str(int(number)) if number is not None and number % 1 == 0 else value
 
@@ -161,8 +179,8 @@ def _wrong(table: Table, row: int, column: str, value: str, what: str) -> UserEr
 def _yes_or_no(table: Table, column: str) -> np.ndarray:
     labels = np.full(len(table.rows), np.nan, np.float32)
     for row, value in enumerate(table.column(column)):
-        if value in YES_OR_NO:
-            labels[row] = YES_OR_NO[value]
+        if value.lower() in YES_OR_NO:
+            labels[row] = YES_OR_NO[value.lower()]
         elif value.lower() not in NOT_KNOWN:
             raise _wrong(table, row, column, value, "not 0, 1, or for not known -1 or nothing")
     return labels
@@ -202,6 +220,6 @@ def _numbers(table: Table, values: Sequence[str], column: str) -> np.ndarray:
         number = float(age[1]) * YEARS[age[2]] if age else _number(value)
         if number is not None:
             labels[row] = number
-        elif value.lower() not in ("", "nan"):
+        elif value.lower() not in MISSING:
             raise _wrong(table, row, column, value, "no number")
     return labels

@@ -177,6 +177,35 @@ def test_what_is_wrong_is_one_line(text: str, how: dict, message: str, tmp_path:
     assert "\n" not in str(error.value)
 
 
+def test_yes_and_no_as_programs_write_them_and_what_is_almost_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Booleans and missing values of pandas and R; a column with one odd value is not left out in silence."""
+    rows = [
+        f"{n}.png,{n % 2},{n % 2 == 0},{'NA' if n == 3 else n % 2},{'2' if n == 4 else n % 2},{n}" for n in range(6)
+    ]
+    text = "image,a,boolean,of_r,almost,visits\n" + "".join(f"{row}\n" for row in rows)
+    found = find_labelled(ten(tmp_path), table(tmp_path, text), 1.0, Labelling(split=(40, 30, 30)))
+    assert found.classes == ("a", "boolean", "of_r")
+    labels = np.concatenate([part.labels for part in (found.train, found.valid, found.test)])
+    np.testing.assert_array_equal(labels[:, 1], 1 - labels[:, 0])
+    assert np.isnan(labels[:, 2]).sum() == 1
+    words = "line 6 of the column almost has '2', not 0 or 1: it is not learned; mend it, or name"
+    assert words in (said := capsys.readouterr().err)
+    assert "visits" not in said
+    alone = table(tmp_path, "image,x\n0.png,1\n1.png,0\n2.png,O\n")
+    with pytest.raises(UserError, match=r"no column of 0 and 1 .*of x \(line 4 of the column x has 'O', not 0 or 1\)"):
+        find_labelled(ten(tmp_path), alone, 1.0, Labelling(split=(40, 30, 30)))
+
+
+def test_a_class_that_is_missing_is_not_known(tmp_path: Path) -> None:
+    values = ("m", "f", "nan", "m", "NA", "f", "m", "f")
+    text = "image,sex\n" + "".join(f"{number}.png,{value}\n" for number, value in enumerate(values))
+    found = find_labelled(ten(tmp_path), table(tmp_path, text), 1.0, Labelling(label_column="sex", split=(50, 25, 25)))
+    assert found.classes == ("f", "m")
+    assert sum(len(part.files) for part in (found.train, found.valid, found.test)) == 6
+
+
 def test_a_class_or_column_of_another_list_is_missing(tmp_path: Path) -> None:
     train = table(tmp_path, "image,a,b\n0.png,1,0\n1.png,0,1\n", "train.csv")
     test = table(tmp_path, "image,a\n3.png,1\n", "test.csv")
