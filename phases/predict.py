@@ -84,7 +84,10 @@ def _settle(output: Path, folds: list[Finetuned], options: Options) -> None:
         "data": str(Path(options.data).resolve()),
         "tta": options.tta,
     }
-    if path.exists():
+    there = (output / MASKS).exists() or any(output.glob("predictions.*"))
+    if there and not path.exists():
+        raise UserError(f"--output {output} holds predictions that do not tell their weights; give another folder")
+    if there:  # else what was begun there came to nothing
         try:
             former = json_text.parse(path.read_text(encoding="utf-8"))
             if not isinstance(former, dict) or not isinstance(former.get("weights"), list):
@@ -97,8 +100,6 @@ def _settle(output: Path, folds: list[Finetuned], options: Options) -> None:
         if other:
             raise UserError(f"--output {output} holds predictions with {' and '.join(other)}; give another folder")
         return
-    if (output / MASKS).exists() or list(output.glob("predictions.*")):
-        raise UserError(f"--output {output} holds predictions that do not tell their weights; give another folder")
     try:
         write_text(path, json.dumps(record, indent=2) + "\n")
     except OSError as error:

@@ -123,6 +123,14 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     assert len(table(tmp_path)[1]) == 12
 
 
+def test_a_wrong_folder_leaves_the_output_to_the_right_one(xrays: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        predict(xrays / "out" / "best.pt", tmp_path / "nothing", tmp_path / "out")
+    predict(xrays / "out" / "best.pt", xrays / "data", tmp_path / "out")
+    assert len(table(tmp_path / "out")[1]) == 12
+
+
 def test_weights_as_people_write_several(
     xrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

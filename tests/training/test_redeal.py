@@ -12,7 +12,7 @@ import torch
 from datasets.loader import Loader
 from methods.buffers import restore_buffers
 from tests.conftest import main_command, rows, write_pairs
-from tests.inprocess import fork_script
+from tests.inprocess import CONTEXT, _run
 from training.checkpoint import Position
 from training.redeal import deal_anew
 from utils.errors import UserError
@@ -34,8 +34,11 @@ def run(folder: Path, processes: int, *argv: object) -> tuple[int, str]:
     for rank in range(processes):
         there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
         there |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
-        command = main_command(*argv)[1:]
-        ranks.append(fork_script(command, folder, folder / f"log{rank}", more=there if processes > 1 else {}))
+        logs = (str(folder / f"log{rank}"),) * 2
+        largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        work = (main_command(*argv)[1:], str(folder), logs, os.environ | (there if processes > 1 else {}), largest)
+        ranks.append(CONTEXT.Process(target=_run, args=work))
+        ranks[-1].start()
     for process in ranks:
         process.join(300)
     return ranks[0].exitcode, "".join((folder / f"log{rank}").read_text() for rank in range(processes))
