@@ -27,7 +27,7 @@ class Phantom:
 
     ``hu``: int16, shape (nx, ny, nz), axes to the patient's left, back and head. The centre of voxel
     (i, j, k) lies at ``origin_mm + spacing_mm * (i, j, k)``; the nodules' centres are in the same frame.
-    ``labels``: the findings, in ChestX-ray14's words.
+    ``labels``: the findings, in ChestX-ray14's words. ``lungs``: uint8, 1 where the pleural space is, as ``hu``.
     """
 
     hu: NDArray[np.int16]
@@ -36,6 +36,7 @@ class Phantom:
     nodules: list[Nodule]
     labels: frozenset[str]
     empty_places_mm: NDArray[np.float64]  # (EMPTY_PLACES, 3): random places in the lungs, away from nodules
+    lungs: NDArray[np.uint8]
 
 
 def make_phantom(
@@ -61,7 +62,7 @@ def paint(
     table, noise and, in some scans, padding values outside of the circular field of view.
     """
     canvas = _canvas(patient.thorax, rng, spacing_mm, posture)
-    _paint_organs(canvas, patient.thorax, rng, posture)
+    lungs = _paint_organs(canvas, patient.thorax, rng, posture)
     _paint_tubes(canvas, patient, upright=posture == UPRIGHT)
     for nodule in patient.nodules:
         center = np.array(nodule.center_mm)
@@ -74,7 +75,8 @@ def paint(
         for nodule in patient.nodules
     ]
     empty = canvas.pose.to_grid(_empty_places(patient, rng))
-    return Phantom(hu.transpose(2, 1, 0), spacing_mm, canvas.origin_mm, moved, patient.labels, empty)
+    seen, inside = hu.transpose(2, 1, 0), lungs.transpose(2, 1, 0)
+    return Phantom(seen, spacing_mm, canvas.origin_mm, moved, patient.labels, empty, inside)
 
 
 def _empty_places(patient: Patient, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -104,8 +106,9 @@ def _canvas(thorax: Thorax, rng: np.random.Generator, spacing: tuple[float, floa
     return Canvas((nx, ny, nz), spacing, (ox, oy, oz), pose, edge_mm=1.15 * spacing[0])
 
 
-def _paint_organs(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, posture: str) -> None:
-    """Everything of a large size, slice by slice: small arrays stay in the processor's cache."""
+def _paint_organs(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, posture: str) -> NDArray[np.uint8]:
+    """Everything of a large size, slice by slice: small arrays stay in the processor's cache. -> the lungs."""
+    lungs = np.zeros(canvas.hu.shape, np.uint8)
     coarse, fine = SmoothNoise(rng, canvas, 16.0), SmoothNoise(rng, canvas, 4.5)
     organs = _abdominal_organs(thorax, posture)
     chest = canvas.window(
@@ -128,7 +131,8 @@ def _paint_organs(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, post
                 level = part.level(x, y, z)
                 canvas.blend(view, soft(level, canvas.edge_mm), MUSCLE)
                 canvas.blend(view, soft(level + 9, 4), thorax.blood_hu)
-        _paint_lungs(canvas, view, thorax, (x, y, z), slow, fast, posture)
+        lungs[k][chest] = _paint_lungs(canvas, view, thorax, (x, y, z), slow, fast, posture)
+    return lungs
 
 
 def _paint_trunk(
@@ -170,11 +174,11 @@ def _paint_lungs(
     slow: Array,
     fast: Array,
     posture: str,
-) -> None:
-    """Parenchyma with texture, fissures and consolidation; air and fluid of the pleural space."""
+) -> NDArray[np.bool_]:
+    """Parenchyma with texture, fissures and consolidation; air and fluid of the pleural space. -> where that is."""
     x, y, z = position
     if z > thorax.top_z or z < min(thorax.dome_z) - 80:
-        return
+        return np.zeros(view.shape, np.bool_)
     edge = canvas.edge_mm
     space = thorax.lung_level(x, y, z, collapsed=False)
     weight = 0.45 * y if posture == SUPINE else 0.0  # blood follows gravity
@@ -194,6 +198,7 @@ def _paint_lungs(
     if fluid is not None:
         tissue = tissue + soft(fluid, edge) * (FLUID - tissue)
     canvas.blend(view, soft(space, edge), tissue)
+    return np.asarray(space < 0)
 
 
 def _paint_tubes(canvas: Canvas, patient: Patient, upright: bool) -> None:

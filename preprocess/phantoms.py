@@ -1,11 +1,11 @@
 """Make CT scans and X-rays of thorax phantoms, laid out as LUNA16 and ChestX-ray14 are.
 
 SAVE/LUNA16 gets subset<k>/<series uid>.mhd and .raw, annotations.csv (the nodules, in world coordinates) and
-candidates_V2.csv (the nodules, and places without one). SAVE/Chest14 gets images/<patient>_<index>.png and
-chest_{train,valid,test}.txt, whose labels are true: they say what was put into the phantom. Patient 1 of the
-X-rays is the patient of scan 1, and so on. Nothing is downloaded, and the same seed makes the same bytes,
-whatever the number of workers. SAVE/phantoms.json says what was made: a later run may add to it, with the same
---seed and --size.
+candidates_V2.csv (the nodules, and places without one). SAVE/Chest14 gets images/<patient>_<index>.png,
+chest_{train,valid,test}.txt, and labels.csv, the same as a table; these labels are true: they say what was put into
+the phantom. Patient 1 of the X-rays is the patient of scan 1, and so on. With --masks SAVE/Task_Lungs has the scans
+and masks of their lungs. Nothing is downloaded, and the same seed makes the same bytes, whatever the number of
+workers. SAVE/phantoms.json says what was made: a later run may add to it, with the same --seed and --size.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 import numpy as np
 from PIL import Image
 
+from datasets.ct.stored_grid import StoredGrid
 from datasets.xray.lists import CHEST14_LABELS, list_line
 from phantoms.anatomy import Phantom, paint
 from phantoms.patient import LARGEST_NODULE_MM, Patient, sample_patient
 from phantoms.xray import project, sample_view, upright_phantom
 from preprocess.jobs.flags import folders, would_be_lost
+from preprocess.jobs.lung_cases import case_files, write_case, write_description
 from preprocess.jobs.parallel import run_parallel
 from utils import json_text
 from utils.cli import Parser
@@ -51,6 +53,7 @@ SUBSETS = (0, 0, 7, 1, 2, 8, 3, 4, 9, 5, 6)
 RGBA_SHARE = 0.1  # a few of NIH's files have four channels
 RECORD = "phantoms.json"  # in --save: the options of the runs that wrote there, of numbers the largest
 NUMBERS = ("scans", "patients", "xrays_per_patient")
+LABELS = "labels.csv"  # of the X-rays, as a table
 TABLES = ("annotations.csv", "candidates_V2.csv")
 LIMITS = {"scans": (0, 9999), "patients": (0, 9999), "xrays_per_patient": (1, 999), "size": (64, 4096)}
 
@@ -65,6 +68,7 @@ class PhantomJob:
     save: Path
     xrays: int = 0
     size: int = 0
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,10 @@ def make_scan(job: PhantomJob) -> Made:
     shift = np.round(rng.uniform((-12, -190, -320), (12, 30, -60)), 2)  # where the scanner has its zero
     uid = series_uid(job.seed, job.number)
     path = job.save / "LUNA16" / f"subset{subset(job.number)}" / f"{uid}.mhd"
-    write_scan(path, phantom, shift, turned=bool(rng.random() < 0.2))
+    turned = bool(rng.random() < 0.2)
+    grid = write_scan(path, phantom, shift, turned)
+    if job.masks:
+        write_case(job.save, job.number, path, grid, phantom.lungs[::-1, ::-1] if turned else phantom.lungs)
     nodules = [
         (*(nodule.center_mm + shift), nodule.diameter_mm)
         for nodule in phantom.nodules
@@ -126,8 +133,10 @@ def make_scan(job: PhantomJob) -> Made:
     )
 
 
-def write_scan(path: Path, phantom: Phantom, shift_mm: np.ndarray, turned: bool = False) -> None:
+def write_scan(path: Path, phantom: Phantom, shift_mm: np.ndarray, turned: bool = False) -> StoredGrid:
     """Write ``path`` (.mhd) and the .raw beside it; ``shift_mm`` leads from the phantom's frame to the world's.
+
+    -> where the voxels lie.
 
     ``turned``: x and y are stored from the patient's left and back on, which the direction matrix says;
     some of LUNA16's scans are so.
@@ -156,6 +165,8 @@ def write_scan(path: Path, phantom: Phantom, shift_mm: np.ndarray, turned: bool 
     with atomic_path(path.with_suffix(".raw")) as temporary:
         np.ascontiguousarray(hu.transpose(2, 1, 0), dtype="<i2").tofile(temporary)
     write_text(path, "".join(f"{key} = {value}\n" for key, value in header.items()))
+    direction = (sign, 0, 0, 0, sign, 0, 0, 0, 1)
+    return StoredGrid(hu.shape, phantom.spacing_mm, tuple(np.round(offset, 6).tolist()), direction)
 
 
 def make_xrays(job: PhantomJob) -> Made:
@@ -205,6 +216,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", "PIXELS", 512, "sides of an X-ray (default: 512; NIH's have 1024)")
     add("--seed", "N", 0, "of all randomness (default: 0)")
     add("--workers", "N", available_cores(), "processes (default: one a core)")
+    parser.add_argument("--masks", action="store_true", help="masks of the lungs too: Task_Lungs/, for --n msd")
     parser.add_argument(
         "--replace", action="store_true", help="replace phantoms in --save that were made with another --seed or --size"
     )
@@ -231,10 +243,15 @@ def write_tables(flags: argparse.Namespace, made: dict[tuple[str, int], Made]) -
         write_text(folder / TABLES[0], "\n".join(rows) + "\n")
         rows = ["seriesuid,coordX,coordY,coordZ,class", *(row for scan in scans for row in scan.candidates)]
         write_text(folder / TABLES[1], "\n".join(rows) + "\n")
+    if scans and flags.masks:
+        write_description(flags.save)
     if flags.patients:
+        table = [f"patient,split,image,{','.join(CHEST14_LABELS)}\n"]
         for name, numbers in split(flags.seed, flags.patients).items():
             lines = [f"{line}\n" for number in numbers for line in made["xrays", number].labels]
             write_text(flags.save / "Chest14" / f"chest_{name}.txt", "".join(lines))
+            table += [f"{line[:8]},{name},{line.strip().replace(' ', ',')}\n" for line in lines]
+        write_text(flags.save / "Chest14" / LABELS, "".join(table))
 
 
 def read_record(save: Path) -> dict[str, int]:
@@ -271,9 +288,11 @@ def make_room(flags: argparse.Namespace) -> None:
 def remove(save: Path, former: dict[str, int]) -> None:
     """Remove the files that earlier runs made, and nothing else."""
     scans, xrays, patients = save / "LUNA16", save / "Chest14", range(1, former["patients"] + 1)
-    files = [scans / name for name in TABLES] + [xrays / f"chest_{name}.txt" for name in ("train", "valid", "test")]
+    lists = (LABELS, *(f"chest_{name}.txt" for name in ("train", "valid", "test")))
+    files = [folder / name for folder, names in ((scans, TABLES), (xrays, lists)) for name in names]
     for number, suffix in product(range(1, former["scans"] + 1), (".mhd", ".raw")):
         files.append(scans / f"subset{subset(number)}" / f"{series_uid(former['seed'], number)}{suffix}")
+    files += [file for number in range(1, former["scans"] + 1) for file in case_files(save, number)]
     names = (name for number in patients for name in xray_names(number, former["xrays_per_patient"]))
     for file in (*files, *(xrays / "images" / name for name in names)):
         file.unlink(missing_ok=True)
@@ -293,7 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     started = time.monotonic()
     flags = parse(argv)
-    jobs = [PhantomJob("scan", number, flags.seed, flags.save) for number in range(1, flags.scans + 1)]
+    jobs = [
+        PhantomJob("scan", number, flags.seed, flags.save, masks=flags.masks) for number in range(1, flags.scans + 1)
+    ]
     jobs += [
         PhantomJob("xrays", number, flags.seed, flags.save, flags.xrays_per_patient, flags.size)
         for number in range(1, flags.patients + 1)

@@ -155,7 +155,7 @@ def look_at_predictions(command: Command, folder: Path) -> None:
         assert all(0 <= float(value) <= 1 for row in table for value in row.split(",")[1:])
         return
     masks = list((folder / "masks").glob("*.nii.gz"))
-    assert len(masks) == 3
+    assert len(masks) == (1 if "LUNA16" in command.value("--data") else 3)
     probabilities = list(folder.glob("probabilities/*_1.nii.gz"))
     assert len(probabilities) == len(masks) * ("--save_probabilities" in command.words)
 
@@ -193,7 +193,7 @@ def small_task(command: Command) -> str:
     batch = 1 if command.value("--phase") in ("finetune", "linear") else 2
     steps = "--epochs 1 --val_every 1" if batch == 1 else ""
     if command.value("--n") == "msd":
-        steps += " --patch 16,16,8 --patches 1 --folds 3"
+        steps += " --patch 16,16,8 --patches 1 --folds 3" + " --spacing_mm 12,12,12" * ("--spacing_mm" in command.words)
     steps += " --size 64" * ("chest" in command.words)
     return f"--workers 0 --gpus '' --b {batch} {steps}"
 

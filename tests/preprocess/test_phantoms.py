@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
+from datasets.ct.itk import read_file
+from datasets.segmentation.files import find_cases, read_description
 from datasets.xray.lists import CHEST14_LABELS, read_list
 from phantoms.anatomy import Phantom
 from phantoms.patient import sample_patient
-from preprocess.phantoms import make_room, read_record, split, subset, write_scan
+from preprocess.phantoms import make_room, read_record, series_uid, split, subset, write_scan
 from utils.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +38,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small sample, made by two workers."""
     folder = tmp_path_factory.mktemp("phantoms")
     done = run("--save", folder / "here", "--scans", SCANS, "--patients", PATIENTS, "--xrays_per_patient", XRAYS,
-               "--size", SIZE, "--workers", 2, cwd=folder)  # fmt: skip
+               "--size", SIZE, "--workers", 2, "--masks", cwd=folder)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert str(folder / "here") in done.stdout.splitlines()[-1]
     return folder / "here"
@@ -49,7 +52,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_world_coordinates_hold_for_both_directions(tmp_path: Path) -> None:
     hu = np.full((5, 6, 7), -1000, dtype=np.int16)
     hu[1, 4, 6] = 77
-    phantom = Phantom(hu, (0.7, 0.7, 2.5), (-3.0, -8.0, 20.0), [], frozenset(), np.empty((0, 3)))
+    phantom = Phantom(hu, (0.7, 0.7, 2.5), (-3.0, -8.0, 20.0), [], frozenset(), np.empty((0, 3)), np.zeros_like(hu))
     for turned in (False, True):
         path = tmp_path / f"subset{int(turned)}" / "1.2.3.mhd"
         write_scan(path, phantom, np.array([10.0, 0.5, -300.0]), turned)
@@ -84,6 +87,23 @@ def test_annotations_lead_to_nodules_and_candidates_to_lung(sample: Path) -> Non
     assert np.mean([median_around(row) < -500 for row in empty]) > 0.75  # the others are vessels and findings
 
 
+def test_masks_lie_over_the_lungs_of_their_scans(sample: Path) -> None:
+    cases = find_cases(sample / "Task_Lungs")
+    assert [case.name for case in cases] == ["lungs_001", "lungs_002"]
+    assert read_description(sample / "Task_Lungs").classes == ["lungs"]
+    scans = {path.stem: sitk.ReadImage(str(path)) for path in sample.glob("LUNA16/subset*/*.mhd")}
+    for number, case in enumerate(cases, 1):
+        scan, (image,), mask = scans[series_uid(0, number)], map(read_file, case.images), read_file(case.label)
+        hu, lungs = sitk.GetArrayFromImage(scan), sitk.GetArrayFromImage(mask).astype(bool)
+        assert np.array_equal(sitk.GetArrayFromImage(image), hu)
+        for place in ("GetOrigin", "GetSpacing", "GetDirection"):
+            np.testing.assert_allclose(getattr(mask, place)(), getattr(scan, place)(), atol=1e-4)
+        assert 0.05 < lungs.mean() < 0.4
+        assert -900 < np.median(hu[lungs]) < -700
+        shell = binary_dilation(lungs, iterations=6) & ~binary_dilation(lungs, iterations=3)
+        assert np.median(hu[shell]) > -100, "beyond their walls is no lung"
+
+
 def test_xray_files_and_lists(sample: Path) -> None:
     lists = {name: read_list(sample / "Chest14" / f"chest_{name}.txt") for name in ("train", "valid", "test")}
     patients = {name: {image.partition("_")[0] for image in each.names} for name, each in lists.items()}
@@ -99,15 +119,20 @@ def test_xray_files_and_lists(sample: Path) -> None:
             modes.add(image.mode)
             assert np.array(image.convert("L")).std() > 30
     assert modes == {"L", "RGBA"}
+    labelled = rows(sample / "Chest14" / "labels.csv")
+    assert [(row["split"], row["image"]) for row in labelled] == [(p, n) for p in lists for n in lists[p].names]
     for each in lists.values():
         assert each.labels is not None
         for name, labels in zip(each.names, each.labels, strict=True):
             patient = sample_patient(generator(0, "phantom", int(name[:8])))
             assert patient.labels == {CHEST14_LABELS[i] for i in np.flatnonzero(labels)}
+            (row,) = (row for row in labelled if row["image"] == name)
+            assert [int(row[label]) for label in CHEST14_LABELS] == labels.tolist()
+            assert row["patient"] == name[:8]
 
 
 def test_same_seed_same_bytes_with_one_worker(sample: Path, tmp_path: Path) -> None:
-    flags = ("--scans", SCANS, "--patients", PATIENTS, "--xrays_per_patient", XRAYS, "--size", SIZE)
+    flags = ("--scans", SCANS, "--patients", PATIENTS, "--xrays_per_patient", XRAYS, "--size", SIZE, "--masks")
     done = run("--save", tmp_path / "b", *flags, "--workers", 1)
     assert done.returncode == 0, done.stderr
     digests = [
