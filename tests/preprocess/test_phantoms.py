@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from datasets.ct.itk import read_file
+from datasets.ct.stored_grid import StoredGrid
 from datasets.segmentation.files import find_cases, read_description
 from datasets.xray.lists import CHEST14_LABELS, read_list
 from phantoms.anatomy import Phantom
@@ -55,8 +56,9 @@ def test_world_coordinates_hold_for_both_directions(tmp_path: Path) -> None:
     phantom = Phantom(hu, (0.7, 0.7, 2.5), (-3.0, -8.0, 20.0), [], frozenset(), np.empty((0, 3)), np.zeros_like(hu))
     for turned in (False, True):
         path = tmp_path / f"subset{int(turned)}" / "1.2.3.mhd"
-        write_scan(path, phantom, np.array([10.0, 0.5, -300.0]), turned)
+        grid = write_scan(path, phantom, np.array([10.0, 0.5, -300.0]), turned)
         scan = sitk.ReadImage(str(path))
+        assert grid == StoredGrid.of_image(scan)
         assert scan.GetSize() == (5, 6, 7)
         assert scan.GetSpacing() == (0.7, 0.7, 2.5)
         assert scan.GetDirection()[0] == (-1 if turned else 1)
