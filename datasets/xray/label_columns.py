@@ -55,17 +55,15 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
         columns = [FINDINGS]
     else:
         columns = [name for name in free if _is_yes_or_no(table.column(name))]
-        almost = [words for name in free if name not in columns and (words := _almost(table, name))]
+        almost = [why for name in free if name not in columns and (why := _almost(table, name))]
         if not columns:
             raise UserError(
                 f"the table {table.path} has no column of 0 and 1 to learn; name one of classes or numbers with "
                 f"--label_column, of {', '.join(free) or 'none: it has names of images alone'}"
                 f"{f' ({almost[0]})' if almost else ''}"
             )
-        for words in almost:
-            warn(
-                f"the table {table.path}: {words}: it is not learned; mend it, or name what to learn by --label_column"
-            )
+        for why in almost:
+            warn(f"the table {table.path}: {why}: it is not learned; mend it, or name what to learn by --label_column")
     if twice := [name for name in columns if table.header.count(name) > 1 or columns.count(name) > 1]:
         raise UserError(f"the table {table.path}: the column {twice[0]} is there, or asked for, twice")
     return columns
