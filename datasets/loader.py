@@ -139,9 +139,9 @@ class Loader:
 
     ``first_sample``: as it comes out of the data set. Batches arrive on ``device`` and go through ``finish`` there.
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
-    of an epoch, but always one. ``batch_sizes``: of each batch of an epoch, over all ``ranks``; each rank gets its part
-    of them. ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the next.
-    ``min_samples``: of each batch, for each rank.
+    of an epoch, but always one. ``batch_sizes``: of each batch of the epoch under way, over all ``ranks``; each rank
+    gets its part of them. ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the
+    next. ``min_samples``: of each batch, for each rank.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Loader:
         self.ranks = ranks
         self._dealt = partial(batch_sizes, len(dataset), batch_size, min_samples=min_samples)
         self._needed = min_samples * ranks.size
-        self.batch_sizes = self._dealt(ranks.size)
+        self.batch_sizes: Sequence[int] = self._dealt(ranks.size)
         self._batches = _EpochBatches(self.batch_sizes, seed, ranks, shuffled)
         self._loader = DataLoader(
             self._fetcher,
@@ -194,17 +194,13 @@ class Loader:
         """Batches per epoch, the last short one counted."""
         return len(self._batches)
 
-    def sizes_of(self, epoch: int) -> Sequence[int]:
-        """The sizes of that epoch's batches: ``batch_sizes``, unless other processes began it."""
-        return self._batches.of(epoch)
-
     def take_over(self, epoch: int, first: int, processes: int) -> None:
         """Go on with an epoch of which so many ``processes`` have had ``first`` batches: each sample is used once.
 
         The last two batches depend on the number of processes. UserError if the last one is too small for the present.
         """
         begun = self._dealt(processes)
-        if sum(begun[:first]) == sum(self.batch_sizes[:first]):
+        if sum(begun[:first]) == sum(self._batches.sizes[:first]):
             return
         if begun[-1] < self._needed:
             raise UserError(
@@ -219,6 +215,7 @@ class Loader:
         ProcessGroup tell each other: what ends one of them ends all, after the same batch.
         """
         self._batches.epoch, self._batches.first = epoch, first
+        self.batch_sizes = self._batches.of(epoch)
         self._replaced = 0
         for fetched in self._loader:
             for impossible, faults in self.ranks.gather_objects((fetched.sample is None, fetched.faults)):

@@ -124,7 +124,7 @@ def taken(group: list[Loader], epoch: int, first: int, end: int | None = None) -
     """The samples that all ranks take of an epoch, from one batch to another; each batch has the size it says."""
     batches = list(zip(*(loader.epoch(epoch, first) for loader in group), strict=True))
     found = [torch.cat([part["image"] for part in batch]).tolist() for batch in batches]
-    assert [len(batch) for batch in found] == list(group[0].sizes_of(epoch)[first:])
+    assert [len(batch) for batch in found] == list(group[0].batch_sizes[first:])
     return [sample for batch in found[: None if end is None else end - first] for sample in batch]
 
 

@@ -35,9 +35,6 @@ class Slow(NullReporter):
     def __len__(self) -> int:
         return len(self.batch_sizes)
 
-    def sizes_of(self, epoch: int) -> list[int]:
-        return self.batch_sizes
-
     def take_faults(self) -> list[str]:
         return []
 
