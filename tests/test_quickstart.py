@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from datasets.xray.lists import CHEST14_LABELS
 from options.command_line import parse_options
 from tests.conftest import ROOT, write_xrays
 from tests.inprocess import run_script
@@ -18,11 +19,14 @@ NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 
 
 def write_labelled(folder: Path) -> None:
-    """Twelve X-rays in three lists, half of them with a finding."""
+    """Twelve X-rays in three lists and in a table, half of them with a finding."""
     write_xrays(folder, count=12, size=64)
+    table = [f"patient,split,image,{','.join(CHEST14_LABELS)}\n"]
     for name, part in (("train", range(1, 7)), ("valid", range(7, 9)), ("test", range(9, 13))):
         lines = (f"{i:08d}_000.png {i % 2}{' 0' * 13}\n" for i in part)
         (folder / f"chest_{name}.txt").write_text("".join(lines))
+        table += [f"{i},{name},{i:08d}_000.png,{i % 2}{',0' * 13}\n" for i in part]
+    (folder / "labels.csv").write_text("".join(table))
 
 
 def test_the_notebook_goes_from_phantoms_to_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +55,9 @@ def test_the_notebook_goes_from_phantoms_to_predictions(tmp_path: Path, monkeypa
     assert names["scores"].keys() == {"untrained", "pre-trained"}
     work = tmp_path / "quickstart_output"
     assert (work / "pretrained" / "report.html").stat().st_size > 50_000
+    assert '"probe_linear"' in (work / "pretrained" / "metrics.jsonl").read_text()
+    record = json.loads((work / "finetuned" / "run.json").read_text())
+    assert record["options"]["train_list"].endswith("labels.csv")
     assert len(list((work / "new").iterdir())) == 2
     assert len((work / "predicted" / "predictions.csv").read_text().splitlines()) == 3
 
