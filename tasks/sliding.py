@@ -141,7 +141,9 @@ def _planes(probabilities: Probabilities, image: np.ndarray, windows: Windows) -
         for number in range(done):
             if x_inside.start <= x + number < x_inside.stop:
                 yield (sums[:-1, number] / sums[-1, number])[:, y_inside, z_inside]
-        sums = torch.cat([sums[:, done:], torch.zeros_like(sums[:, :done])], dim=1)
+        for part in sums:  # each by itself, in its place: copies of all would take as much memory again, twice
+            part[:-done] = part[done:].clone()
+            part[-done:] = 0
 
 
 def _resized(planes: Iterator[Tensor], size: Sequence[int], shape: Sequence[int]) -> Iterator[Tensor]:
