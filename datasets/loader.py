@@ -33,7 +33,7 @@ class PairDataset(Protocol):
 
 REPLACEMENTS = 20  # other samples tried for one that cannot be made
 TOLERATED = 0.01  # part of an epoch's samples; one may always be replaced
-REMEDY = "--on_bad_sample skip takes another one in its place"
+REMEDY = "--on_bad_sample skip replaces such a sample by another one"
 
 
 class _Fetched(NamedTuple):
@@ -99,8 +99,8 @@ def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1)
                 "fewer processes"
             )
         raise UserError(
-            f"--b {batch_size}: of {samples} samples, a batch has {fewest} for {counted(ranks, 'process')}{whose}; "
-            f"give a --b of {2 * needed} or more, or use fewer processes"
+            f"--b {batch_size}: with {samples} samples, the smallest batch has only {fewest} for "
+            f"{counted(ranks, 'process')}{whose}; give --b {2 * needed} or more, or use fewer processes"
         )
     return sizes
 

@@ -15,16 +15,16 @@ INPUT = {
     3: "CT or MR volumes, {channels}, axes x, y, z, sizes multiples of 8 ({phase}: {size}), {prepared}",
 }
 WINDOW_UNKNOWN = (
-    "resampled and scaled to 0..1 as the crops were; how that was is not recorded "
-    "(`preprocess/luna_pre.py`'s default: to 1 mm, clipped to -1000..1000 HU)"
+    "resampled and scaled to 0..1 in the same way as the training crops, which is not recorded "
+    "(default of `preprocess/luna_pre.py`: to 1 mm, clipped to -1000..1000 HU)"
 )
 NORMAL = {
-    1: "less 0.449, divided by 0.226 (the averages of ImageNet's means and standard deviations)",
-    3: "ImageNet's normalisation: less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
+    1: "minus 0.449, divided by 0.226 (the averages of ImageNet's means and standard deviations)",
+    3: "ImageNet's normalisation: minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
 }
 WHOLE_XRAY = "; the whole image is resized to that size, whatever its proportions, not cropped"
-NODULES = "; crops of that size with the place in question in their middle"
-Z_NORMAL = ", then each channel of each image less its mean, divided by its standard deviation (unbiased)"
+NODULES = "; crops of that size, centred on the candidate position"
+Z_NORMAL = ", then each channel of each image minus its mean, divided by its standard deviation (unbiased)"
 AXES = "x from the patient's right to left, y from front to back, z from feet to head"
 PREDICTED = (
     "softmax in windows of {patch} voxels that overlap by {overlap:g} of their length, averaged with Gaussian weights "
@@ -91,7 +91,7 @@ def _segmentation(channels: int, options: Mapping[str, Any], run: Mapping[str, A
         "patch": " x ".join(map(str, known["patch"])) + " voxels; sizes are multiples of 8",
         "classes": ", ".join(f"{number} {name}" for number, name in enumerate(names)),
         "prediction": PREDICTED.format(patch=" x ".join(map(str, known["patch"])), overlap=known["overlap"]),
-        "Dice": "of each class, on the file's grid: twice the common voxels by the sum of both; 1 if both are empty",
+        "Dice": "of each class, on the file's grid: twice the common voxels / the sum of both; 1 if both are empty",
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"volumes as the code above prepares them, {counted(channels, 'channel')}.\n\n| | |\n|---|---|\n{lines}"

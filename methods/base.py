@@ -1,4 +1,4 @@
-"""What the training loop knows of a method."""
+"""The interface between the training loop and a self-supervised method."""
 
 from __future__ import annotations
 
@@ -37,15 +37,14 @@ class Panel(NamedTuple):
 
 @dataclass
 class StepOutput:
-    """What one forward of a method gives.
+    """The result of one forward pass of a method.
 
-    ``loss``: the scalar to minimise. ``terms``: its named parts (scalars, detached), for the logs. Both are means
-    over the samples of this rank. ``images``: pictures of the first samples of the batch (PICTURED, C, ...) by
-    ``row: column`` of the sheet, or by column alone; detached and copied: a slice would keep the whole batch's map
-    alive until the next step. ``state``: what
-    :meth:`Method.commit` writes once the step was good, the same on all ranks; until then the method's own state is
-    untouched. ``statistics``: named scalars, detached, that tell how the method is doing, of this rank's batch; for
-    the logs alone.
+    ``loss``: the scalar to minimise. ``terms``: its named parts (scalars, detached), for the logs. Both are means over
+    the samples of this rank. ``images``: pictures of the first samples of the batch (PICTURED, C, ...), named
+    ``row: column`` (position on the sheet) or ``column``. They are detached copies, because a slice would keep the map
+    of the whole batch in memory until the next step. ``state``: the new state of the method, the same on all ranks.
+    :meth:`Method.commit` writes it if loss and gradient were finite; until then, the state of the method does not
+    change. ``statistics``: named scalars (detached) of this rank's batch, only for the logs.
     """
 
     loss: Tensor
@@ -70,9 +69,9 @@ class StepOutput:
 class Method(nn.Module, ABC):
     """What is trained and how: ``forward(batch, draws)`` is a training step (the paper's) and returns a StepOutput.
 
-    ``headline``: the terms, and results on held-out data, that are shown beside the loss while it trains. ``panels``:
-    of the curves of its terms and statistics. ``continues``: parts that :meth:`adopt` takes over from a former run, and
-    the keys of their entries in its checkpoint.
+    ``headline``: names of the terms and held-out results that the run shows beside the loss. ``panels``: the panels of
+    ``curves.png`` for terms and statistics. ``continues``: names of the parts that :meth:`adopt` can take over from a
+    former run, each with its key in the checkpoint.
 
     Random numbers of the step are drawn by :meth:`draw` and passed in, so a step can be repeated exactly. Where several
     processes train together, ``batch`` is this rank's part and ``draws`` are those of the whole batch.
@@ -90,10 +89,10 @@ class Method(nn.Module, ABC):
         """Draw all random numbers of one step; ``batch_size``: the samples of all ranks."""
 
     def device_draws(self, draws: Any, device: torch.device, dtype: torch.dtype) -> Any:
-        """``draws`` as they are used on ``device``, for a step that is computed in ``dtype``: as tensors there.
+        """``draws`` converted to tensors on ``device``, for a step that is computed in ``dtype``.
 
-        A step can be captured (``MethodSpec.cuda_graph``) if all of its draws are: a dataclass of tensors whose shapes
-        do not change.
+        A step can be captured (``MethodSpec.cuda_graph``) only if all draws are a dataclass of such tensors, and their
+        shapes do not change.
         """
         return draws
 
@@ -110,7 +109,7 @@ class Method(nn.Module, ABC):
         """Called after the optimizer's step: write ``output.state``, update moving averages."""
 
     def drawn(self, images: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A step's ``images`` as people look at them: what is done for the eye alone is done when they are drawn."""
+        """The ``images`` of a step, prepared for display; called only when a picture is drawn."""
         return images
 
     def features(self, image: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ class Method(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def warming(self) -> str:
-        """Why results on held-out data do not count yet, in words; empty: they do. The same on all ranks."""
+        """The reason why results on held-out data do not count yet; "" if they count. The same on all ranks."""
         return ""
 
     def held_out_score(self, losses: Mapping[str, float]) -> float:
@@ -126,7 +125,7 @@ class Method(nn.Module, ABC):
         return losses["loss"]
 
     def on_micro_batch_end(self, output: StepOutput) -> None:
-        """Called between the micro-batches of a step (--accumulate): write what the next one must see of this one."""
+        """Called between the micro-batches of a step (--accumulate): write the state that the next one needs."""
 
     @abstractmethod
     def export(self) -> dict[str, Any]:

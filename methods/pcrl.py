@@ -100,8 +100,8 @@ class PCRL(Method):
         self._shuffles = config.shuffle_bn and (sees_batch or ranks.size == 1)
         if self._shuffles and "reconstruction" in self.parts and ranks.on_several_machines:
             warn(
-                f"--shuffle_bn full: the teacher's features travel between machines, {FEATURES_MB[network.dims]} MB or "
-                "so a sample and teacher call (docs/GPUS.md); --shuffle_bn off sends none"
+                f"--shuffle_bn full sends the teacher's features between machines, about "
+                f"{FEATURES_MB[network.dims]} MB per sample and teacher call (docs/GPUS.md); with off it sends none"
             )
 
     def features(self, image: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ class PCRL(Method):
         return upright(images)
 
     def warming(self) -> str:
-        """Until the queue is full of keys its first, random rows make the contrast easy: later epochs look worse."""
+        """The random initial rows of the queue make the contrast easy, so results count only once the queue is full."""
         if "contrast" not in self.parts:
             return ""
         share = filled(self.queue.memory).item()

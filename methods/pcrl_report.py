@@ -57,9 +57,9 @@ def pictures(views: Mapping[str, Tensor], targets: Targets, codes: Mapping[str, 
 
 
 def upright(images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The pictures as they are looked at: targets and reconstructions turned back, and so as the view beside them is.
+    """The pictures for display: targets and reconstructions are turned back to the orientation of their view.
 
-    Those mixed of both views are turned as view 1 is, which has the larger share.
+    Mixtures of both views get the orientation of view 1, which has the larger share.
     """
     left = {name: image for name, image in images.items() if not name.startswith(CODE)}
     for name in left:

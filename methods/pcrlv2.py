@@ -136,7 +136,7 @@ class PCRLv2(Method):
         )
 
     def held_out_score(self, losses: Mapping[str, float]) -> float:
-        """The loss with the deep restoration at its full weight, else every later epoch would be a better one."""
+        """The loss with weight 1 for the deep restoration: with the falling beta, later epochs would always win."""
         return losses["loss"] + (1 - self.beta) * losses["deep"]
 
     def commit(self, output: StepOutput) -> None:

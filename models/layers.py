@@ -39,10 +39,10 @@ def normalise_as_2d(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def before_norm(bias: Tensor | None, norm: nn.Module) -> Tensor | None:
-    """A convolution's bias where a norm follows, without its gradient if that is 0 in truth, and costly.
+    """The bias of a convolution that a norm follows; detached if its exact gradient is 0 and costs time to compute.
 
-    Normalised by its batch, a map does not depend on what was added to a channel. Whoever leaves the gradient out must
-    give the bias one of zeros (:func:`with_zero_gradients`): weight decay and momentum still act on it.
+    Batch normalisation removes a constant that was added to a channel, so this gradient is 0. The caller must then give
+    the bias a gradient of zeros (:func:`with_zero_gradients`), because weight decay and momentum still act on it.
     """
     return bias.detach() if bias is not None and _is_idle(bias, norm) else bias
 
@@ -52,7 +52,7 @@ def _is_idle(bias: Tensor, norm: nn.Module) -> bool:
 
 
 def with_zero_gradients(x: Tensor, pairs: Iterable[tuple[Convolution, nn.Module]]) -> Tensor:
-    """``x``, of which the biases of convolutions that a norm follows have the gradient 0, where they are left out."""
+    """``x``; biases that :func:`before_norm` has detached get a gradient of zeros through it."""
     biases = [conv.bias for conv, norm in pairs if conv.bias is not None and _is_idle(conv.bias, norm)]
     return x + (0 * torch.cat(biases).sum()).to(x.dtype) if biases and torch.is_grad_enabled() else x
 

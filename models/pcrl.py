@@ -61,7 +61,7 @@ class PCRLNetwork(UNetNetwork):
     def gate_weights(self, code: Tensor) -> Tensor:
         """Spatial-transform code -> a weight in 0..1 for each channel of the deepest feature, (B, C).
 
-        No module is called, so that it may be looked at beside DataParallel, which knows of calls of ``forward`` alone.
+        This calls no module, so it can be used outside ``forward``, also where DataParallel wraps the network.
         """
         hidden = F.relu(F.linear(code, self.aug_fc1.weight, self.aug_fc1.bias))
         return torch.sigmoid(F.linear(hidden, self.aug_fc2.weight, self.aug_fc2.bias))

@@ -87,7 +87,7 @@ class ScaleHeads(nn.Module):
 
     @torch.no_grad()
     def follow(self, feature_map: Tensor) -> None:
-        """Have the running statistics of the restoration see a map whose restoration nobody looks at."""
+        """Update the running statistics of the restoration head with a map whose restoration is not used."""
         self.deep_supervision_head[:2](feature_map)
 
 

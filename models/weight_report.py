@@ -21,12 +21,12 @@ def bare_name(name: str) -> str:
 class WeightReport:
     """Names (published) that were ``used``, those of the network that were ``missing``, and what was ``unexpected``.
 
-    ``reshaped``: those of the network that have another shape in the file. ``left``: those that would fit, of parts
-    that do not fit as a whole. ``unexpected``: names in the file, of what lies beside the tensors that were used.
-    ``unneeded``: those of them that belong to parts of pre-training which this network does without. ``notes``: where
-    in the file the weights lay, if not where they do as a rule. ``made``: what the file tells of the run that made it,
-    ``opt``, ``run``, ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for a file of others.
-    ``z_normalised``: whether the weights want images of mean 0 and deviation 1 (models/unet.py).
+    ``reshaped``: tensors of the network that have another shape in the file. ``left``: tensors that would fit, but
+    belong to a part that does not fit as a whole. ``unexpected``: tensors in the file that were not used.
+    ``unneeded``: the unexpected tensors of pre-training parts that this network does not have. ``notes``: position of
+    the weights in the file, if it is unusual. ``made``: facts about the run that wrote the file: ``opt``, ``run``,
+    ``epoch``, ``step``, ``list_sha256`` (docs/CHECKPOINTS.md); empty for files of other programs.
+    ``z_normalised``: whether the weights expect images of mean 0 and standard deviation 1 (models/unet.py).
     """
 
     used: list[str] = field(default_factory=list)
@@ -47,12 +47,12 @@ class WeightReport:
         if self.missing or not (self.reshaped or self.left):
             parts.append(listed(self.missing, "missing"))
         if self.reshaped:
-            parts.append(listed(self.reshaped, "of another shape, so new"))
+            parts.append(listed(self.reshaped, "of another shape, so initialised randomly"))
         if self.left:
             whose = " and ".join(sorted({part_of(bare_name(name)) for name in self.left}))
             parts.append(
-                f"{whose} of another network, so new ({counted(len(self.left), 'tensor')} would fit, but a part is "
-                "taken wholly or not at all)"
+                f"{whose} of another network, so initialised randomly ({counted(len(self.left), 'tensor')} would fit, "
+                "but a part is loaded completely or not at all)"
             )
         if self.unneeded:
             decoder = {"decoder", "output layer"} & {part_of(name) for name in self.unneeded}

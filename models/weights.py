@@ -179,7 +179,7 @@ def _take_parts(checkpoint: Any, encoder: Place, shapes: Mapping[str, Size], rep
             report.reshaped += [bare for bare, shape in there.items() if shape != wanted[bare]]
             report.left += [bare for bare, shape in there.items() if shape == wanted[bare]]
     report.notes += [
-        f"{' and '.join(parts)} taken from `{key}`, the moving average: the file has them nowhere else"
+        f"{' and '.join(parts)} taken from `{key}`, the moving average, because the file has no other copy"
         for key, parts in averages.items()
     ]
     report.unexpected = [
@@ -221,7 +221,7 @@ def _source(found: list[Place], shapes: Mapping[str, Size]) -> list[str]:
     whole = set(encoder.names)
     rest = [place for place in others if set(place.names) == whole and not _same(place, encoder)]
     if rest:
-        notes.append(f"not from {' or '.join(map(str, rest))}, which {'is' if len(rest) == 1 else 'are'} there as well")
+        notes.append(f"the file also has {' and '.join(map(str, rest))}, not used")
     return notes
 
 
@@ -282,7 +282,7 @@ def _check_encoder(
     if lost:
         warn(
             f"{path}: {len(lost)} of the {len(convolutions)} convolutions of the encoder are not in it or have another "
-            f"shape ({some(lost, 3)}): they begin with random values"
+            f"shape ({some(lost, 3)}): they are initialised randomly"
         )
 
 
@@ -295,4 +295,4 @@ def _check_norm(network: UNetNetwork, path: str | Path, encoder: Place, checkpoi
     else:
         there = checkpoint_options(checkpoint).get("norm", "gn or in")
     if here not in there:
-        warn(f"{path}: its encoder was trained with --norm {there}, not {here}: it gives other features here")
+        warn(f"{path}: the encoder was trained with --norm {there}, not {here}: its features will differ here")

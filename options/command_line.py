@@ -105,10 +105,12 @@ def _parser(phase: str | None = None, n: str | None = None) -> Parser:
 
 
 def _value_after(argv: Sequence[str], flag: str, known: Collection[str]) -> str | None:
-    """The value of this flag, if it is given and one of the known."""
+    """The value of this flag; None if it is not given. UserError if it is not known: ``--help`` would hide that."""
     words = [word for given in argv for word in given.split("=", 1)]
-    values = [value for name, value in pairwise(words) if name == flag]
-    return values[-1] if values and values[-1] in known else None
+    values = [value for name, value in pairwise(words) if name == flag and not value.startswith("-")]
+    if values and values[-1] and values[-1] not in known:
+        raise UserError(f"{flag} {values[-1]} is not known; choose from {', '.join(known)}")
+    return values[-1] if values else None
 
 
 def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:

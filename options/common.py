@@ -80,9 +80,9 @@ class Common:
     ratio: float = flag(
         float(AS_PHASE),
         "data",
-        "fraction of the training list that pre-training uses, from the start of the list (default: 0.8). In phases "
-        "with labels, the remaining part is used for training (default: all, or the part that the pre-training of "
-        "--weight left of the same list). 1: the whole list",
+        "fraction of the training list that pre-training uses, from the start of the list (default: 0.8). Phases with "
+        "labels train on the rest of the list (default: on the whole list, except the images that the pre-training of "
+        "--weight used from this list). 1: the whole list",
         phases=(*TRAINING, "knn"),
         data=OTHER_THAN_SEGMENTATION,
     )
@@ -147,7 +147,7 @@ class Common:
     parallel: str = flag(
         "dp",
         "machine",
-        "several GPUs: dp DataParallel in this process, or ddp a process for each, DistributedDataParallel",
+        "several GPUs: dp: DataParallel, one process for all GPUs; ddp: DistributedDataParallel, one process per GPU",
         choices=["dp", "ddp"],
     )
     processes: int = flag(
@@ -206,13 +206,13 @@ class Common:
         if self.d != self.dims:
             raise UserError(f"--d {self.d} with --n {self.n}: {self.n} is {self.dims}D, use --d {self.dims}")
         if self.dims == 2 and self.norm != "bn":
-            raise UserError(f"--norm {self.norm}: in 2D (a ResNet) only bn")
+            raise UserError(f"--norm {self.norm}: 2D networks (ResNets) support only bn")
         if self.dims != 2 and self.backbone:
-            raise UserError(f"--backbone {self.backbone}: only in 2D; the 3D network has an encoder of its own")
+            raise UserError(f"--backbone {self.backbone}: only for 2D data; the 3D network has a fixed encoder")
         if self.dims == 2 and not self.backbone:
             self._set("backbone", BACKBONES[0])
         if self.dims != 2 and self.size:
-            raise UserError(f"--size {self.size}: only in 2D; crops of CT and MR have the size they were cut to")
+            raise UserError(f"--size {self.size}: only for 2D data; preprocess/luna_pre.py sets the size of 3D crops")
         if self.dims == 2 and not self.size:
             self._set("size", SIZE)
         if self.dims == 2 and (self.size < SMALLEST_SIZE or self.size % SIZE_MULTIPLE):
@@ -220,7 +220,7 @@ class Common:
         if self.narrow not in NARROW:
             raise UserError(f"--narrow {self.narrow}: give one of {', '.join(map(str, NARROW))}")
         if self.narrow > 1 and self.weight == "imagenet":
-            raise UserError(f"--narrow {self.narrow}: the weights of ImageNet are for --narrow 1")
+            raise UserError(f"--narrow {self.narrow}: ImageNet weights fit only --narrow 1")
         allowed = CHANNELS[self.dims]
         if not self.inchannel:
             self._set("inchannel", allowed[-1])

@@ -31,7 +31,7 @@ def flags_of_file(path: str, defaults: Callable[[Mapping[str, Any]], Mapping[str
     words = []
     for name, value in content.items():
         if isinstance(value, dict | list):
-            raise UserError(f"--config {path}: {name} must be one value, as after --{name}")
+            raise UserError(f"--config {path}: {name} must be a single value, not a list or a mapping")
         if value is None or value is False:
             continue
         words += [f"--{name}"] if value is True else [f"--{name}={value}"]
@@ -50,7 +50,7 @@ def _read(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"--config {path}: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict) or not content:
-        raise UserError(f"--config {path}: it must have names of flags and their values, such as 'lr: 0.03'")
+        raise UserError(f"--config {path}: the file must contain flag names with values, such as 'lr: 0.03'")
     return {str(name).lstrip("-"): value for name, value in content.items()}
 
 
@@ -61,6 +61,6 @@ def _yaml(text: str) -> Any:
         content = yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
-        raise ValueError(f"no YAML{f', line {where.line + 1}' if where else ''}") from None
+        raise ValueError(f"not valid YAML{f', line {where.line + 1}' if where else ''}") from None
     words = {"true": True, "false": False}
     return {k: words.get(str(v), v) for k, v in content.items()} if isinstance(content, dict) else content

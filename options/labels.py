@@ -23,7 +23,8 @@ class Labels(Training):
     valid_list: str = flag(
         "",
         "labels",
-        "the images that choose the epoch (default: the split column of --train_list, or chest_valid.txt in --data)",
+        "list of the validation images, which select the best epoch (default: the rows marked valid in the split "
+        "column of --train_list, or chest_valid.txt in --data)",
         metavar="FILE",
         phases=LABELLED,
         data=SPLIT_BY_SHARES,
@@ -31,7 +32,8 @@ class Labels(Training):
     test_list: str = flag(
         "",
         "labels",
-        "the images that results are reported on (default: as of --valid_list; chest_test.txt)",
+        "list of the test images, for the reported results (default: the rows marked test in the split column of "
+        "--train_list, or chest_test.txt in --data)",
         metavar="FILE",
         phases=LABELLED,
         data=SPLIT_BY_SHARES,
@@ -39,9 +41,9 @@ class Labels(Training):
     split: str = flag(
         "",
         "labels",
-        "chest: shares of training, validation and test, such as 70,10,20, made of --train_list by patient with --seed "
-        "and written to --output; msd: JSON file of splits like nnU-Net's splits_final.json, used in place of --folds "
-        "(default: none)",
+        "chest: percentages for training, validation and test, such as 70,10,20; the patients of --train_list are "
+        "split at random (--seed), and the three lists are written to --output. msd: JSON file of splits like "
+        "nnU-Net's splits_final.json, instead of --folds (default: none)",
         metavar="70,10,20|FILE",
         phases=LABELLED,
         data=(*SPLIT_BY_SHARES, SEGMENTATION),
@@ -49,30 +51,30 @@ class Labels(Training):
     image_column: str = flag(
         "",
         "labels",
-        "column of a CSV list with the names of the images (default: the one that has names of image files)",
+        "CSV column with the image file names (default: the column in which all values are image file names)",
         phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
     label_column: str = flag(
         "",
         "labels",
-        "column of a CSV list to learn, or several with commas between (default: all columns of 0 and 1, or Finding "
-        "Labels)",
+        "CSV column with the labels, or several columns, comma-separated (default: Finding Labels, else all 0/1 "
+        "columns)",
         phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
     patient_column: str = flag(
         "",
         "labels",
-        "column of a CSV list that tells whose image it is (default: Patient ID, patient, subject_id, ...)",
+        "CSV column with the patient identifier (default: Patient ID, patient, subject_id, ...)",
         phases=READ_IN,
         data=SPLIT_BY_SHARES,
     )
     target: str = flag(
         "",
         "labels",
-        "what labels are: multilabel: yes or no of each class, classes: one class of many, regression: a number, such "
-        "as an age (default: multilabel where a column has 0 and 1, else classes)",
+        "kind of label: multilabel: yes or no for each class; classes: exactly one class per image; regression: a "
+        "number, such as an age (default: multilabel if the column contains 0 and 1, else classes)",
         choices=list(TARGETS),
         phases=READ_IN,
         data=SPLIT_BY_SHARES,
@@ -82,21 +84,20 @@ class Labels(Training):
         if self.phase in PRETRAINING and self.n in SPLIT_BY_SHARES and not getattr(self, "probe_list", ""):
             for name in ("image_column", "label_column", "patient_column", "target"):
                 if getattr(self, name):
-                    raise UserError(f"--{name}: pre-training reads labels for a probe alone; give a --probe_list")
+                    raise UserError(f"--{name}: pre-training reads labels only for a probe; give a --probe_list")
         if self.phase not in LABELLED:
             return
         if self.split and self.n in SPLIT_BY_SHARES and not self.shares:
             raise UserError(
-                f"--split {self.split}: with --n {self.n} give three shares that sum to 100, such as 70,10,20; lists "
-                "are named by --train_list, --valid_list and --test_list"
+                f"--split {self.split}: with --n {self.n} give three percentages that sum to 100, such as 70,10,20; to "
+                "use your own lists, give --train_list, --valid_list and --test_list"
             )
         if self.shares and self.n in SPLIT_BY_SHARES and self.ratio != 1:
             raise UserError(
-                f"--ratio {self.ratio} with --split: the split takes the whole list, not what a pre-training left of "
-                "it; leave --ratio out"
+                f"--ratio {self.ratio} cannot be combined with --split: --split divides the whole list; remove --ratio"
             )
         if self.split and self.n == SEGMENTATION and _shares(self.split):
-            raise UserError(f"--split {self.split}: with --n {self.n} it is a file of splits; shares are --folds")
+            raise UserError(f"--split {self.split}: with --n {self.n}, --split is a JSON file; for shares give --folds")
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -17,13 +17,14 @@ class Prediction(Training):
     tta: bool = flag(
         False,
         "prediction",
-        "test-time augmentation: the mean over mirror images, along the axes that the training mirrored",
+        "test-time augmentation: average the predictions over mirrored copies of each image; axes: those that were "
+        "mirrored in training",
         phases=(PREDICTION,),
     )
     save_probabilities: bool = flag(
         False,
         "prediction",
-        "of segmentation: write the probabilities of each class, too",
+        "segmentation only: also write the probability map of each class",
         phases=(PREDICTION,),
         data=(SEGMENTATION,),
     )

@@ -20,7 +20,8 @@ class Pretraining(Training):
     augment: str = flag(
         "workers",
         "data",
-        "where to augment: workers: in the worker processes; device: the last steps per batch on the training device",
+        "where to augment: workers: in the worker processes; device: the last augmentation steps run on the training "
+        "device, on whole batches",
         choices=["workers", "device"],
         phases=PRETRAINING,
     )
@@ -47,8 +48,8 @@ class Pretraining(Training):
     continue_with: str = flag(
         "",
         "network",
-        "take over these parts of the run that --weight is of: teacher, queue, or both, comma-separated (default: both "
-        "begin anew)",
+        "parts to take over from the run that wrote the --weight file: teacher, queue, or both, comma-separated "
+        "(default: neither; the teacher starts as a copy of the student, and the queue with random keys)",
         metavar="PARTS",
         phases=PRETRAINING,
     )
@@ -80,8 +81,8 @@ class Pretraining(Training):
     cuda_graph: str = flag(
         "auto",
         "machine",
-        "on one GPU, launch each step as a whole (a CUDA graph): auto: where a trial at the start shows the same "
-        "numbers; on: or end; off: never",
+        "one GPU only: launch each training step as one CUDA graph. auto: yes, if a trial at the start gives the same "
+        "numbers as the ordinary step; on: yes, and the run ends if the trial fails; off: no",
         choices=["auto", "on", "off"],
         phases=PRETRAINING,
     )
@@ -95,7 +96,7 @@ class Pretraining(Training):
     image_every: int = flag(
         1000,
         "output",
-        "steps between pictures of the reconstructions, beside those of numbered checkpoints; 0: none",
+        "steps between pictures of the reconstructions; 0: pictures only with numbered checkpoints",
         phases=PRETRAINING,
         at_least=0,
     )
@@ -103,15 +104,16 @@ class Pretraining(Training):
     probe_every: int = flag(
         AS_PHASE,
         "output",
-        "epochs between probes of the encoder by labels, with nearest neighbours and a linear fit; they change "
-        "nothing; 0: none (default: 5 with --probe_list or --probe_data)",
+        "epochs between probes: nearest neighbours and a linear classifier are fitted to the frozen encoder's features "
+        "with labels; a probe does not change the training; 0: no probes (default: 5 with --probe_list or "
+        "--probe_data)",
         phases=PRETRAINING,
         at_least=0,
     )
     probe_list: str = flag(
         "",
         "output",
-        "X-rays in --data and their labels to probe by, a list or CSV as for fine-tuning",
+        "list or CSV table of X-rays in --data with their labels, for the probes; same formats as for fine-tuning",
         metavar="FILE",
         phases=PRETRAINING,
         data=("chest",),
@@ -119,7 +121,7 @@ class Pretraining(Training):
     probe_data: str = flag(
         "",
         "output",
-        "crops of preprocess/nodule_crops.py to probe by",
+        "folder of labelled crops from preprocess/nodule_crops.py, for the probes",
         metavar="FOLDER",
         phases=PRETRAINING,
         data=("luna",),
@@ -127,8 +129,8 @@ class Pretraining(Training):
     keep: str = flag(
         "best-loss",
         "output",
-        "what best.pt is the best by, and --patience waits for: best-loss: the loss on held-out data (--val_every), "
-        "best-probe: the linear probe (--probe_every)",
+        "criterion that selects best.pt and that --patience uses: best-loss: the loss on held-out data (--val_every); "
+        "best-probe: the result of the linear probe (--probe_every)",
         choices=["best-loss", "best-probe"],
         phases=PRETRAINING,
     )
@@ -143,15 +145,15 @@ class Pretraining(Training):
         if self.probe_every == AS_PHASE:
             self._set("probe_every", PROBE_EVERY if source else 0)
         if self.probe_every and not source:
-            raise UserError(f"--probe_every {self.probe_every}: it needs labels; give --{flag_of}")
+            raise UserError(f"--probe_every {self.probe_every}: probes need labels; give --{flag_of}")
         if source and not self.probe_every:
-            raise UserError(f"--{flag_of} {source}: --probe_every 0 never looks at it; leave one out")
+            raise UserError(f"--{flag_of} {source}: --probe_every 0 switches probes off; remove one of the two")
         if self.keep == "best-probe" and not self.probe_every:
-            raise UserError(f"--keep best-probe: there is no probe to go by; give --{flag_of}")
+            raise UserError(f"--keep best-probe: the run has no probe; give --{flag_of}")
         if self.keep == "best-loss" and self.patience and not self.val_every:
             raise UserError(
-                f"--patience {self.patience}: it waits for results on held-out data; give a --val_every, or --keep "
-                "best-probe"
+                f"--patience {self.patience} needs results on held-out data; give --val_every N, or use the probe with "
+                "--keep best-probe"
             )
 
     def _check_pretraining(self) -> None:
@@ -174,7 +176,7 @@ class Pretraining(Training):
         if self.dry_run and self.preview:
             raise UserError("--dry_run and --preview cannot be combined; give one of them")
         if self.continue_with and self.phase in PRETRAINING and self.weight in ("", "none", "imagenet"):
-            raise UserError(f"--continue_with {self.continue_with}: of which run? give its last.pt with --weight")
+            raise UserError(f"--continue_with {self.continue_with}: --weight must be the last.pt of the former run")
         unknown = self.left_out - PARTS
         if unknown:
             raise UserError(f"--without {min(unknown)} is not known; choose from {', '.join(sorted(PARTS))}")

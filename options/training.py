@@ -98,21 +98,22 @@ class Training(Common):
     dry_run: bool = flag(
         False,
         "output",
-        "build everything, take a few steps in memory, say what a run would do, and write nothing",
+        "build everything, run a few training steps in memory, report what a run would do, and write nothing to disk",
         phases=TRAINING,
     )
     log_every: int = flag(
         10,
         "output",
-        "steps between rows of metrics.jsonl and TensorBoard, beside the first step and the last of each epoch",
+        "steps between rows of metrics.jsonl and TensorBoard; the first step of the run and the last step of each "
+        "epoch also get a row",
         phases=TRAINING,
         at_least=1,
     )
     tracker: str = flag(
         "",
         "output",
-        "send the rows of metrics.jsonl to Weights & Biases or MLflow as well; their packages are not installed with "
-        "the others (default: to none)",
+        "also send the rows of metrics.jsonl to Weights & Biases or MLflow; requirements.txt does not include their "
+        "packages (default: no tracker)",
         choices=["wandb", "mlflow"],
         phases=TRAINING,
     )

@@ -71,7 +71,7 @@ def encoder_of(
     ``windows``: of CT crops, as far as they are known.
     """
     if not options.weight:
-        warn(f"--phase {options.phase} without --weight: the features are those of an encoder of random values")
+        warn(f"--phase {options.phase} without --weight: the encoder has random weights")
     encoder = Encoder(new_unet(options, shape))
     start_from_weight(options, encoder, windows)
     return encoder.to(devices.main).eval()

@@ -42,7 +42,7 @@ def predict(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     if options.save_probabilities and first.n != SEGMENTATION:
         warn(f"--save_probabilities has no effect with --n {first.n}")
     if options.tta and not any(fold.mirrored for fold in folds):
-        warn(f"--tta has no effect: the training of {first.path} mirrored nothing")
+        warn(f"--tta has no effect: {first.path} was trained without mirroring")
     options = first.options(options)
     native = options.amp == "native" or (options.amp == "auto" and devices.main.type == "cuda")
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def predict(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         try:
             result = work(PredictionJob(options, folds, output, devices, Native(devices.main, native), ranks))
         except KeyboardInterrupt:
-            say("stopped; the same command goes on, and leaves what is done")
+            say("stopped; run the same command again to continue; finished predictions are kept")
             raise
     problems = [problem for part in ranks.gather_objects(result.problems) for problem in part]
     for problem in sorted(problems):

@@ -103,7 +103,7 @@ def views_of(options: Options) -> Views:
     """The views of ``--n`` that ``--model`` learns from."""
     wanted, known = method_spec(options.model).views, DATASETS[options.n].views
     if wanted not in known:
-        raise UserError(f"--model {options.model} with --n {options.n}: it needs views ({wanted}) that this has not")
+        raise UserError(f"--model {options.model} needs views ({wanted}) that --n {options.n} does not have")
     return known[wanted]
 
 
@@ -124,8 +124,8 @@ def check_shares(
             fewest = min(smallest_chunk(share, gpus) for share in ranks.shares(size).sizes)
             if fewest < needed:
                 raise UserError(
-                    f"--b {options.b}: of a batch of {batch} samples a device gets {fewest} at a time, and --model "
-                    f"{options.method_name} needs {needed}; give another --b"
+                    f"--b {options.b}: a device gets only {fewest} of the {batch} samples of a batch at a time; "
+                    f"--model {options.method_name} needs at least {needed}; give another --b"
                     + ", fewer --accumulate" * (parts > 1)
                     + ", fewer --gpus or --parallel ddp" * (gpus > 1)
                 )

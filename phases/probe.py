@@ -122,7 +122,7 @@ def build_probe(
     if not options.probe_every:
         return None
     if type(method).features is Method.features:
-        raise UserError(f"--probe_every: --model {options.method_name} gives no features (Method.features)")
+        raise UserError(f"--probe_every: --model {options.method_name} does not define Method.features, so no probes")
     samples, found, kind, teaches = _xrays(options) if options.dims == 2 else _crops(options)
     for part, rows in (("teaching", teaches), ("judged", ~teaches)):
         kind.check(f"probe's {part}", found.labels[rows], judged=True)
@@ -130,8 +130,8 @@ def build_probe(
     check_size(network.unet, loader.first_sample["image"].shape[1:], options.probe_data or options.data)
     what = "a number" if kind.target.kind == REGRESSION else counted(len(kind.target.classes), "class")
     say(
-        f"probe: {what} of {int((~teaches).sum())} images, by {int(teaches.sum())} of other patients, after every "
-        f"{counted(options.probe_every, 'epoch')}"
+        f"probe: {what}; fitted on {int(teaches.sum())} images, tested on {int((~teaches).sum())} images of other "
+        f"patients; after every {counted(options.probe_every, 'epoch')}"
     )
     return Probe(loader, found.labels, teaches, kind, options.probe_every, network.z_normalised, ranks)
 

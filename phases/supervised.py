@@ -50,7 +50,7 @@ def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
 
     def build() -> TrainingJob:
         if options.phase == "linear" and not options.weight:
-            warn("--phase linear without --weight: the head learns on an encoder of random values")
+            warn("--phase linear without --weight: the head is trained on an encoder with random weights")
         task = TASKS[options.n](options, devices, ranks)
         evaluation = PeriodicEval(task.validate, options.val_every, options.epochs)
         finish, shape = partial(_finish, task, options), task.loader.first_sample["image"].shape[1:]
@@ -72,7 +72,7 @@ def _finish(
     if best:
         task.method.restore(best)
     else:
-        warn(f"there is no {BEST} of this run: the results are those of the last epoch's weights")
+        warn(f"this run has no {BEST}: the results below are from the weights of the last epoch")
     epoch = best["epoch"] if best else state.position.epoch
     with evaluating(task.method):
         results = task.test(state.precision, output)

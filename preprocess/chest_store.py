@@ -50,7 +50,7 @@ EXAMPLES = """example:
 """
 SMALLEST = 64  # of --size, as of main.py
 SAMPLED = 16  # images that are read to say how large the store will be
-KILLED = "a process was killed, most likely for want of memory: start again, with fewer --workers"
+KILLED = "a process was killed, most likely because memory ran out: run the command again with fewer --workers"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,8 @@ def difference(former: str, wanted: str) -> str:
     gone, new = len(names - set(now["names"])), len(set(now["names"]) - names)
     if gone or new:
         words.append(
-            f"{counted(gone, 'image')} that {'is' if gone == 1 else 'are'} not wanted now, and {new} not in it"
+            f"the store has {counted(gone, 'image')} that {'is' if gone == 1 else 'are'} not selected now, and lacks "
+            f"{new} that {'is' if new == 1 else 'are'}"
         )
     return f"it holds another store: {'; '.join(words) or 'its images are in another order'}"
 

@@ -172,7 +172,7 @@ def _check_window(flags: argparse.Namespace) -> None:
             )
         low, high = flags.percentiles
         if not 0 <= low < high <= 100:
-            raise UserError(f"--percentiles {low:g} {high:g}: they must rise and lie in 0..100")
+            raise UserError(f"--percentiles {low:g} {high:g}: the first must be smaller, and both must lie in 0..100")
     flags.hu_min = -1000 if flags.hu_min is None else flags.hu_min
     flags.hu_max = 1000 if flags.hu_max is None else flags.hu_max
     hu_window(flags)
@@ -186,7 +186,7 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     window = (flags.hu_min, flags.hu_max, percentiles)
     options = PairOptions(shape, nominal, flags.scale, flags.seed, *window, flags.dtype, flags.min_std, flags.recipe)
     if any(side % 8 for side in shape):
-        warn("the 3D network halves a crop three times: crops whose sides are no multiples of 8 do not train")
+        warn("the 3D network halves a crop three times: all sides of a crop must be multiples of 8 for training")
     if not percentiles and not options.has_tissue_rule:
         beside = f"--hu_max {options.hu_max} is" if options.hu_max < TISSUE_HU else f"--hu_min {options.hu_min} is not"
         warn(f"{beside} below {TISSUE_HU} HU, where tissue begins: there is no limit on the tissue in a crop")
@@ -214,8 +214,8 @@ def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, secon
         if outcome.flat:
             flat = f"{outcome.flat} of {counted(outcome.pairs, 'pair')}"
             are = "is" if outcome.flat == 1 else "are"
-            more = more_to_see(options, drawn) if not options.min_std else "--replace puts others in their place"
-            lines.append(f"nothing to see: {outcome.name}: {flat} {are} nearly constant; {more}")
+            more = more_to_see(options, drawn) if not options.min_std else "--replace draws new pairs instead"
+            lines.append(f"almost no contrast: {outcome.name}: {flat} {are} nearly constant; {more}")
     redrawn = [outcome.redrawn for outcome in outcomes if outcome.redrawn and outcome.pairs]
     if redrawn:
         lines.append(
@@ -235,8 +235,8 @@ def more_to_see(options: PairOptions, drawn: bool) -> str:
     if not options.has_tissue_rule:
         return f"{look}choose another window"
     return (
-        f"{look}the limit on tissue, made for lungs, may have left only air: --hu_min {TISSUE_HU} or more lifts it, "
-        f"e.g. --hu_min -150 --hu_max 250"
+        f"{look}the tissue limit (for lung CT) may have left only crops of air; --hu_min {TISSUE_HU} or more switches "
+        f"it off, e.g. --hu_min -150 --hu_max 250"
     )
 
 

@@ -109,7 +109,7 @@ def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> lis
     table = table.by_scan(uids)
     named = [scan for scan in scans if scan.uid in table.places]
     if not named:
-        raise UserError(f"{table.path} names none of the {len(scans)} scans in {flags.data}: it belongs to others")
+        raise UserError(f"{table.path} lists none of the {len(scans)} scans in {flags.data}; give their own --table")
     if len(named) < len(scans) and table.negatives:
         warn(f"{table.path} does not name {len(scans) - len(named)} of the {len(scans)} scans; they are left out")
     shape = (flags.input_rows, flags.input_cols, flags.input_deps)

@@ -26,12 +26,12 @@ PARTS = ("chest", "luna", "knn_before", "knn_after", "finetuned", "scratch")
 XRAYS, SHEET, SLICES = 6, "phantoms.png", "slices.png"
 CURVES, LIKELIEST = 3, 3  # shown of a run, and of an image
 INTRODUCTION = (
-    "A few minutes on two CPU cores, of what takes hours on a GPU: enough to see that it works, not what it is worth. "
-    "docs/EVIDENCE.md has measurements."
+    "This demo trains for a few minutes on two CPU cores; a real pre-training takes hours on a GPU. The demo shows "
+    "that the steps work. It does not show how much pre-training helps: docs/EVIDENCE.md has measurements."
 )
 PHANTOMS = (
-    "All images of this demo are computed: bodies, lungs, vessels, ribs and findings are drawn at random, and X-rayed "
-    "or scanned. Their labels are true, and no patient is in them."
+    "All images of this demo are computer-generated: bodies, lungs, vessels, ribs and findings are drawn at random, "
+    "and X-rays or CT scans of them are simulated. The labels are exact, and no image shows a real patient."
 )
 VIEWS = (
     "Crops of X-rays, and the two views that are made of each: rotated a little, brighter or darker, with holes. A "
@@ -41,7 +41,7 @@ LEARNS = (
     "No label is used. The error of the reconstruction falls. The contrast first rises, while its queue fills with "
     "real keys, and needs a longer run to fall."
 )
-BRIEF = "The same in 3D, for a moment: the curves begin, and the pictures show how much there is to learn."
+BRIEF = "The same in 3D, for a few steps only: the curves have just begun, and the reconstructions are still poor."
 NEIGHBOURS = (
     "Each X-ray of the test part gets the labels of its nearest training X-rays, by the encoder's features. Nothing "
     "was trained on labels. AUROC: 0.5 is chance, 1 is perfect; in brackets the 95 % interval over test patients. An "
@@ -158,7 +158,7 @@ def write_demo(folder: Path) -> Path:
         ),
         section("What the network sees", picture(folder / "views" / "views.png", VIEWS)),
         section("Pre-training in 2D", _run_part(chest, LEARNS)),
-        section("What the features know", tag("p", NEIGHBOURS), neighbours_table(before, after)),
+        section("How good the features are", tag("p", NEIGHBOURS), neighbours_table(before, after)),
         section("Pre-training in 3D", _run_part(luna, BRIEF)),
         section(
             "Fine-tuning",

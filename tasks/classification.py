@@ -79,8 +79,8 @@ class Classification:
         sizes = {name: f"{len(part.files)} {name}" for name, part in parts.items()}
         if ratio < 1:
             sizes["training"] = (
-                f"{len(self.train.files)} of {self.listed} training (--ratio {ratio} leaves the others to "
-                "pre-training; 1.0 takes all)"
+                f"{len(self.train.files)} of {self.listed} training (--ratio {ratio}: the others are reserved for "
+                "pre-training; --ratio 1.0 uses all)"
             )
         say(f"images: {', '.join(sizes.values())}")
         say(f"labels: {self._labels()}")
@@ -96,7 +96,7 @@ class Classification:
             return f"one of {counted(len(names), 'class')} ({some})"
         every = np.concatenate([part.labels for part in (self.train, self.valid, self.test)])
         unknown = int(np.isnan(every).sum())
-        left_out = f"; {unknown} of {every.size} are not known, and left out of the loss and of the results"
+        left_out = f"; {unknown} of {every.size} labels are unknown and excluded from the loss and the results"
         return f"yes or no of {counted(len(names), 'class')} ({some}){left_out * bool(unknown)}"
 
 

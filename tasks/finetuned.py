@@ -32,8 +32,8 @@ SETTINGS = (
 DEFAULTS = {"size": 224, "inchannel": 3, "backbone": "resnet18", "norm": "bn", "narrow": 1}  # of earlier versions
 FLIPPED = {"chest": (1,), "nodules": (0, 1, 2)}  # the axes along which training mirrors images: x of a picture is last
 OLD = (
-    "does not tell {what}: it is of an earlier version. The same main.py command with --resume auto and a higher "
-    "--epochs records it"
+    "does not contain {what}: an earlier version of this program wrote it. To add this, run the same main.py command "
+    "again with --resume auto and a higher --epochs"
 )
 
 
@@ -83,8 +83,8 @@ class Finetuned:
             load_published_state(network, dict(self.state))
         except (RuntimeError, KeyError, AttributeError, TypeError):
             raise UserError(
-                f"{self.path}: its tensors are not those of the network and the {len(self.classes)} classes that it "
-                f"names; {GIVE}"
+                f"{self.path}: the tensors do not fit the network and the {len(self.classes)} classes that the file "
+                f"describes; {GIVE}"
             ) from None
         network.z_normalised = self.z_normalised
         return network.eval()
@@ -94,7 +94,7 @@ def read_finetuned(path: str) -> Finetuned:
     """What the file tells; UserError, with the way to a better one, if it is not of fine-tuning or tells too little."""
     checkpoint = torch_file.load(path)
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("opt"), Mapping):
-        raise UserError(f"{path}: is no checkpoint of this project's fine-tuning; {GIVE}")
+        raise UserError(f"{path}: not a fine-tuning checkpoint of this project; {GIVE}")
     opt, run = checkpoint["opt"], checkpoint.get("run")
     phase, n = opt.get("phase", PRETRAINING[0]), opt.get("n")
     if phase in PRETRAINING:
@@ -142,7 +142,7 @@ def read_folds(paths: Sequence[str], n: str) -> list[Finetuned]:
     if twice := [fold.path for place, fold in enumerate(folds) if fold.digest in {one.digest for one in folds[:place]}]:
         warn(f"--weight names {twice[0]} again, or a copy of it: it counts as often in the mean")
     if n and n != first.n:
-        raise UserError(f"--n {n}: {first.path} is of --n {first.n}; leave --n out, it is taken from the checkpoint")
+        raise UserError(f"--n {n}: {first.path} was trained with --n {first.n}; remove --n, the checkpoint sets it")
     for fold in folds[1:]:
         for what, one, other in (
             ("--n", first.n, fold.n),
@@ -153,8 +153,8 @@ def read_folds(paths: Sequence[str], n: str) -> list[Finetuned]:
         ):
             if one != other:
                 raise UserError(
-                    f"--weight: {fold.path} has {what} {other}, and {first.path} {one}; predictions of several files "
-                    "are averaged where these agree"
+                    f"--weight: {fold.path} has {what} {other}, and {first.path} {one}; predictions can be averaged "
+                    "only if these are the same"
                 )
     return folds
 

@@ -181,7 +181,7 @@ class Number(Kind):
         self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
     ) -> Results:
         (name,), title = self.target.classes, counted(len(labels), "test image")
-        baseline = f"always {self.mean:.4g}, the mean in training"
+        baseline = f"baseline: always {self.mean:.4g} (training mean)"
         errors = {name: np.abs(scores - labels)[:, 0], baseline: np.abs(labels - self.mean)[:, 0]}
         errors = {key: value.astype(np.float64) for key, value in errors.items()}
         means = {key: float(value.mean()) for key, value in errors.items()}

@@ -61,8 +61,8 @@ def _of_pretraining(options: Options) -> float | None:
     if list_hash(lines) != run.get("whole_list_sha256") and list_hash(part) != checkpoint.get("list_sha256"):
         return None
     say(
-        f"{options.weight} was pre-trained on the first {100 * ratio:g} % of the list {name}: learning from what it "
-        f"left (--ratio 1.0 takes all)"
+        f"{options.weight} was pre-trained on the first {100 * ratio:g} % of the list {name}: this run trains on the "
+        f"rest of the list (--ratio 1.0: on the whole list)"
     )
     return ratio
 

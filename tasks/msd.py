@@ -95,7 +95,7 @@ def make_recipe(options: Options, description: Description, train: Sequence[Case
     is_ct = description.is_ct or [False] * channels
     if len(is_ct) != channels:
         raise UserError(
-            f"{options.data}: dataset.json names {counted(len(is_ct), 'channel')}, {train[0].name} has {channels}"
+            f"{options.data}: dataset.json lists {counted(len(is_ct), 'channel')}, but {train[0].name} has {channels}"
         )
     if options.modality:
         is_ct = [options.modality == "ct"] * channels
@@ -136,7 +136,7 @@ def class_names(description: Description, volumes: Sequence[Volume]) -> list[str
     if not names:
         raise UserError("all labels are background: there is nothing to segment")
     if largest > len(names):
-        raise UserError(f"a label has the class {largest}, but dataset.json names {len(names)} and background")
+        raise UserError(f"a label has the class {largest}, but dataset.json lists only {len(names)} and background")
     return names
 
 

@@ -24,11 +24,14 @@ def find_nodules(options: Options) -> Classification:
     parts = split(read_crops(data), options.seed)
     train = without_pretrained(parts.train, data, options.train_list or None, options.ratio)
     if len({crop.label for crop in train}) < 2:
-        raise UserError(f"--ratio {options.ratio}: what is left to train on has not both kinds; take another ratio")
+        raise UserError(
+            f"--ratio {options.ratio}: the training crops that are left do not include both classes; give another "
+            f"--ratio"
+        )
     augmented = NoduleCrops(train, options.seed, balanced=True)
     train_part, valid, test = (_part(crops, options.seed) for crops in (train, parts.valid, parts.test))
     rare, kind = counted(len(augmented.rare), "crop"), "with a" if augmented.rare_label else "without a"
-    note = f"balanced: the {rare} {kind} nodule once, and as many of the others in turn"
+    note = f"balanced classes: each epoch uses the {rare} {kind} nodule once, and as many crops of the other class"
     windows = windows_of(crop.file for part in (parts.train, parts.valid, parts.test) for crop in part)
     return Classification(TARGET, train_part, valid, test, augmented, len(parts.train), note, windows)
 

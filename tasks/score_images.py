@@ -52,7 +52,7 @@ class _Readable(Dataset[dict[str, Tensor]]):
             self.samples[0, index]
         except UserError as error:
             return str(error)
-        return "it could not be read at first, and can be now; start again"
+        return "the first attempt to read it failed, the second succeeded; run the command again"
 
 
 def score_images(job: PredictionJob) -> Predicted:
@@ -86,7 +86,7 @@ def _candidates(options: Options, first: Finetuned) -> list[Row]:
     there, here = ({window_in_words(each) for each in side} - {""} for side in (first.windows, windows))
     if there and here and there != here:
         words = f"{' and '.join(sorted(here))}, not {' and '.join(sorted(there))}"
-        warn(f"{options.data}: its crops have the window {words}, which {first.path} was trained on; cut them anew")
+        warn(f"{options.data}: crops have the window {words} as in the training of {first.path}; cut the crops again")
     return rows
 
 

@@ -88,7 +88,7 @@ def _is_done(scan: Scan, first: Finetuned, options: Options, output: Path) -> bo
             return True
     except ScanError:
         return False
-    warn(f"{mask} is of another scan than {scan.files[0]}, by its size and place: it is made anew")
+    warn(f"{mask} does not have the size and position of {scan.files[0]}: the mask is computed again")
     return False
 
 

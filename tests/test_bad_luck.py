@@ -57,7 +57,7 @@ def test_what_takes_its_place_is_the_same_whatever_the_workers(damaged: tuple[Pa
         for each in (first, second):
             (fault,) = each.take_faults()
             assert str(bad) in fault
-    with pytest.raises(UserError, match=rf"{bad.name}.*; --on_bad_sample skip takes another one in its place"):
+    with pytest.raises(UserError, match=rf"{bad.name}.*; --on_bad_sample skip replaces such a sample by another one"):
         loader(data, 0, "stop")
 
 
@@ -134,7 +134,7 @@ def test_a_hostile_checkpoint_is_refused_and_not_run(kind: str, tmp_path: Path) 
 def test_files_that_are_no_checkpoints_are_not_resumed(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pt")
     checkpoint = find_resume(str(tmp_path / "other.pt"), tmp_path)
-    with pytest.raises(UserError, match="cannot be resumed"):
+    with pytest.raises(UserError, match="holds no training state"):
         check_same_run(checkpoint, Options(data="x"), "")  # type: ignore[arg-type]
 
 

@@ -44,15 +44,15 @@ def test_run_record_of_a_former_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must have names of flags"),
-        ("- lr\n", "must have names of flags"),
-        ("lr: [1, 2]\n", "lr must be one value"),
-        ("lr: 'a\n", "no YAML, line"),
+        ("", "must contain flag names"),
+        ("- lr\n", "must contain flag names"),
+        ("lr: [1, 2]\n", "lr must be a single value"),
+        ("lr: 'a\n", "not valid YAML, line"),
         ("{", "Expecting property name"),
         ("epoch: 1\n", "unknown argument --epoch.*did you mean --epochs"),
         ("config: other.yaml\n", "the file contains --config itself"),
         ("b: few\n", "--b: invalid int value: 'few'"),
-        ("!!python/object:os.system {}\n", "must have names of flags|no YAML"),
+        ("!!python/object:os.system {}\n", "must contain flag names|not valid YAML"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(text: str, message: str, tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def test_refused(content: Any, flags: dict[str, Any], message: str, tmp_path: Pa
 def test_nothing_is_overwritten(chest: Any, tmp_path: Path) -> None:
     path, _ = chest
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="no empty folder"):
+    with pytest.raises(UserError, match="not an empty folder"):
         export(path, tmp_path, "torchvision", teacher=False)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()

@@ -16,7 +16,7 @@ from tests.conftest import FULL, ROOT, write_pairs
 from tests.processes import largest_file
 from utils.errors import run_cli
 
-FITTED = "only a part of it fitted, is the disk full?"
+FITTED = "only a part of the file was written; is the disk full?"
 TRAINING = ("--n", "luna", "--ratio", "1.0", "--b", "2", "--gpus", "", "--workers", "0", "--narrow", "8")
 
 

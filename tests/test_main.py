@@ -81,15 +81,15 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
     assert run.returncode == 0, run.stderr
     assert list(tmp_path.iterdir()) == []
     for told in (
-        f"data: 6 samples in {pairs}: 2 batches of 4 an epoch, the last one of 2\n",
+        f"data: 6 samples in {pairs}: 2 batches of 4 samples per epoch, the last batch has 2 samples\n",
         "the network reads images of 1 x 16 x 16 x 16 (channels first)\n",
-        "weights that are trained: 19.3 million; precision: float32\n",
+        "trainable parameters: 19.3 million; precision: float32\n",
         "losses of the second step: loss ",
         " images/s; memory: ",
         " for 120 epochs, 0:",
         "disk: 1.0 GB, for up to 4 checkpoints of 0.24 GB; ",
         "at the end pcrl_luna_pretask_1.0_120.pt",
-        "it would start anew: out holds no run",
+        "a new run would start: out holds no run",
         " --epochs 120 --output out --dry_run --narrow 1 --phase pretask",
         "dry run: nothing was written to out",
     ):
@@ -114,8 +114,10 @@ def test_chest_command(xrays: Path, tmp_path: Path) -> None:
         "--data", xrays, "--output", tmp_path / "grey", "--weight", weight, *FULL, *grey.split(), *speed.split()
     )
     assert again.returncode == 0, again.stderr
-    assert "187 tensors used; 3 of another shape, so new (model.encoder.conv1.weight, " in again.stdout
-    assert f"{weight} was trained on images prepared otherwise: --size 224, not 64; give --size 224" in again.stderr
+    reshaped = "3 of another shape, so initialised randomly (model.encoder.conv1.weight, "
+    assert f"187 tensors used; {reshaped}" in again.stdout
+    preprocessing = "images with other preprocessing: --size 224, not 64; give --size 224"
+    assert f"{weight} was trained on {preprocessing}" in again.stderr
     assert "bfloat16" in again.stdout
     checkpoint = assert_run(tmp_path / "grey", "pcrl_chest_pretask_1.0_2.pt", steps=2)
     pictures = sorted(path.name for path in (tmp_path / "grey" / "reconstructions").iterdir())

@@ -86,10 +86,10 @@ def test_decay_that_empties_the_decoder_is_warned_of(argv: str, warned: bool) ->
         ("--outputs 3", "did you mean --output"),
         ("--phase pretrain", "pretrain is not known"),
         ("--loss bce", "bce is not known; choose from mse, l1"),
-        ("--n chest --norm gn", "--norm gn: in 2D"),
+        ("--n chest --norm gn", "--norm gn: 2D networks"),
         ("--n chest --size 100", "--size 100: must be a multiple of 32, 64 or more"),
         ("--n chest --size 32", "--size 32: must be a multiple of 32, 64 or more"),
-        ("--n luna --size 64", "--size 64: only in 2D"),
+        ("--n luna --size 64", "--size 64: only for 2D data"),
         ("--inchannel 3", "--inchannel 3: a 3D network"),
         ("--n chest --inchannel 3 --outchannel 1", "--outchannel 1"),
         ("--model simclr", "simclr is not known; choose from pcrl"),
@@ -124,6 +124,14 @@ def test_help_tells_metavars_defaults_and_examples(capsys: pytest.CaptureFixture
             assert line.strip() in text
             if "--help" not in line:
                 assert parse_options(line.split()[2:])[1] == []
+
+
+@pytest.mark.parametrize("flag", ["--phase segment", "--phase=segment", "--n mri"])
+def test_help_does_not_hide_a_value_that_is_not_known(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["--help", *flag.split()], [*flag.split(), "--help"]):
+        with pytest.raises(UserError, match=rf"^{flag.replace('=', ' ')} is not known; choose from [^\n]*$"):
+            parse_options(argv)
+    assert capsys.readouterr().out == ""
 
 
 def test_telling_options_are_those_with_an_effect() -> None:

@@ -120,7 +120,7 @@ def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path:
     assert not list(output.rglob(".*.tmp")), "what a killed run left is swept"
     again = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert again.returncode == 0, again.stderr
-    assert f"the run is complete: {EPOCHS} of {EPOCHS} epochs; a higher --epochs goes on" in again.stdout
+    assert f"the run is complete: {EPOCHS} of {EPOCHS} epochs; raise --epochs to continue" in again.stdout
 
 
 def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path
     (output / "last.pt").write_bytes(content[: len(content) // 2])
     unasked = run_main("--data", pairs, "--output", output, *OPTIONS)
     assert unasked.returncode == 2
-    assert "--resume auto goes on with it" in unasked.stderr
+    assert "--resume auto continues it" in unasked.stderr
     other = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto", "--seed", 5)
     assert other.returncode == 2
     assert "that run had --seed 0, not 5" in other.stderr
@@ -207,7 +207,7 @@ def test_full_disk_keeps_the_former_checkpoint(pairs: Path, stopped: Path, tmp_p
         run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 2, run.stdout + run.stderr
     assert f"no checkpoint could be written to {output} (File too large)" in run.stderr
-    assert "training goes on" in run.stderr
+    assert "training continues" in run.stderr
     assert "make room and resume" in run.stderr
     assert "Traceback" not in run.stderr
     assert (output / "last.pt").read_bytes() == former

@@ -1,4 +1,4 @@
-"""``best.pt`` holds the state that a run calls its best, whatever came between two writes, or it is not there."""
+"""Keep ``best.pt`` consistent: it holds the state that the run calls its best, or it does not exist."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def settle_best(output: Path, state: TrainingState, checkpoint: dict[str, Any] |
             best = _write_best(output, checkpoint)
         if best is None:
             warn(
-                f"the state of epoch {state.best_epoch}, the best so far, is no longer in {output / BEST}: the best "
-                f"one is chosen among the epochs from here on"
+                f"{output / BEST} no longer holds the best state so far (epoch {state.best_epoch}): from now on, the "
+                f"best state is chosen only among the epochs that follow"
             )
             state.forget_best()
     if not state.best_epoch and (output / BEST).exists():
@@ -76,4 +76,4 @@ def _set_aside(output: Path) -> None:
         os.replace(output / BEST, output / FORMER_BEST)
     except OSError as error:
         raise UserError(f"{output / BEST} is of another run, and cannot be renamed ({reason(error)})") from None
-    say(f"{output / BEST} is of another run, or of later epochs of this one: it is {FORMER_BEST} now")
+    say(f"{output / BEST} belongs to another run, or to later epochs of this run; renamed to {FORMER_BEST}")

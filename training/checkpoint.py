@@ -186,7 +186,7 @@ def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
     """
     there = [output / name for name in (LAST, PREVIOUS) if (output / name).exists()]
     if not resume and there:
-        raise UserError(f"--output {output} holds a run: --resume auto goes on with it, --resume none starts anew")
+        raise UserError(f"--output {output} holds a run: --resume auto continues it, --resume none starts a new run")
     if resume in ("", "none"):
         return None
     if resume != "auto":
@@ -199,7 +199,7 @@ def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
             if path == there[-1]:
                 way_out = f"; {_way_out(output)}" if resume == "auto" else ""
                 raise UserError(f"--resume {'auto: ' * (resume == 'auto')}{error}{way_out}") from None
-            warn(f"{error}; taking {there[-1].name}, the one before")
+            warn(f"{error}; using the previous checkpoint, {there[-1].name}")
     return None
 
 
@@ -215,7 +215,7 @@ def _way_out(output: Path) -> str:
 def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str) -> None:
     """UserError if ``checkpoint`` belongs to another run: an option that matters differs, or the data."""
     if not isinstance(checkpoint, dict) or not {"opt", "torch_rng"} <= checkpoint.keys():
-        raise UserError("--resume: this file cannot be resumed, only started from (--weight)")
+        raise UserError("--resume: this file holds no training state; --weight starts a new run from its weights")
     saved = {"narrow": 1, **checkpoint["opt"]}
     others = [  # of what means something in this run: formerly others had values, too
         f"--{name} {saved[name]}, not {value}"
@@ -223,9 +223,9 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
         if name not in MAY_CHANGE and name in saved and not _same(saved[name], value)
     ]
     if others:
-        raise UserError(f"--resume: that run had {', and '.join(others)}; a run goes on as it began")
+        raise UserError(f"--resume: that run had {', and '.join(others)}; give the same values again")
     if checkpoint["list_sha256"] != list_sha256:
-        raise UserError("--resume: the training samples are others than that run had; give the same --data")
+        raise UserError("--resume: the training samples differ from those of that run; give the same --data and list")
 
 
 def _same(saved: Any, given: Any) -> bool:

@@ -72,7 +72,7 @@ class CheckpointManager:
                     f"{failed}, and nothing of this run has been saved yet; make room and start again"
                 ) from None
             where = self._held.next_step(self.options.epochs, self._steps)
-            warn(f"{failed}; training goes on, and the former one is whole: it goes on at {where}")
+            warn(f"{failed}; training continues; the previous checkpoint is intact and would resume at {where}")
             return None
 
     def _keep(self, saved: Path, name: str) -> bool:
@@ -128,7 +128,7 @@ class CheckpointManager:
         if best and not (saved and self._keep(saved, BEST)):
             self.state.best, self.state.best_epoch = former
             there = f"{BEST} stays that of epoch {former[1]}" if former[1] else f"there is no {BEST} yet"
-            warn(f"epoch {epoch} is the best so far, but could not be kept: {there}")
+            warn(f"epoch {epoch} is the best so far, but its state could not be saved: {there}")
         if numbered:
             name = checkpoint_name(self.options, epoch)
             if saved and self._keep(saved, name):

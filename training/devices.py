@@ -113,7 +113,7 @@ def processes_wanted(parallel: str, processes: int, gpus: str | None) -> int:
     if not numbers and not processes:
         raise UserError("--parallel ddp without a GPU: say how many processes share the CPU with --processes N")
     if numbers and processes > len(numbers):
-        raise UserError(f"--processes {processes}: one GPU each, and there are {len(numbers)} to use")
+        raise UserError(f"--processes {processes}: each process needs one GPU, and only {len(numbers)} can be used")
     check_gpus(numbers)  # once, and not by each process
     return processes or len(numbers)
 
@@ -164,15 +164,15 @@ class Devices:
         self.numbers, missing = select_gpus(gpus, torch.cuda.device_count())
         if local_rank is not None and self.numbers:
             if local_rank >= len(self.numbers):
-                raise UserError(f"process {local_rank + 1} on this machine has no GPU: {len(self.numbers)} to use here")
+                raise UserError(f"no GPU for process {local_rank + 1}: {len(self.numbers)} can be used on this machine")
             self.numbers = [self.numbers[local_rank]]
         self.main = torch.device("cuda", self.numbers[0]) if self.numbers else torch.device("cpu")
         self.warnings = [_explain_missing(missing, torch.cuda.device_count())] if missing else []
         self.advice = ""
         if len(self.numbers) > 1:
             self.advice = (
-                f"{len(self.numbers)} GPUs share this process (DataParallel), as published; --parallel ddp, a process "
-                "for each, scales better"
+                f"one process uses all {len(self.numbers)} GPUs (DataParallel, as published); --parallel ddp, with one "
+                "process per GPU, scales better"
             )
         if self.numbers:
             check_gpus(self.numbers)

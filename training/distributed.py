@@ -7,9 +7,9 @@ or many. How a run ends when one of them does:
   ``--parallel ddp``, and within torchrun's own 30 under torchrun; ranks on other machines notice when a connection
   breaks, at the latest after ``TIMEOUT``. Exit statuses are not zero, and the reason is said.
 * ProcessGroup of a launcher that was killed end with it (Linux).
-* What ends one rank, or all alike, is said once, by the first that says it: one line, and a traceback if it is a bug.
-  That rank leaves at once, without a word to the others, who may wait for it in any collective call; a launcher ends
-  those soon (torchrun itself then exits with 1).
+* An error that ends one rank, or all ranks, is printed once, by the rank that reports it first: one line, and a
+  traceback if it is a bug. This rank exits at once and does not notify the other ranks, which may be waiting for it in
+  a collective call. The launcher ends them soon (torchrun itself then exits with 1).
 * Signals that ask to stop, sent to the launcher or to any rank, stop all ranks after the same step.
 """
 
@@ -118,7 +118,7 @@ def joined(ranks: ProcessGroup, device: torch.device) -> Iterator[None]:
             raise
         if ranks.first and not _said(0):
             reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # no C++ file and line
-            complain(f"lost contact with the other ranks ({reason}): one has ended, or waits; --resume auto goes on")
+            complain(f"lost contact with the other ranks ({reason}): one ended or hangs; --resume auto continues")
         os._exit(LOST_CONTACT)  # an orderly exit could wait for the lost rank
     dist.destroy_process_group()
 
@@ -185,10 +185,10 @@ def end_alike(ranks: ProcessGroup, work: Callable[[], None]) -> int:
 
 
 def end_now(status: int) -> NoReturn:
-    """End this process as ``sys.exit`` does, but for the taking down of the interpreter.
+    """End this process like ``sys.exit``, but without the shutdown of the interpreter.
 
-    The model keeps gloo's threads alive, also after the group was destroyed. One of them may still hold the tensor of
-    the last collective call; to let go of it while Python is taken down aborts the process, whose work was done.
+    The model keeps the threads of gloo alive, even after the process group was destroyed. One of them may still hold
+    the tensor of the last collective call. Releasing it during the shutdown of Python would abort the process.
     """
     atexit._run_exitfuncs()
     flush()
@@ -250,10 +250,10 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     # A rank that lost contact failed because another one did.
     rank, status = min(failed.items(), key=lambda item: item[1] == LOST_CONTACT, default=(0, 0))
     if status < 0:
-        complain(f"rank {rank} was ended by {signal.Signals(-status).name}, and the run with it; --resume auto goes on")
+        complain(f"{signal.Signals(-status).name} killed rank {rank}, so the run ended; --resume auto continues it")
         return 128 - status
     if status == UNFINISHED:
         return 1
     if status == 1:
-        complain(f"rank {rank} failed, as it says above, and the run with it")
+        complain(f"rank {rank} failed (error above), so the run ended")
     return status

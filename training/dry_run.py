@@ -1,4 +1,4 @@
-"""``--dry_run``: all is built and takes a few steps in memory; what a run would do is told, and nothing written."""
+"""``--dry_run``: build everything, run a few steps in memory, report what a run would do, and write nothing."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def tell_beginning(options: Options, list_sha256: str, loader: Loader) -> Positi
             say(f"it would go on at {position.next_step(options.epochs, len(loader))}, of {output}")
             return position
         held = any((output / name).exists() for name in (LAST, PREVIOUS))
-        say("it would start anew" + (f", over the run in {output}" if held else f": {output} holds no run"))
+        say("a new run would start" + (f" and overwrite the run in {output}" if held else f": {output} holds no run"))
     except UserError as error:
-        warn(f"it would not start: {error}")
+        warn(f"the run would not start: {error}")
     return Position()
 
 
@@ -167,8 +167,8 @@ def rehearse(
 
 def _tell_data(loader: Loader, files: Sequence[str], options: Options, note: str) -> None:
     last = loader.batch_sizes[-1]
-    short = f", the last one of {last}" if last != options.b else ""
-    batches = f"{counted(len(loader), 'batch')} of {options.b} an epoch{short}"
+    short = f", the last batch has {counted(last, 'sample')}" if last != options.b else ""
+    batches = f"{counted(len(loader), 'batch')} of {counted(options.b, 'sample')} per epoch{short}"
     say(f"data: {counted(len(files), 'sample')} in {options.data}: {batches}{f' ({note})' if note else ''}")
     image = next(iter(loader.first_sample.values()))
     say(f"the network reads images of {' x '.join(map(str, image.shape))} (channels first)")
@@ -176,7 +176,7 @@ def _tell_data(loader: Loader, files: Sequence[str], options: Options, note: str
 
 def _tell_step(trainer: Trainer, result: StepResult, seconds: float, batch_size: int, devices: Devices) -> None:
     trained = sum(parameter.numel() for parameter in trainer.method.trainable())
-    say(f"weights that are trained: {trained / 1e6:.1f} million; precision: {trainer.precision.name}")
+    say(f"trainable parameters: {trained / 1e6:.1f} million; precision: {trainer.precision.name}")
     say(f"a step: {seconds:.2f} s, {speed(batch_size / seconds)}; memory: {memory_gb(devices.main):.1f} GB at the peak")
     say(f"losses of the second step: {shown({'loss': result.loss, **result.terms})}")
 
@@ -187,7 +187,7 @@ def tell_time(seconds: float, steps: int, position: Position, options: Options) 
     left = max(0, total - position.epoch * steps - position.step)
     what = counted(options.epochs, "epoch") if left == total else f"the last {left} of {counted(total, 'step')}"
     epoch, run = (timedelta(seconds=round(seconds * number)) for number in (steps, left))
-    say(f"time: about {run} for {what}, {epoch} an epoch, if the data keep up")
+    say(f"time: about {run} for {what}, {epoch} per epoch, if data loading is fast enough")
 
 
 def _tell_disk(size: float, options: Options) -> None:

@@ -1,8 +1,9 @@
-"""A step that the host does not wait for: whether it was good is known on the device, and all is written if it was.
+"""A training step without host synchronisation: the device itself decides whether the step is valid (finite).
 
-The ordinary step (training/loop.py) looks at the loss before it goes back, and at the gradient before it updates. Here
-both are done whatever they are; the fused optimizer heeds ``found_inf``, and buffers and what the method commits are
-put back by a ``where``. A bad step leaves no trace either way, and good ones have the same bits.
+The ordinary step (training/loop.py) checks the loss before the backward pass, and the gradient before the update. The
+gated step always runs both. If loss or gradient is not finite, the fused optimizer skips the update (``found_inf``),
+and ``torch.where`` restores the buffers and everything that the method commits. In both kinds of step, an invalid step
+changes nothing, and valid steps give bit-identical results.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ UPDATES = {torch.float32: 1e-2, torch.float64: 1e-6, torch.bfloat16: 5e-2}
 
 
 def calls_again(compute: Compute) -> Compute:
-    """In place of a capture: what it computes lands in the tensors of its first outcome, as a replay's does."""
+    """Stand-in for a capture: each call computes again and writes into the tensors of the first outcome."""
     kept: list[Outcome] = []
 
     def replay() -> Outcome:
@@ -91,9 +91,9 @@ def _draws(part: Part) -> dict[str, Tensor]:
 
 
 class StepGraph:
-    """Takes full batches of a run, from the first one on, where a trial shows that a replay does what the step does.
+    """Replays the full batches of a run as a CUDA graph, if a trial on the first batch matches the ordinary step.
 
-    ``wanted``: ``auto``: else the run goes on without, and says so; ``on``: else it ends.
+    ``wanted``: if the trial fails, ``auto`` continues without a graph and says so, and ``on`` ends the run.
     """
 
     def __init__(self, wanted: str, capture: Capture = cuda_graph) -> None:
@@ -129,8 +129,8 @@ class StepGraph:
         if not why_not:
             return
         if self.wanted == "on":
-            raise UserError(f"--cuda_graph on: {why_not}; --cuda_graph auto goes on without")
-        say(f"no CUDA graph: {why_not}; each operation is launched by itself")
+            raise UserError(f"--cuda_graph on: {why_not}; --cuda_graph auto would continue without a graph")
+        say(f"no CUDA graph: {why_not}; the run launches each operation separately")
         self._given_up, self._static = True, None
 
 
@@ -166,12 +166,12 @@ def _beside(compute: Compute) -> Outcome:
 
 def _difference(expected: StepResult, found: StepResult, update: Tensor, replayed: Tensor, dtype: torch.dtype) -> str:
     if expected.good != found.good:
-        return "the step was good in one way and bad in the other"
+        return "only one of the two steps (with and without graph) had a finite loss and gradient"
     if not expected.good:  # the weights stay; the losses say nothing
-        return "" if not replayed.any() else "a bad step left a trace"
+        return "" if not replayed.any() else "a step with a non-finite loss or gradient changed the weights"
     for name, value in {"loss": expected.loss, **expected.terms}.items():
         other = found.loss if name == "loss" else found.terms[name]
         if not abs(other - value) <= LOSSES[dtype] * max(abs(value), 1e-6):
-            return f"its {name} is {other:.6g}, not {value:.6g}"
+            return f"with the graph, {name} is {other:.6g}, not {value:.6g}"
     apart = ((update - replayed).norm() / update.norm()).item()
-    return "" if apart <= UPDATES[dtype] else f"its update of the weights is {apart:.2g} apart"
+    return "" if apart <= UPDATES[dtype] else f"with the graph, the weight update differs by {apart:.2g} of its norm"

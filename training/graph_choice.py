@@ -29,13 +29,13 @@ def step_graph(wanted: str, trainer: Trainer, devices: Devices, same_operations:
 
 def _why_not(trainer: Trainer, devices: Devices, same_operations: bool) -> str:
     if not same_operations:
-        return "the method's steps are not all alike"
+        return "the method's steps do not all run the same operations"
     if trainer.ranks.size > 1:
         return "several processes train together"
     if len(devices.numbers) > 1:
         return "several GPUs share the process"
     if trainer.accumulate > 1:
-        return "--accumulate takes a step in parts"
+        return "--accumulate splits a step into parts"
     if trainer.gated is None:
-        return f"precision {trainer.precision.name} needs a look at each gradient"
+        return f"with precision {trainer.precision.name}, the CPU must check each gradient"
     return ""

@@ -1,4 +1,4 @@
-"""The training loop: it has never heard of queues, teachers, 2D or 3D."""
+"""The training loop. It does not depend on the method (queue, teacher) or on the number of dimensions."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Trainer:
     """Steps of a method. A step whose loss or gradient is not finite leaves no trace but a count.
 
     All ranks agree on what is finite: the loss that is looked at is the mean over all, and so is the gradient.
-    ``accumulate``: the micro-batches that a step's batch is taken in, one forward and backward each and their gradients
-    summed, to save memory. Batch normalisation and what mixes samples see a micro-batch alone.
-    Make it before the method's state is restored: all ranks then start with the first one's values.
+    ``accumulate``: number of micro-batches of a step. Each has its own forward and backward pass, and the gradients are
+    summed, to save memory. Batch normalisation and mixup use one micro-batch at a time.
+    Create the Trainer before the method's state is restored: all ranks then start with the values of the first rank.
 
     ``gated``: on a GPU the host does not wait for a step (training/gated.py); :meth:`launch` gives what reads it.
     ``graph``: takes the step of one batch in place of the operations, if it can (training/graph.py).
@@ -162,8 +162,8 @@ class Trainer:
         values = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
         return UserError(
             f"{counted(self.bad_in_a_row, 'step')} in a row up to step {number + 1} had a loss or gradient that is not "
-            f"finite ({values}; precision {self.precision.name}); the last checkpoint is from before. "
-            f"Try a smaller --lr, --amp off, and look at the data"
+            f"finite ({values}; precision {self.precision.name}); the last checkpoint is not affected. Try a smaller "
+            f"--lr or --amp off, and check the data with --preview"
         )
 
 

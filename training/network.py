@@ -80,7 +80,7 @@ def start_from_weight(
         there = "mean 0 and deviation 1" if report.z_normalised else "0 .. 1"
         others.append(f"values of {there}, not {here}, which --model {options.method_name} has")
     if others:
-        warn(f"{options.weight} was trained on images prepared otherwise: {'; '.join(others)}")
+        warn(f"{options.weight} was trained on images with other preprocessing: {'; '.join(others)}")
     return origin(options.weight, report.made)
 
 
@@ -101,10 +101,10 @@ def continue_with(options: Options, method: Method) -> None:
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             line = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{what}: that of {options.weight} does not fit ({line}); give the same network and --moco_k, or leave "
-                f"it out"
+                f"{what}: the {name} of {options.weight} does not fit ({line}); give the same network and --moco_k, or "
+                f"remove --continue_with"
             ) from None
-        say(f"{name}: as {options.weight} has it")
+        say(f"{name}: taken over from {options.weight}")
 
 
 def differences(made: Mapping[str, Any], options: Options, windows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -101,7 +101,7 @@ def _apex_amp() -> Any:
     found = importlib.util.find_spec("apex")
     folders = (found.submodule_search_locations if found else None) or []
     if not any((Path(folder) / "amp" / "__init__.py").is_file() for folder in folders):
-        what = "what is installed as apex is something else or lacks amp" if found else "it is not installed"
+        what = "the installed package apex is another one or lacks amp" if found else "it is not installed"
         raise UserError(f"--amp apex: needs NVIDIA's apex with its amp ({what}); use --amp native")
     try:
         from apex import amp

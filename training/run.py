@@ -43,13 +43,13 @@ from utils.text import counted
 class TrainingJob:
     """What a phase trains.
 
-    ``files``: of the training samples. ``windows``: the values that pictures show black and white. ``evaluation``: how
-    the method is judged between epochs. ``finish``: called with the output folder once the training is over. ``facts``:
-    what ``run.json`` and checkpoints tell of the data beside their number, plain: ``shape`` of a sample, name of the
-    training ``list``, ``recipes``, the ``weight`` begun with. ``note``: what an epoch takes of the files, if not each
-    once. ``report``: writes the page of the run in a folder (--report); -> its path. ``probe``: a judge by labels,
-    beside ``evaluation``. ``written``: texts for the output folder, by the names of their files. ``same_operations``:
-    whether each step does the same ones, so that it can be captured.
+    ``files``: files of the training samples. ``windows``: the values that pictures show as black and white.
+    ``evaluation``: evaluates the method between epochs. ``finish``: called with the output folder after the training.
+    ``facts``: facts about the data for ``run.json`` and checkpoints, as plain values: ``shape`` of a sample, name of
+    the training ``list``, ``recipes``, initial ``weight``. ``note``: which files an epoch uses, if not each file once.
+    ``report``: writes the report of the run in a folder (--report); -> its path. ``probe``: a second evaluation, with
+    labels. ``written``: file name -> text, for the output folder. ``same_operations``: whether each step runs the same
+    operations, so that it can be captured.
     """
 
     method: Method
@@ -116,10 +116,10 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
         if options.resume == "auto":  # where --output is mistyped, too
             say(f"--resume auto: {output} holds no run; starting anew")
     elif position.epoch >= options.epochs:
-        say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; a higher --epochs goes on")
+        say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; raise --epochs to continue")
     elif state.out_of_patience(options.patience):
         results = counted(state.waited, "result")
-        say(f"the run is complete: {results} on held-out data without a better one; a higher --patience goes on")
+        say(f"the run is complete: {results} on held-out data without improvement; raise --patience to continue")
     else:
         say(f"going on at {position.next_step(options.epochs, steps)}")
 
@@ -131,12 +131,12 @@ def _tell_end(options: Options, state: TrainingState) -> None:
         say(f"{why}: until it is, the contrast rises, which is no fault (docs/LEARNING.md)")
     judged = options.probe_every if options.keep == "best-probe" else options.val_every
     if judged and not state.best_epoch:
-        warn(f"there is no {BEST} in {options.output}: no result on held-out data counted, or none could be kept")
+        warn(f"{options.output} has no {BEST}: no result on held-out data counted, or the file was not written")
     if epoch < options.epochs:
-        best = f"; the best is that of epoch {state.best_epoch}, {BEST}" if state.best_epoch else ""
+        best = f"; {BEST} holds the best state, of epoch {state.best_epoch}" if state.best_epoch else ""
         say(
             f"stopped after epoch {epoch} of {options.epochs}: {counted(state.waited, 'result')} on held-out data "
-            f"without a better one (--patience {options.patience}){best}"
+            f"without improvement (--patience {options.patience}){best}"
         )
     else:
         say(f"finished: {counted(epoch, 'epoch')}, as --epochs asks; {options.output} holds the run")
@@ -163,7 +163,7 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
         precision = build_precision(options.amp, devices.main, method, optimizer)
     list_sha256 = list_hash([os.path.basename(file) for file in job.files])
     if len(set(ranks.gather_objects(list_sha256))) > 1:
-        raise UserError(f"--data {options.data}: holds other training samples on one machine than on another")
+        raise UserError(f"--data {options.data}: the training samples are not the same on all machines")
     trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks, options.accumulate)
     trainer.graph = step_graph(options.cuda_graph, trainer, devices, job.same_operations)
     state = TrainingState(method, optimizer, precision, Position(), ranks)

@@ -33,7 +33,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is None and NOT_WHOLE.fullmatch(str(error)):
-            raise OSError(errno.ENOSPC, "only a part of it fitted, is the disk full?", str(path)) from None
+            raise OSError(errno.ENOSPC, "only a part of the file was written; is the disk full?", str(path)) from None
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
@@ -50,7 +50,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path}: is there already, and no empty folder; give a new one")
+        raise UserError(f"{path}: exists already and is not an empty folder; give a new one")
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
     try:

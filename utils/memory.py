@@ -17,4 +17,4 @@ def lack_of_memory(error: BaseException) -> str:
     if not refused and not isinstance(error, MemoryError) and getattr(error, "errno", None) != errno.ENOMEM:
         return ""
     wanted = WANTED.search(text)
-    return f"{int(wanted[1]) / 1e6:,.0f} MB more could not be had" if wanted else "more could not be had"
+    return f"{int(wanted[1]) / 1e6:,.0f} MB more are not available" if wanted else "no more memory available"

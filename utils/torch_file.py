@@ -72,7 +72,7 @@ def load(path: str | Path) -> Any:
             return safetensors.read(path)
         if _is_torchscript(path):  # torch.load would say so in a warning of several lines
             raise UserError(
-                f"{path}: is a program in TorchScript, which is not run: load it with torch.jit.load, {PLAIN}"
+                f"{path}: is a TorchScript program, which is not read here: load it with torch.jit.load, {PLAIN}"
             )
         if zipfile.is_zipfile(path):  # whose checksums torch.load passes over
             check(path)
@@ -117,10 +117,10 @@ def _fault(path: str | Path) -> str:
     if begin.startswith(HDF5):
         return "is a file in HDF5, as Keras writes it; convert it to PyTorch and save a state_dict()"
     if safetensors.is_safetensors(begin):
-        return "cannot be read, it is a damaged .safetensors file, or has numbers of an unknown kind"
+        return "cannot be read: a damaged .safetensors file, or one with an unknown data type"
     if begin.startswith(ZIP) and not zipfile.is_zipfile(path):  # a zip file's table of contents is at its end
         return "cannot be read, it is cut short or damaged"
-    return "cannot be read, it is no checkpoint (as torch.save writes them), or a damaged one"
+    return "cannot be read: not a checkpoint written by torch.save, or damaged"
 
 
 def _is_torchscript(path: str | Path) -> bool:

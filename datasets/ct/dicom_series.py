@@ -15,7 +15,7 @@ from datasets.ct.errors import ScanError
 UNEVEN = 0.1  # slices of a series may differ this much in distance, as a part of the usual distance
 FEW = 3  # slices of another size or orientation that a series is read without
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-NOT_SAID = "where its slices lie is not said"
+NOT_SAID = "the positions of its slices are not given"
 
 
 def read_series(files: Sequence[Path]) -> sitk.Image:
@@ -27,7 +27,7 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     """
     slices = [slice_ for file in files for slice_ in read_dicom_file(file).slices]
     if len(slices) < 2:
-        raise ScanError("one slice is no volume")
+        raise ScanError("a single slice is not a volume")
     _check_times(slices)
     spacing = _pixel_spacing(slices)
     axes, corners, along = _places(slices)
@@ -39,7 +39,7 @@ def read_series(files: Sequence[Path]) -> sitk.Image:
     step = (corners[-1] - corners[0]) / len(steps)
     usual = float(np.linalg.norm(step))
     if (np.linalg.norm(steps - step, axis=1) > UNEVEN * usual).any():
-        raise ScanError("its slices do not lie in a line behind one another")
+        raise ScanError("the positions of its slices are not on a straight line")
     image = sitk.GetImageFromArray(_voxels(slices, order))
     image.SetSpacing((*spacing, usual))
     image.SetOrigin(corners[0].tolist())
@@ -84,10 +84,10 @@ def _pixel_spacing(slices: Sequence[Slice]) -> tuple[float, ...]:
     groups = _alike(slices)
     if len(groups) > 1:
         sizes = ", ".join(f"{len(group)} of {group[0].size[0]} x {group[0].size[1]}" for group in groups[:4])
-        raise ScanError(f"its slices differ in size or orientation ({sizes}); leave those of one kind in the folder")
+        raise ScanError(f"its slices differ in size or orientation ({sizes}); keep only slices of one kind")
     first = slices[0].spacing
     if first is None or any(slice_.spacing is None for slice_ in slices) or min(first) <= 0:
-        raise ScanError("the size of its pixels is not said (PixelSpacing)")
+        raise ScanError("the pixel size is not given (PixelSpacing)")
     if not all(np.allclose(slice_.spacing, first, rtol=SPACE) for slice_ in slices if slice_.spacing):
         raise ScanError("its slices have pixels of different sizes (PixelSpacing)")
     return first
@@ -132,8 +132,8 @@ def _along(slices: Sequence[Slice]) -> np.ndarray:
     distance = distances.pop()
     if not distance or distances or np.isnan(numbers).any():
         raise ScanError(
-            f"{NOT_SAID}: they have no ImagePositionPatient, and no number and distance in its place (InstanceNumber, "
-            f"SpacingBetweenSlices or SliceThickness)"
+            f"{NOT_SAID}: they have no ImagePositionPatient, and InstanceNumber with SpacingBetweenSlices or "
+            f"SliceThickness is missing, too"
         )
     if not (np.diff(np.sort(numbers)) == 1).all():
         raise ScanError("slices are missing or doubled, by their InstanceNumber; they have no ImagePositionPatient")
@@ -155,8 +155,8 @@ def _check_repeated(along: np.ndarray) -> None:
     times = set(Counter(index.tolist()).values())
     if len(times) == 1 and (often := times.pop()) > 1:
         raise ScanError(
-            f"each of its {len(along) // often} positions is there {often} times: slices are doubled, or these are "
-            f"several time points, echoes or reconstructions; give one of them, e.g. as a file that dcm2niix wrote"
+            f"each of its {len(along) // often} slice positions occurs {often} times: slices are duplicated, or the "
+            f"series has several time points, echoes or reconstructions; give one of them, e.g. converted by dcm2niix"
         )
 
 

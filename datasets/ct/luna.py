@@ -195,7 +195,7 @@ def find_luna(
     files, missing, kept = _chosen(data, train_list, ratio, subsets, pattern)
     if missing:
         warn(
-            f"{len(missing)} of the {counted(kept, 'scan')} to take of {training_list(data, train_list)} "
+            f"{len(missing)} of the {counted(kept, 'scan')} selected from {training_list(data, train_list)} "
             f"{'has' if len(missing) == 1 else 'have'} no pairs in {data}; the first is {missing[0]}"
         )
     return files
@@ -227,8 +227,8 @@ def _chosen(
     files = [file for uid in kept for file in there.get(uid, [])]
     if not files:
         raise UserError(
-            f"none of the {counted(len(kept), 'scan')} that --ratio {ratio} keeps of {name} is in {data} (the first: "
-            f"{', '.join(kept[:3])}); name another list, or --train_list none to use all scans there are"
+            f"--ratio {ratio} selects {counted(len(kept), 'scan')} from {name}, but none of them is in {data} (first: "
+            f"{', '.join(kept[:3])}); give another --train_list, or --train_list none to use all scans in --data"
         )
     return files, [uid for uid in kept if uid not in there], len(kept)
 
@@ -295,7 +295,7 @@ def _elsewhere(subsets: Iterable[int], wanted: Sequence[str]) -> str:
     what, other_way = "training scans", ""
     if subsets == HELD_OUT_SUBSETS:
         what, other_way = "held-out scans (--val_every)", ", or leave out --val_every"
-    return f"no {what}: these are looked for in {wanted[0]} .. {wanted[-1]}, so move some there{other_way}"
+    return f"no {what}: they must be in {wanted[0]} .. {wanted[-1]}; move some there{other_way}"
 
 
 def _remedy(data: Path, pattern: re.Pattern[str]) -> str:

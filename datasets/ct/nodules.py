@@ -53,7 +53,7 @@ class Parts:
         for name, part in (("training", self.train), ("validation", self.valid), ("test", self.test)):
             if len({crop.label for crop in part}) < 2:
                 raise UserError(
-                    f"the {name} part has {counted(len(part), 'crop')}, and not both with a nodule and without"
+                    f"the {name} part ({counted(len(part), 'crop')}) must have crops with and without a nodule"
                 )
 
 
@@ -113,7 +113,7 @@ def split(crops: Sequence[Crop], seed: int) -> Parts:
     uids = sorted({crop.uid for crop in crops})
     if len(uids) < 3:
         raise UserError(
-            f"{LABELS} lists {counted(len(uids), 'scan')}; training, validation and test need one each at least"
+            f"{LABELS} lists {counted(len(uids), 'scan')}; training, validation and test need at least one scan each"
         )
     order = [uids[index] for index in generator(seed, "nodule scans").permutation(len(uids))]
     train = min(round(SHARES[0] * len(uids)), len(uids) - 2)
@@ -138,8 +138,8 @@ def without_pretrained(crops: Sequence[Crop], data: Path, train_list: str | None
     path = Path(train_list) if train_list else data / TRAINING_LIST
     if not path.exists():
         raise UserError(
-            f"--ratio {ratio}: {path} is not there; name the list that pre-training took its first part of, "
-            f"{TRAINING_LIST} beside its pairs, by --train_list, or give --ratio 1.0"
+            f"--ratio {ratio}: {path} does not exist; give the training list of the pre-training with --train_list "
+            f"({TRAINING_LIST} in the folder of its pairs), or give --ratio 1.0"
         )
     lines, known = read_lines(path), {crop.uid for crop in crops}
     seen = {uid_of_line(line, known) for line in lines[: first_part(len(lines), ratio, str(path))]}

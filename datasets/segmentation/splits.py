@@ -31,12 +31,12 @@ def cross_validation(names: Sequence[str], folds: int, fold: int, seed: int) -> 
     if not 0 <= fold < folds:
         raise UserError(f"--fold {fold}: with --folds {folds} they are numbered 0 to {folds - 1}")
     if len(names) < max(folds, 3):
-        raise UserError(f"--folds {folds}: there are only {len(names)} cases, and three parts need one each at least")
+        raise UserError(f"--folds {folds}: there are only {len(names)} cases; each part needs at least one case")
     order = _permuted(names, seed)
     test = order[fold::folds]
     rest = [name for name in order if name not in set(test)]
     if len(rest) < 2:
-        raise UserError(f"--folds {folds}: the fold leaves {len(rest)} of {len(names)} cases to train and choose with")
+        raise UserError(f"--folds {folds}: only {len(rest)} of {len(names)} cases are left for training and validation")
     count = _valid_count(len(rest))
     return Split(rest[count:], rest[:count], test)
 
@@ -54,7 +54,7 @@ def read_split(path: Path, names: Sequence[str], fold: int, seed: int) -> Split:
     listed = [name for part in entry.values() for name in part]
     twice = {name for name in listed if listed.count(name) > 1}
     if twice:
-        raise UserError(f"--split {path}, entry {fold}: {min(twice)} is there twice; each case is in one part")
+        raise UserError(f"--split {path}, entry {fold}: {min(twice)} occurs twice; each case may be in one part only")
     if "test" in entry:
         split = Split(_permuted(entry["train"], seed), sorted(entry["val"]), sorted(entry["test"]))
     else:
@@ -62,7 +62,7 @@ def read_split(path: Path, names: Sequence[str], fold: int, seed: int) -> Split:
         count = _valid_count(len(order))
         split = Split(order[count:], order[:count], sorted(entry["val"]))
     if not (split.train and split.valid and split.test):
-        raise UserError(f"--split {path}, entry {fold}: it leaves one of training, choice and test without a case")
+        raise UserError(f"--split {path}, entry {fold}: the training, validation or test part has no case")
     return split
 
 

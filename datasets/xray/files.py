@@ -125,13 +125,13 @@ class Images:
             )
         for name, files in places.items():
             if len(files) > 1:
-                raise UserError(f"{source}: {name} is there twice, as {files[0]} and {files[1]}; list it by its path")
+                raise UserError(f"{source}: {name} is ambiguous: {files[0]} or {files[1]}; write its path in the list")
         found = located | {name: files[0] for name, files in places.items()}
         files = [self.files[name] if name in self.files else found[name] for name in names]
         if repeated := len(files) - len(set(files)):
             warn(
-                f"the list {source} names {counted(repeated, 'image')} again that it has named before (the first: "
-                f"{_first_repeated(files)}): each counts as often as it is named"
+                f"the list {source} has {counted(repeated, 'repeated image')} (the first: {_first_repeated(files)}); "
+                "an image counts as often as it is listed"
             )
         return files
 

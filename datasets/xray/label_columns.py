@@ -65,7 +65,7 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
         for why in almost:
             warn(f"the table {table.path}: {why}: it is not learned; mend it, or name what to learn by --label_column")
     if twice := [name for name in columns if table.header.count(name) > 1 or columns.count(name) > 1]:
-        raise UserError(f"the table {table.path}: the column {twice[0]} is there, or asked for, twice")
+        raise UserError(f"the table {table.path}: the header or --label_column has {twice[0]} twice")
     return columns
 
 
@@ -118,13 +118,13 @@ def _class_names(table: Table, column: str) -> tuple[str, ...]:
     fractions = [name for name, number in zip(names, numbers, strict=True) if number is not None and number % 1]
     if fractions:
         raise UserError(
-            f"the table {table.path}: the column {column} has {min(fractions)}, a number and no class; to learn "
+            f"the table {table.path}: the column {column} has {min(fractions)}, which is not a class; to learn "
             "numbers give --target regression"
         )
     if len(names) < 2:
         raise UserError(
             f"the table {table.path}: the column {column} has {counted(len(names), 'class')} "
-            f"({', '.join(names) or 'no value'}); there is nothing to tell apart"
+            f"({', '.join(names) or 'no value'}); a classification needs two or more"
         )
     if None in numbers:
         return tuple(sorted(names))
@@ -157,7 +157,7 @@ def read_labels(table: Table, target: Target, columns: Sequence[str]) -> np.ndar
     for name in columns:
         if name not in table.header:
             raise UserError(
-                f"the table {table.path} has no column {name}, which the list to train on has; it has "
+                f"the table {table.path} lacks the column {name} of the training list; its columns: "
                 f"{', '.join(filter(None, table.header))}"
             )
     if target.kind == MULTILABEL and tuple(columns) == target.classes:
@@ -180,7 +180,7 @@ def _yes_or_no(table: Table, column: str) -> np.ndarray:
         if value.lower() in YES_OR_NO:
             labels[row] = YES_OR_NO[value.lower()]
         elif value.lower() not in NOT_KNOWN:
-            raise _wrong(table, row, column, value, "not 0, 1, or for not known -1 or nothing")
+            raise _wrong(table, row, column, value, "which must be 0, 1, or for an unknown label -1 or empty")
     return labels
 
 

@@ -138,8 +138,8 @@ def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelli
     for (rows, part), (others, another) in itertools.combinations(zip(parts, found, strict=True), 2):
         if twice := sorted(set(part.files) & set(another.files)):
             raise UserError(
-                f"{rows.what} and {others.what} both name {twice[0]}: what is trained on tells about what is judged "
-                "on; keep each image in one list"
+                f"{rows.what} and {others.what} both contain {twice[0]}: this would leak training data into the "
+                "evaluation; keep each image in one list only"
             )
     return ChestParts(target, len(parts[0].names), train, valid, test, written)
 
@@ -188,15 +188,15 @@ def _parts(data: Path, rows: Rows, how: Labelling) -> list[Rows]:
             if value:
                 raise UserError(f"--split with --{flag}: the split makes all three parts of {path}; leave one out")
         if isinstance(rows.source, Table) and rows.source.part_column():
-            warn(f"{path}: its column {rows.source.part_column()} is not heeded, since --split is given")
+            warn(f"{path}: the column {rows.source.part_column()} is ignored, because --split is given")
         if rows.patients == rows.names:
-            warn(f"{path} does not tell whose the images are: each counts as a patient of its own (--patient_column)")
+            warn(f"{path} has no patient column: each image counts as a separate patient (see --patient_column)")
         taken = split_by_patient(rows.patients, how.split, how.seed, str(path))
         return [rows.take(part, name) for part, name in zip(taken, PARTS.values(), strict=True)]
     own = rows.source.parts() if isinstance(rows.source, Table) else None
     if own is None:
         if isinstance(rows.source, Table) and (column := rows.source.usual(SPLIT_NAMES[:1])):
-            warn(f"{path}: the column {column} is not heeded: none of its values is train, valid or test")
+            warn(f"{path}: the column {column} is ignored, because none of its values is train, valid or test")
         return [
             rows,
             *(read_rows(_other_list(data, rows, part, value, how), how) for part, (_, value) in given.items()),
@@ -206,10 +206,10 @@ def _parts(data: Path, rows: Rows, how: Labelling) -> list[Rows]:
         places = [row for row, each in enumerate(own) if each == part]
         flag, value = given.get(part, ("train_list", ""))
         if value and places:
-            raise UserError(f"--{flag} {value}: {path} has {name} rows, too, by its own column; leave one of them out")
+            raise UserError(f"--{flag} {value}: the split column of {path} has {name} rows, too; use only one of them")
         if not places and not value:
             way = f"; add some, or give --{flag}" if part != TRAIN else ""
-            raise UserError(f"{path}: its split has no {name} rows, and all three parts are needed{way}")
+            raise UserError(f"{path}: the split column has no {name} rows; all three parts are needed{way}")
         found.append(rows.take(places, name) if places else read_rows(Path(value), how))
     return found
 
@@ -221,7 +221,7 @@ def _other_list(data: Path, train: Rows, part: str, given: str, how: Labelling) 
     if (data / name).is_file():
         return data / name
     if isinstance(train.source, Table):
-        raise UserError(f"{train.path} does not say which images choose the epoch and which are tested on: {WAYS}")
+        raise UserError(f"{train.path} does not define validation and test images: {WAYS}")
     return PROJECT_LIST.with_name(name)
 
 
@@ -260,9 +260,7 @@ def _plain_classes(rows: Rows) -> tuple[str, ...]:
 def _plain_labels(rows: Rows, first: Rows, target: Target) -> np.ndarray:
     count = len(_plain_classes(rows))
     if target.kind != MULTILABEL:
-        raise UserError(
-            f"{rows.path} is no table with a column {first.path} has; write a CSV file with the same header"
-        )
+        raise UserError(f"{rows.path} does not have the columns of {first.path}; write a CSV file with the same header")
     if count != len(target.classes):
         raise UserError(
             f"{first.path} has {len(target.classes)} labels a line and {rows.path} {count}; all lists need the same"
@@ -291,8 +289,8 @@ def _rest(known: Rows, ratio: float) -> Rows:
     both = shared(known.patients[:cut], known.patients[cut:])
     if len(both) > 1:
         raise UserError(
-            f"--ratio {ratio}: {some([name for name, _, _ in both])} both before and after the cut of {known.path}; "
-            f"put each patient's lines together, or take --ratio 1.0 for pre-training and here"
+            f"--ratio {ratio}: {some([name for name, _, _ in both])} in both the first part and the rest of "
+            f"{known.path}; put each patient's lines together, or give --ratio 1.0 in pre-training and here"
         )
     return known.take(range(cut, len(known.names)))
 
@@ -303,5 +301,5 @@ def _refuse_shared(one: Rows, other: Rows) -> None:
         _, first, second = both[0]
         raise UserError(
             f"{some([name for name, _, _ in both])} in both {one.what} and {other.what} ({one.names[first]}, "
-            f"{other.names[second]}): what is trained on tells about what is judged on; keep each patient in one list"
+            f"{other.names[second]}): this would leak training data into the evaluation; keep each patient in one list"
         )

@@ -129,8 +129,7 @@ def _any_list(lines: list[str], path: str | Path) -> ImageList:
         labels.append([int(label) for label in text.split()])
         if len(labels[-1]) != len(labels[0]):
             raise UserError(
-                f"the list {path}, line {number}: {len(labels[-1])} labels, where the lines before have "
-                f"{len(labels[0])}"
+                f"the list {path}, line {number}: {len(labels[-1])} labels, but the lines before have {len(labels[0])}"
             )
     return ImageList(names, np.array(labels, np.uint8) if labels[0] else None)
 
@@ -179,6 +178,6 @@ def first_part(count: int, ratio: float, what: str) -> int:
     kept = int(ratio * count)
     if kept == 0:
         raise UserError(
-            f"--ratio {ratio} of the {counted(count, 'image')} of {what} is none at all; take a larger ratio"
+            f"--ratio {ratio} of the {counted(count, 'image')} in {what} gives no image; give a larger --ratio"
         )
     return kept

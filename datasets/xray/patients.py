@@ -55,7 +55,7 @@ def split_by_patient(patients: Sequence[str], shares: Sequence[float], seed: int
     keys = sorted(set(map(same_patient, patients)))
     if len(keys) < len(shares):
         raise UserError(
-            f"{what} has images of {counted(len(keys), 'patient')}; a split into {len(shares)} parts needs one each"
+            f"{what} has images of {counted(len(keys), 'patient')}; {len(shares)} parts need at least one patient each"
         )
     order = generator(seed, "split by patient").permutation(len(keys))
     ends = np.cumsum(shares)[:-1] / sum(shares) * len(keys)

@@ -75,7 +75,7 @@ class Store:
         for shard, first in enumerate(range(0, len(names), IMAGES_PER_SHARD)):
             index = read_index(self.folder, shard, len(names[first : first + IMAGES_PER_SHARD]))
             if index is None:
-                raise UserError(f"the store {folder} is not complete, {shard_paths(Path(), shard)[0]} is not: {REMEDY}")
+                raise UserError(f"the store {folder} is incomplete, at {shard_paths(Path(), shard)[0]}: {REMEDY}")
             indices.append(index)
         self._entries = np.concatenate(indices) if indices else np.zeros((0, 4), np.int64)
         self._numbers = {name: number for number, name in enumerate(names) if self._entries[number, 3]}

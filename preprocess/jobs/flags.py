@@ -29,7 +29,10 @@ def at_least(flags: argparse.Namespace, name: str, smallest: int) -> None:
 def hu_window(flags: argparse.Namespace) -> None:
     """UserError unless ``--hu_min`` and ``--hu_max`` rise and fit into 16 bits."""
     if not HU_RANGE[0] <= flags.hu_min < flags.hu_max <= HU_RANGE[1]:
-        raise UserError(f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: they must rise, and fit into 16 bits")
+        raise UserError(
+            f"--hu_min {flags.hu_min} --hu_max {flags.hu_max}: the first must be smaller, and both must fit into "
+            f"16 bits"
+        )
 
 
 def would_be_lost(save: Path, what: str) -> UserError:

@@ -57,7 +57,7 @@ def find_table(data: Path, given: Path | None) -> Table:
         raise UserError(
             f"--table {given}: no such file"
             if given
-            else f"--data {data}: neither {' nor '.join(NAMES)} is there; name the table by --table"
+            else f"--data {data}: neither {' nor '.join(NAMES)} found; give the table with --table"
         )
     return read_table(path)
 
@@ -80,7 +80,7 @@ def read_table(path: Path) -> Table:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from error
     if not places:
-        raise UserError(f"{path} names no place")
+        raise UserError(f"{path} lists no positions")
     return Table(path, {uid: tuple(own) for uid, own in places.items()}, kind == "class")
 
 

@@ -145,7 +145,10 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
     negatives = sum(place.label == 0 for place in places)
     shortage = ""
     if job.draw_negatives and negatives < job.options.max_negatives:
-        shortage = f"{negatives} of {job.options.max_negatives} negatives: elsewhere is a nodule, or too little lung"
+        shortage = (
+            f"{negatives} of {job.options.max_negatives} negatives: other positions are near a nodule or have too "
+            f"little lung"
+        )
     try:
         clear(job.record, CROP)
         for index, place in enumerate(places):
@@ -190,7 +193,7 @@ def _check_inside(image: sitk.Image, places: list[Place]) -> None:
     for place in places:
         index = np.array(image.TransformPhysicalPointToContinuousIndex(place.world))
         if (index < -0.5).any() or (index > np.array(image.GetSize()) - 0.5).any():
-            raise ScanError(f"the table has a place outside of it, {place.world} mm; is it this scan's?")
+            raise ScanError(f"the table lists a position outside the scan, {place.world} mm; does it fit this scan?")
 
 
 def _choose(image: sitk.Image, job: NoduleJob) -> list[Place]:

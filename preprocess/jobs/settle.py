@@ -232,7 +232,7 @@ def _others(
     holds = f"--save {job.save} holds {number} called {job.scan.name}"
     if former == os.path.abspath(job.scan.files[0]):
         return UserError(
-            f"{holds}, cut from {file} as it was before: its content has changed{more}; give another --save, or "
+            f"{holds}, cut from an earlier content of {file}, which has changed since{more}; give another --save, or "
             f"--replace to replace them"
         )
     return UserError(

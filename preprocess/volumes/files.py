@@ -166,7 +166,7 @@ def _search_dicom(folder: _Folder, files: list[Path], found: _Found) -> None:
     found.passed_over += there.passed_over
     if there.left_out:
         warn(
-            f"{folder.path}: left out of their series, being localizers or of another size or orientation: "
+            f"{folder.path}: slices left out (localizers, or slices of another size or orientation): "
             f"{_listed(there.left_out)}"
         )
     if there.unreadable:

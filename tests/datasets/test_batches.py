@@ -33,14 +33,14 @@ def test_sizes(samples: int, batch_size: int, ranks: int, expected: list[int]) -
 
 @pytest.mark.parametrize(("samples", "batch_size", "ranks"), [(8, 1, 2), (3, 2, 2), (9, 4, 4)])
 def test_a_rank_without_a_sample_is_refused(samples: int, batch_size: int, ranks: int) -> None:
-    with pytest.raises(UserError, match=f"--b {batch_size}.*for {ranks} processes; give a --b of {2 * ranks}"):
+    with pytest.raises(UserError, match=f"--b {batch_size}.*for {ranks} processes; give --b {2 * ranks}"):
         batch_sizes(samples, batch_size, ranks)
 
 
 def test_each_rank_gets_the_samples_that_it_needs() -> None:
     assert batch_sizes(9, 4, 1, min_samples=2) == [4, 3, 2]
     assert batch_sizes(17, 8, 2, min_samples=2) == [8, 5, 4]
-    with pytest.raises(UserError, match="a batch has 3 for 2 processes that need 2 each; give a --b of 8"):
+    with pytest.raises(UserError, match="the smallest batch has only 3 for 2 processes that need 2 each; give --b 8"):
         batch_sizes(9, 3, 2, min_samples=2)
 
 

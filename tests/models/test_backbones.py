@@ -101,7 +101,7 @@ def test_flag() -> None:
     luna, _ = parse_options(["--data", "x"])
     assert luna.backbone == ""
     for argv, message in (
-        ("--n luna --backbone resnet18", "--backbone resnet18: only in 2D"),
+        ("--n luna --backbone resnet18", "--backbone resnet18: only for 2D data"),
         ("--n chest --backbone vgg16", "--backbone vgg16 is not known; choose from resnet18, resnet34, resnet50"),
     ):
         with pytest.raises(UserError, match=message):

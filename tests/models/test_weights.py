@@ -67,8 +67,8 @@ def test_an_output_layer_of_another_shape_is_not_used(tmp_path: Path) -> None:
     assert (report.missing, report.unexpected) == ([], [])
     assert (report.reshaped, report.left) == (["out_tr.final_conv.weight"], ["out_tr.final_conv.bias"])
     assert str(report) == (
-        "112 tensors used; 1 of another shape, so new (out_tr.final_conv.weight); output layer of another network, so "
-        "new (1 tensor would fit, but a part is taken wholly or not at all)"
+        "112 tensors used; 1 of another shape, so initialised randomly (out_tr.final_conv.weight); output layer of "
+        "another network, so initialised randomly (1 tensor would fit, but a part is loaded completely or not at all)"
     )
 
 
@@ -114,8 +114,8 @@ def test_models_genesis_and_successors(tmp_path: Path) -> None:
     heads = {f"{layer}.{name}" for layer in ("fc1", "fc2", "aug_fc1", "aug_fc2") for name in ("weight", "bias")}
     assert {*report.missing, *report.reshaped} == heads
     assert str(report) == (
-        "106 tensors used; 7 missing (fc1.weight, fc1.bias, fc2.weight, ...); 1 of another shape, so new "
-        "(aug_fc1.weight); 1 unexpected (proj_head.0.weight)"
+        "106 tensors used; 7 missing (fc1.weight, fc1.bias, fc2.weight, ...); 1 of another shape, so "
+        "initialised randomly (aug_fc1.weight); 1 unexpected (proj_head.0.weight)"
     )
     for name, tensor in published_state(target).items():
         assert name in heads or torch.equal(tensor, state[f"module.{name}"]), name

@@ -45,9 +45,9 @@ def test_encoders_under_other_names(tmp_path: Path) -> None:
     whole = {name: tensor + 0.5 if tensor.is_floating_point() else tensor for name, tensor in resnet(fc=True).items()}
     encoder = {name: tensor for name, tensor in whole.items() if not name.startswith("fc.")}
     said = {
-        "moco_v2": "not from `state_dict` module.encoder_k., which is there as well",
-        "dino": "taken from `student` module.backbone.; not from `teacher` backbone., which is there as well",
-        "byol": "taken from online_encoder.net.; not from target_encoder.net.,",
+        "moco_v2": "the file also has `state_dict` module.encoder_k., not used",
+        "dino": "taken from `student` module.backbone.; the file also has `teacher` backbone., not used",
+        "byol": "taken from online_encoder.net.; the file also has target_encoder.net., not used",
         "radimagenet": "taken from backbone. by the numbers of a Sequential",
         "lightning": "taken from `state_dict` net.",
         "model_state_dict": "taken from `model_state_dict`;",
@@ -97,8 +97,8 @@ def test_a_published_2d_file_takes_its_heads_from_the_teacher(tmp_path: Path) ->
     report = load_weights(target, save(tmp_path, payload))
     assert (report.missing, report.unexpected, report.left, report.reshaped) == ([], [], [], [])
     assert (
-        "output layer and contrast head and gate taken from `model_ema`, the moving average: the file has them nowhere "
-        "else"
+        "output layer and contrast head and gate taken from `model_ema`, the moving average, because the file has no "
+        "other copy"
     ) in str(report)
     for name, value in published_state(target).items():
         if "encoder" in name:
@@ -121,7 +121,7 @@ def test_a_published_file_by_the_command_line(tmp_path: Path) -> None:
     contrast = torch.load(tmp_path / "run/last.pt", weights_only=True)["contrast"]
     assert contrast["memory"].shape == (8, 128)
     assert 0 < contrast["z"] < 123456
-    with pytest.raises(UserError, match=r"cannot be resumed, only started from \(--weight\)"):
+    with pytest.raises(UserError, match=r"no training state; --weight starts a new run"):
         check_same_run(find_resume(str(path), tmp_path) or {}, Options(data="x"), "")
 
 
@@ -134,7 +134,7 @@ def test_a_decoder_is_taken_wholly_or_not_at_all(dims: int, encoder: int, tmp_pa
     prefix = "model.encoder." if dims == 2 else "down_tr"
     assert len(report.used) == encoder
     assert all(name.startswith(prefix) for name in report.used)
-    assert "decoder and output layer of another network, so new (" in str(report)
+    assert "decoder and output layer of another network, so initialised randomly (" in str(report)
     for name, value in published_state(target).items():
         assert torch.equal(value, (state if name in report.used else before)[name]), name
 
@@ -170,7 +170,7 @@ def test_other_norms_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture
     batch = {"model": published_state(network(3, "bn"))}
     for payload, there, here in ((batch, "bn", "in"), (group, "gn", "in"), (group, "gn", "bn")):
         load_weights(network(3, here), save(tmp_path, payload))
-        assert f"its encoder was trained with --norm {there}, not {here}" in capsys.readouterr().err
+        assert f"the encoder was trained with --norm {there}, not {here}" in capsys.readouterr().err
     load_weights(network(3, "gn"), save(tmp_path, group))
     assert capsys.readouterr().err == ""
 
@@ -211,7 +211,7 @@ def test_what_is_no_file_of_tensors_names_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, words in {
         "whole.pt": "torch.save(network.state_dict(), FILE), and give that file",
-        "script.pt": "a program in TorchScript",
+        "script.pt": "is a TorchScript program",
         "keras.h5": "a file in HDF5, as Keras writes it; convert",
         "empty": "is a folder without a file of weights in it",
         ".": "is a folder; give a file in it: ",

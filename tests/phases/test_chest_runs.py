@@ -140,7 +140,8 @@ def test_weights_of_another_window_are_warned_of(tmp_path: Path) -> None:
     argv = ["--n", "luna", "--b", 4, "--workers", 0, "--gpus", ",", "--data", data, "--weight", "weight.pt"]
     status, printed = run(tmp_path, *argv, "--phase", "embed", "--output", "e")
     assert status == 0, printed
-    said = "warning: weight.pt was trained on images prepared otherwise: window -150 to 250 HU, not -1000 to 1000 HU; "
+    trained = "weight.pt was trained on images with other preprocessing"
+    said = f"warning: {trained}: window -150 to 250 HU, not -1000 to 1000 HU; "
     assert said in printed
     assert printed.count("warning") == 1
 

@@ -75,7 +75,7 @@ def test_teacher_and_queue_are_those_of_the_former_run(former: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("--continue_with", "teacher"), "of which run. give its last.pt with --weight"),
+        (("--continue_with", "teacher"), "--weight must be the last.pt of the former run"),
         (("--continue", "optimizer", "--weight", "FORMER"), "--model pcrl has no such part; it has teacher, queue"),
         (
             ("--continue", "queue", "--weight", "FORMER", "--moco_k", 32),

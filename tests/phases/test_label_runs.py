@@ -87,11 +87,11 @@ def test_what_is_not_known_is_masked_and_said(data: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--train_list", "{table}", "--split", "70,10"], "--split 70,10: with --n chest give three shares"),
+        (["--train_list", "{table}", "--split", "70,10"], "--split 70,10: with --n chest give three percentages"),
         (["--train_list", "{table}", "--split", "70,30,0"], "--split 70,30,0: .*such as 70,10,20"),
-        (["--train_list", "{table}", "--split", "{table}"], "give three shares that sum to 100"),
+        (["--train_list", "{table}", "--split", "{table}"], "give three percentages that sum to 100"),
         (["--train_list", "{table}", "--split", "70,10,20", "--ratio", "0.5"], "--ratio 0.5 with --split"),
-        (["--n", "msd", "--split", "70,10,20"], "--split 70,10,20: with --n msd it is a file of splits"),
+        (["--n", "msd", "--split", "70,10,20"], "--split 70,10,20: with --n msd, --split is a JSON file"),
         (["--target", "names"], "--target names is not known; choose from multilabel, classes, regression"),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_bad_table_ends_the_command_with_one_line(data: Path, tmp_path: Path) 
         *command, *small, "--size", 64, "--split", "70,10,20", "--label_column", "ill", "--target", "multilabel"
     )
     assert (done.returncode, done.stderr.count("error: "), "Traceback" in done.stderr) == (2, 1, False)
-    assert "t.csv, line 22: the column ill has '9', not 0, 1" in done.stderr
+    assert "t.csv, line 22: the column ill has '9', which must be 0, 1" in done.stderr
     missing = run_main(*command, *small, "--valid_list", tmp_path / "none.csv")
     assert (missing.returncode, missing.stderr.strip()) == (
         2, f"error: --valid_list {tmp_path / 'none.csv'}: no such file")  # fmt: skip

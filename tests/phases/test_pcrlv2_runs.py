@@ -106,9 +106,12 @@ def test_ranks_and_micro_batches_get_two_samples_each(crops: Path, tmp_path: Pat
     assert len(buffers) == 2
     run(tmp_path, *flags, *NARROW, "--b", 4, "--accumulate", 2, "--output", "parts")
     for more, words in (
-        (("--b", 2, "--accumulate", 2), "a device gets 1 at a time, and --model pcrlv2 needs 2; give another --b"),
-        (("--b", 3, *two), "a batch has 1 for 2 processes that need 2 each"),
-        (("--b", 1), "a batch has 1 for 1 process that need 2 each; give a --b of 4 or more"),
+        (
+            ("--b", 2, "--accumulate", 2),
+            "only 1 of the 2 samples of a batch at a time; --model pcrlv2 needs at least 2; give another --b",
+        ),
+        (("--b", 3, *two), "the smallest batch has only 1 for 2 processes that need 2 each"),
+        (("--b", 1), "the smallest batch has only 1 for 1 process that need 2 each; give --b 4 or more"),
     ):
         if "ddp" in more:
             found = run_main(*flags, *more, "--output", "no", cwd=tmp_path)
@@ -194,7 +197,7 @@ def test_a_segmenter_takes_the_encoder_alone_and_its_card_normalises(trained: Pa
     small = ("--folds", 3, "--patch", "8,8,8", "--patches", 2)
     text = run(tmp_path, *flags, *small, "--weight", trained / FINAL_3D, "--output", "out")
     assert "56 tensors used" in text
-    assert "decoder of another network, so new" in text
+    assert "decoder of another network, so initialised randomly" in text
     assert "images are normalised to mean 0 and deviation 1" in text
     run(tmp_path, "--checkpoint", "out/best.pt", "--save", "weights", script="export.py")
     card = (tmp_path / "weights" / "README.md").read_text()

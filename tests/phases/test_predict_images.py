@@ -81,7 +81,7 @@ def test_predicting_a_folder_gives_the_same_numbers_and_goes_on(
         patch.setattr(module.PartialTable, "flush", killed)
         with pytest.raises(KeyboardInterrupt):
             predict(xrays / "out" / "best.pt", data, out)
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "run the same command again to continue" in capsys.readouterr().out
     (part,) = out.glob("*.jsonl")
     part.write_text(part.read_text() + '{"file": "deep/er/00000012_000.png", "class_1": "0.1')  # cut short
     done = part.read_text().count("\n") - 1

@@ -177,7 +177,7 @@ def test_what_a_killed_run_left_is_swept_and_done_anew(folder: Path, tmp_path: P
     predicted = out / "masks" / "sub" / ".a.nii.gz.123.tmp"
     data = tmp_path / "data"
     write_scan(data / "sub" / "a.nii.gz", case(3)[0])
-    with pytest.raises(UserError, match="holds predictions that do not tell their weights"):
+    with pytest.raises(UserError, match=r"holds predictions without a predict\.json"):
         predict(folder / "out0" / "best.pt", data, out)
     shutil.rmtree(out)
     predict(folder / "out0" / "best.pt", data, out)
@@ -190,9 +190,9 @@ def test_checkpoints_that_cannot_predict_say_how_to_get_one(folder: Path, tmp_pa
     best = torch.load(folder / "out0" / "best.pt", weights_only=True)
     cases = {
         "pretask": ({**best, "opt": {**best["opt"], "phase": "pretask"}}, "comes from pre-training, .* fine-tune it"),
-        "old": ({**best, "run": {}}, "does not tell its classes: it is of an earlier version"),
-        "foreign": ({"state_dict": best["model"]}, "no checkpoint of this project's fine-tuning; give the best.pt"),
-        "narrow": ({**best, "opt": {**best["opt"], "narrow": 4}}, "its tensors are not those of the network"),
+        "old": ({**best, "run": {}}, "does not contain its classes: an earlier version"),
+        "foreign": ({"state_dict": best["model"]}, "not a fine-tuning checkpoint of this project; give the best.pt"),
+        "narrow": ({**best, "opt": {**best["opt"], "narrow": 4}}, "the tensors do not fit the network"),
     }
     for name, (content, message) in cases.items():
         torch.save(content, tmp_path / f"{name}.pt")
@@ -202,7 +202,7 @@ def test_checkpoints_that_cannot_predict_say_how_to_get_one(folder: Path, tmp_pa
     torch.save({**best, "run": changed}, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"other.pt has the classes front, rear, and .*best.pt front, back; "):
         predict(f"{folder / 'out0/best.pt'},{tmp_path / 'other.pt'}", folder / "new", tmp_path / "out")
-    with pytest.raises(UserError, match=r"--n chest: .* is of --n msd; leave --n out"):
+    with pytest.raises(UserError, match=r"--n chest: .* was trained with --n msd; remove --n"):
         predict(folder / "out0" / "best.pt", folder / "new", tmp_path / "out", n="chest")
     with pytest.raises(UserError, match="holds a training run"):
         predict(folder / "out0" / "best.pt", folder / "new", folder / "out0")

@@ -155,10 +155,10 @@ ROWS = "".join(f"{n + 1:08d}_000.png,{n},{'train' if n < 3 else 'test'},{n % 2}\
     ("text", "flags", "message"),
     [
         (HEAD + ROWS, {"label_column": "b"}, "--label_column b: the table .* has no such column"),
-        (HEAD + ROWS, {"label_column": "split,ill"}, "the column split has 'train', not 0, 1"),
+        (HEAD + ROWS, {"label_column": "split,ill"}, "the column split has 'train', which must be 0, 1"),
         (HEAD + ROWS.replace(",4,test", ",0,test"), {}, "patient 0 is in both the train rows of .* and the other rows"),
         (HEAD + ROWS.replace(",1\n", ",0\n"), {}, "probe's teaching images: no class has both positives and negatives"),
-        ("image,patient,ill\n00000001_000.png,1,0\n00000002_000.png,1,1\n", {}, "images of 1 patient; a split into 2"),
+        ("image,patient,ill\n00000001_000.png,1,0\n00000002_000.png,1,1\n", {}, "images of 1 patient; 2 parts need"),
         (
             "image,ill\na.png,0\nb.png,1\n",
             {},
@@ -180,15 +180,15 @@ def test_lists_that_tell_nothing_are_refused(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--n chest --probe_every 2", "--probe_every 2: it needs labels; give --probe_list"),
-        ("--n luna --probe_every 2", "--probe_every 2: it needs labels; give --probe_data"),
-        ("--n chest --probe_list x --probe_every 0", "--probe_list x: --probe_every 0 never looks at it"),
-        ("--n chest --keep best-probe", "--keep best-probe: there is no probe to go by; give --probe_list"),
+        ("--n chest --probe_every 2", "--probe_every 2: probes need labels; give --probe_list"),
+        ("--n luna --probe_every 2", "--probe_every 2: probes need labels; give --probe_data"),
+        ("--n chest --probe_list x --probe_every 0", "--probe_list x: --probe_every 0 switches probes off"),
+        ("--n chest --keep best-probe", "--keep best-probe: the run has no probe; give --probe_list"),
         ("--n chest --keep best", "--keep best is not known; choose from best-loss, best-probe"),
-        ("--n chest --patience 3", "--patience 3: it waits for results on held-out data; .* or --keep best-probe"),
+        ("--n chest --patience 3", "--patience 3 needs results on held-out data; .* --keep best-probe"),
         (
             "--n chest --label_column a",
-            "--label_column: pre-training reads labels for a probe alone; give a --probe_list",
+            "--label_column: pre-training reads labels only for a probe; give a --probe_list",
         ),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_second_run_does_only_what_is_missing(images: Path, store: Path, copy:
     (copy / "shard_00001.npy").unlink()
     os.truncate(copy / "shard_00001.bin", 100)
     (copy / ".shard_00001.bin.999.tmp").write_bytes(b"left by a killed run")
-    with pytest.raises(UserError, match=r"is not complete, shard_00001\.bin is not: make it with"):
+    with pytest.raises(UserError, match=r"is incomplete, at shard_00001\.bin: make it with"):
         find_chest(copy, "none")
     before = (copy / "shard_00000.bin").stat().st_mtime_ns
     result = run("--data", images, "--save", copy, "--workers", 1)
@@ -147,8 +147,8 @@ def test_a_part_of_the_images_at_a_smaller_size(images: Path, tmp_path: Path) ->
     result = run("--data", images, "--save", "small", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: --save small: it holds another store: --size 224, not none; 0 images that are not wanted now, and "
-        f"{COUNT - 4} not in it; give another folder\n"
+        "error: --save small: it holds another store: --size 224, not none; the store has 0 images that are not "
+        f"selected now, and lacks {COUNT - 4} that are; give another folder\n"
     )
 
 

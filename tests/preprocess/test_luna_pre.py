@@ -190,7 +190,7 @@ def test_pairs_that_show_nothing_are_counted_and_kept(tmp_path: Path, capsys: py
     write(tmp_path / "scans" / "air.nii.gz", np.full((40, 52, 52), -1000, np.int16))
     write(tmp_path / "scans" / "chest.nii.gz", chest())
     argv = ["--data", str(tmp_path / "scans"), "--save", str(tmp_path / "pairs"), *SMALL, "--workers", "1"]
-    rule = "the limit on tissue, made for lungs, may have left only air: --hu_min -150 or more lifts it, e.g. "
+    rule = "the tissue limit (for lung CT) may have left only crops of air; --hu_min -150 or more switches it off"
     for flags, advice in (
         ([], f"look with --preview; {rule}"),
         (["--preview", "1"], rule),  # the second time they were there before
@@ -198,7 +198,7 @@ def test_pairs_that_show_nothing_are_counted_and_kept(tmp_path: Path, capsys: py
     ):
         assert main([*argv, "--scale", "2", "--min_std", "0", *flags]) == 0
         text = capsys.readouterr().out
-        assert f"nothing to see: subset0/air: 2 of 2 pairs are nearly constant; {advice}" in text
+        assert f"almost no contrast: subset0/air: 2 of 2 pairs are nearly constant; {advice}" in text
         assert "subset0/chest" not in text or "--replace" in flags
     assert len(list((tmp_path / "pairs").rglob("*.npy"))) == 4
 
@@ -259,7 +259,7 @@ def test_the_window_and_the_box_size_can_be_chosen(luna: Path, tmp_path: Path) -
     assert pairs.shape == (4, 2, 32, 32, 16)
     assert np.median(pairs) == pytest.approx((1200 - 850) / 1200, abs=0.02)  # lung
     printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "6", "--hu_min", "0", "--input_rows", "36", "--replace")
-    assert "no multiples of 8 do not train" in printed
+    assert "must be multiples of 8 for training" in printed
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_a_window_without_the_limit_on_tissue_is_said(
         (["--workers", "0"], "--workers 0: it must be at least 1"),
         (["--seed", "-1"], "--seed -1: it must be at least 0"),
         (["--fold", "10"], "--fold 10: the subsets are 0 to 9"),
-        (["--hu_min", "5", "--hu_max", "5"], "must rise"),
-        (["--percentiles", "99", "1"], "must rise"),
+        (["--hu_min", "5", "--hu_max", "5"], "the first must be smaller"),
+        (["--percentiles", "99", "1"], "the first must be smaller"),
         (["--percentiles", "1", "99", "--hu_min", "-1000"], "give either"),
         (["--dtype", "float64"], "float64"),
     ],

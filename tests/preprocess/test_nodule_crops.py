@@ -150,10 +150,12 @@ def test_bad_input_is_answered_in_one_line(luna: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.csv"
     table(wrong, "class", "9.9.9,1,2,3,1")
     printed = nodule_crops(luna, tmp_path / "save", "--table", str(wrong), status=2)
-    assert printed == f"error: {wrong} names none of the 3 scans in {luna}: it belongs to others\n"
+    assert printed == f"error: {wrong} lists none of the 3 scans in {luna}; give their own --table\n"
     table(wrong, "class", "1.2.0,9999,2,3,1")
     printed = nodule_crops(luna, tmp_path / "save", "--table", str(wrong), "--fold", "0", status=2)
-    assert "subset0/1.2.0: the table has a place outside of it, (9999.0, 2.0, 3.0) mm" in printed.splitlines()[-1]
+    assert (
+        "subset0/1.2.0: the table lists a position outside the scan, (9999.0, 2.0, 3.0) mm" in printed.splitlines()[-1]
+    )
     assert not (tmp_path / "save").exists()
 
 
@@ -162,7 +164,7 @@ def test_bad_input_is_answered_in_one_line(luna: Path, tmp_path: Path) -> None:
     [
         ("seriesuid,coordX,coordY,class\n", "no column coordZ"),
         ("seriesuid,coordX,coordY,coordZ\n", "no column class"),
-        ("seriesuid,coordX,coordY,coordZ,class\n", "names no place"),
+        ("seriesuid,coordX,coordY,coordZ,class\n", "lists no positions"),
         ("seriesuid,coordX,coordY,coordZ,class\nu,1,2,3,1\nu,1,x,3,1\n", "line 3: a number is missing"),
         ("seriesuid,coordX,coordY,coordZ,class\nu,1,2,3,2\n", "line 2: the class is 2"),
         ("seriesuid,coordX,coordY,coordZ,class\nu,1,2,nan,1\n", "line 2: a number is not finite"),
@@ -179,7 +181,7 @@ def test_bad_tables_are_refused(text: str, message: str, tmp_path: Path) -> None
     [
         (["--input_rows", "20"], "--input_rows 20: it must be a multiple of 8"),
         (["--max_negatives", "0"], "--max_negatives 0: it must be at least 1"),
-        (["--hu_min", "5", "--hu_max", "5"], "must rise"),
+        (["--hu_min", "5", "--hu_max", "5"], "the first must be smaller"),
         (["--fold", "10"], "--fold 10"),
     ],
 )

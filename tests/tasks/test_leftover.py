@@ -50,8 +50,8 @@ def test_what_pre_training_left_of_the_same_list(data: Path, capsys: pytest.Capt
     assert chosen(data, "--weight", weight) == 0.6
     (said,) = capsys.readouterr().out.splitlines()
     assert said == (
-        f"{weight} was pre-trained on the first 60 % of the list chest_train.txt: learning from what it left (--ratio "
-        f"1.0 takes all)"
+        f"{weight} was pre-trained on the first 60 % of the list chest_train.txt: this run trains on the rest of "
+        f"the list (--ratio 1.0: on the whole list)"
     )
     assert chosen(data, "--weight", weight, "--ratio", "1.0") == 1
     assert chosen(data, "--weight", weight, "--ratio", "0.7") == 0.7

@@ -63,7 +63,8 @@ def test_the_parts_are_those_of_luna16(crops: Path) -> None:
     assert subsets == [{f"subset{n}" for n in range(7)}, {"subset7"}, {"subset8", "subset9"}]
     assert data.test.labels.tolist() == [[1], [1], [0], [0]] * 2
     assert len(data.augmented) == 28
-    assert data.note == "balanced: the 14 crops without a nodule once, and as many of the others in turn"
+    uses = "each epoch uses the 14 crops without a nodule once, and as many crops of the other class"
+    assert data.note == f"balanced classes: {uses}"
     assert (data.listed, data.windows) == (28, [])
     sample = data.test.samples[0, 6]
     np.testing.assert_array_equal(sample["image"][0].numpy(), np.load(data.test.files[6]))
@@ -82,7 +83,7 @@ def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest
     seen.write_text("".join(f"1.2.{subset}\n" for subset in range(4)))
     half = Options(n="nodules", phase="finetune", data=str(crops), ratio=0.5, train_list=str(seen))
     find_nodules(half).announce(half.ratio)
-    left = "--ratio 0.5 leaves the others to pre-training; 1.0 takes all"
+    left = "--ratio 0.5: the others are reserved for pre-training; --ratio 1.0 uses all"
     expected = f"images: 20 of 28 training ({left}), 4 validation, 8 test\nlabels: yes or no of 1 class (nodule)\n"
     assert capsys.readouterr().out == expected
     find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)

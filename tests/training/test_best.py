@@ -90,7 +90,7 @@ def test_a_better_epoch_that_cannot_be_kept_is_not_the_best(tmp_path: Path, caps
     with largest_file(FULL):
         run.epoch(3.0)
     assert run.best() == (1, 1)
-    assert "the former one is whole: it goes on at epoch 2/9, step 1/1" in capsys.readouterr().err
+    assert "the previous checkpoint is intact and would resume at epoch 2/9, step 1/1" in capsys.readouterr().err
     run.epoch(4.0)  # worse than what was lost, better than what there is
     assert run.best() == (3, 3)
 
@@ -130,7 +130,7 @@ def test_an_older_file_whose_best_is_gone(tmp_path: Path, capsys: pytest.Capture
     run = Run(tmp_path, str(tmp_path / "pcrl_luna_pretask_0.8_2.pt"))
     assert run.best() == (0, None)
     captured = capsys.readouterr()
-    assert "the state of epoch 1, the best so far, is no longer in" in captured.err
+    assert "no longer holds the best state so far (epoch 1)" in captured.err
     assert torch.load(tmp_path / "former_best.pt", weights_only=True)["model"]["weight"] == 3, "nothing is lost"
     run.epoch(7.0, weight=30)
     assert run.best() == (3, 30)

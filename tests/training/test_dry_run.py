@@ -38,25 +38,24 @@ def beginning(capsys: pytest.CaptureFixture[str], output: Path, **more: Any) -> 
 
 def test_it_says_where_a_run_would_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
-    assert "it would start anew: " in beginning(capsys, output)
-    assert "it would start anew: " in beginning(capsys, output, resume="auto")
+    assert "a new run would start: " in beginning(capsys, output)
+    assert "a new run would start: " in beginning(capsys, output, resume="auto")
     assert not output.exists()
     output.mkdir()
     saved = {"opt": Options(data="elsewhere").plain(), "epoch": 7, "step": 3, "list_sha256": "hash", "world_size": 1}
     torch.save(saved | {"model": {}, "torch_rng": torch.zeros(1)}, output / "last.pt")
-    assert "warning: it would not start: --output" in beginning(capsys, output)
-    assert "it would start anew, over the run in" in beginning(capsys, output, resume="none")
+    assert "warning: the run would not start: --output" in beginning(capsys, output)
+    assert "a new run would start and overwrite the run in" in beginning(capsys, output, resume="none")
     assert "it would go on at epoch 8/100, step 4/4, of" in beginning(capsys, output, resume="auto")
-    assert "it would not start: --resume: that run had --seed 0, not 1, and --lr 0.001, not 0.5; a run" in beginning(
-        capsys, output, resume="auto", seed=1, lr=0.5
-    )
+    other = beginning(capsys, output, resume="auto", seed=1, lr=0.5)
+    assert "the run would not start: --resume: that run had --seed 0, not 1, and --lr 0.001, not 0.5; give" in other
     # what is left: the last step of epoch 8, and 92 epochs of 4
     options = Options(data="data", output=str(output), resume="auto")
     position = tell_beginning(options, "hash", four_batches())
     tell_time(10.0, 4, position, options)
-    assert "time: about 1:01:30 for the last 369 of 400 steps, 0:00:40 an epoch" in capsys.readouterr().out
+    assert "time: about 1:01:30 for the last 369 of 400 steps, 0:00:40 per epoch" in capsys.readouterr().out
     tell_time(10.0, 4, Position(), options)
-    assert "time: about 1:06:40 for 100 epochs, 0:00:40 an epoch" in capsys.readouterr().out
+    assert "time: about 1:06:40 for 100 epochs, 0:00:40 per epoch" in capsys.readouterr().out
 
 
 def test_the_size_of_a_checkpoint_is_that_of_its_file(tmp_path: Path) -> None:
@@ -84,11 +83,11 @@ def test_so_is_one_that_is_too_large_for_main_memory(options: dict[str, Any], re
         return pytest.raises(UserError, match=match)
 
     said = Options(data="data", **options)
-    with refused("4,000,000,000,000 MB more could not be had"), out_of_memory_is_said(said):
+    with refused("4,000,000,000,000 MB more are not available"), out_of_memory_is_said(said):
         torch.empty(10**18)
-    with refused("more could not be had"), out_of_memory_is_said(said):
+    with refused("no more memory available"), out_of_memory_is_said(said):
         raise MemoryError
-    with refused("more could not be had"), out_of_memory_is_said(said):
+    with refused("no more memory available"), out_of_memory_is_said(said):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")  # of a fork
     for other in (RuntimeError("shapes differ"), OSError(errno.ENOENT, "No such file")):
         with pytest.raises(type(other)), out_of_memory_is_said(said):

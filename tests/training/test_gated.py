@@ -131,7 +131,7 @@ def fails(compute: Compute) -> Compute:
     raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
 
-@pytest.mark.parametrize(("capture", "words"), [(wrong_replay, "update of the weights"), (fails, "not permitted when")])
+@pytest.mark.parametrize(("capture", "words"), [(wrong_replay, "weight update"), (fails, "not permitted when")])
 def test_what_a_trial_finds_wrong_is_said_and_leaves_no_trace(
     capture: Any, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

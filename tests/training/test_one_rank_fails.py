@@ -69,7 +69,7 @@ def test_the_reason_is_said_once_and_the_run_ends(kind: str, who: str, tmp_path:
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     speaker = "rank 1: " if who == "1" else ""
     assert errors[0].startswith(f"error: {speaker}{LINES[kind]}"), run.stderr
-    assert errors[1:] == (["error: rank 1 failed, as it says above, and the run with it"] if kind == "bug" else [])
+    assert errors[1:] == (["error: rank 1 failed (error above), so the run ended"] if kind == "bug" else [])
     assert ("Traceback" in run.stderr) == (kind == "bug")
     assert "gloo" not in run.stderr
     assert time.monotonic() - started < 60, "the other rank was waited for"

@@ -42,8 +42,8 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
     last = max(scores)
     assert 3 <= last < 9
     assert printed[-1] == (
-        f"stopped after epoch {last} of {EPOCHS}: 1 result on held-out data without a better one (--patience 1); the "
-        f"best is that of epoch {best['best_epoch']}, best.pt"
+        f"stopped after epoch {last} of {EPOCHS}: 1 result on held-out data without improvement (--patience 1); "
+        f"best.pt holds the best state, of epoch {best['best_epoch']}"
     )
     assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["whole_list_sha256"]
 
@@ -51,7 +51,7 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
 def test_a_queue_that_never_fills_chooses_nothing_and_that_is_said(tmp_path: Path) -> None:
     status, printed = run(tmp_path, "--moco_k", 999, "--epochs", 2, "--patience", 1)
     assert status == 0, printed
-    assert printed[-2].startswith("warning: there is no best.pt in out: no result on held-out data counted")
+    assert printed[-2].startswith("warning: out has no best.pt: no result on held-out data counted")
     assert len([line for line in printed if "not counted" in line]) == 2
     assert not (tmp_path / "out" / "best.pt").exists()
 

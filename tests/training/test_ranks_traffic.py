@@ -118,4 +118,4 @@ def test_features_that_travel_between_machines_are_warned_of(
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
     make_method(3, norm, ProcessGroup(0, 4), shuffle_bn)
-    assert ("--shuffle_bn off" in capsys.readouterr().err) == warned
+    assert ("--shuffle_bn full sends" in capsys.readouterr().err) == warned

@@ -35,7 +35,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     torch_file.save(good, {"a": torch.arange(1000.0)})
     assert torch.equal(torch_file.load(good)["a"], torch.arange(1000.0))
     content = good.read_bytes()
-    cut, other = "cannot be read, it is cut short or damaged", "cannot be read, it is no checkpoint (as torch.save "
+    cut, other = "cannot be read, it is cut short or damaged", "cannot be read: not a checkpoint written by torch.save"
     damaged = {
         "empty.pt": (b"", "is empty: it has 0 bytes"),
         "half.pt": (content[: len(content) // 2], cut),

@@ -75,8 +75,8 @@ class Diagnostics:
         if self.collapsed < COLLAPSED_EPOCHS:
             return ""
         return (
-            f"the features of different images are nearly the same since {self.collapsed} epochs (feature_spread "
-            f"{spread:.3f}; evenly spread they have 1): they have collapsed, or the images hardly differ"
+            f"the features of different images have been nearly the same for {self.collapsed} epochs (feature_spread "
+            f"{spread:.3f}; 1 if evenly spread): the features have collapsed, or the images hardly differ"
         )
 
     def _flat(self, losses: Mapping[str, float], lr: float) -> str:
@@ -89,13 +89,13 @@ class Diagnostics:
             return ""
         return (
             f"{' and '.join(flat)} changed by less than {FLAT_CHANGE:.1%} in {FLAT_EPOCHS} epochs while the learning "
-            f"rate is still high: nothing more is learned there"
+            f"rate is still high: no further progress there"
         )
 
     def _starved(self, seconds: float, data_seconds: float) -> str:
         if self._starting or seconds < STARVED_SECONDS or data_seconds < STARVED_SHARE * seconds:
             return ""
         return (
-            f"{data_seconds / seconds:.0%} of the epoch was spent waiting for data: more --workers if there are cores, "
-            f"--augment device, or for X-rays a store (preprocess/chest_store.py)"
+            f"{data_seconds / seconds:.0%} of the epoch was spent waiting for data: use more --workers (if cores are "
+            f"free), --augment device, or for X-rays a store (preprocess/chest_store.py)"
         )

@@ -41,9 +41,9 @@ def tag(name: str, panels: Sequence[Panel] = ()) -> str:
 class TensorBoardWriter:
     """An event file in a folder, written in the thread that calls.
 
-    tensorboardX's ``SummaryWriter`` writes in a thread of its own. That ends at the first error, its queue is full
-    after ten more events, and then the run waits for ever. Here a full disk is said, what cannot be written is left
-    out, and once there is room again a new file is begun: TensorBoard reads all that are in the folder.
+    The ``SummaryWriter`` of tensorboardX writes in a separate thread. This thread ends at the first error; its queue is
+    full after ten more events, and then the run waits for ever. This class instead reports a full disk, drops what
+    cannot be written, and starts a new file once there is room again. TensorBoard reads all files in the folder.
     """
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:

@@ -121,7 +121,7 @@ def test_several_time_points_are_refused(tmp_path: Path, name: str) -> None:
         write_series(tmp_path, places)
     else:
         save(tmp_path / "a.dcm", enhanced(places))
-    refused(tmp_path, "each of its 6 positions is there 3 times: .*time points.* give one of them")
+    refused(tmp_path, "each of its 6 slice positions occurs 3 times: .*time points.* give one of them")
 
 
 def test_time_points_whose_slices_lie_between_one_anothers_are_refused(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_slices_that_are_shifted_sideways_are_refused(tmp_path: Path) -> None:
     places = corners(14)
     places[7:, 0] += 9.0
     write_series(tmp_path, places)
-    refused(tmp_path, "slices are missing or doubled|do not lie in a line")
+    refused(tmp_path, "slices are missing or doubled|not on a straight line")
 
 
 def test_frames_are_put_in_order_each_with_its_own_slope(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_frames_that_do_not_all_say_where_they_lie_are_refused(tmp_path: Path) -
     new = enhanced(corners(14))
     del new.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence
     save(tmp_path / "a" / "a.dcm", new)
-    refused(tmp_path / "a", "where its slices lie is not said: 1 of 14")
+    refused(tmp_path / "a", "the positions of its slices are not given: 1 of 14")
     new = enhanced(corners(14))
     del new.PerFrameFunctionalGroupsSequence[13]
     save(tmp_path / "b" / "a.dcm", new)
@@ -198,10 +198,10 @@ def test_without_positions_the_distance_is_taken_from_what_is_said(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "where its slices lie is not said: they have no ImagePositionPatient"),
-        ({"SliceThickness": STEP, "InstanceNumber": None}, "where its slices lie is not said"),
-        ({"SliceThickness": STEP, "PixelSpacing": None}, "size of its pixels is not said"),
-        ({"SliceThickness": 0.0}, "where its slices lie is not said"),
+        ({}, "the positions of its slices are not given: they have no ImagePositionPatient"),
+        ({"SliceThickness": STEP, "InstanceNumber": None}, "the positions of its slices are not given"),
+        ({"SliceThickness": STEP, "PixelSpacing": None}, "pixel size is not given"),
+        ({"SliceThickness": 0.0}, "the positions of its slices are not given"),
     ],
 )
 def test_a_spacing_is_never_invented(tmp_path: Path, changes: dict[str, float | None], message: str) -> None:
@@ -223,7 +223,7 @@ def test_a_multi_frame_secondary_capture_has_the_spacing_that_it_says(tmp_path: 
     assert image.GetSpacing() == pytest.approx((*SPACING, STEP))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), voxels)
     save(tmp_path / "b" / "a.dcm", dataset(voxels, MULTI_SC, **place))
-    refused(tmp_path / "b", "where its slices lie is not said")
+    refused(tmp_path / "b", "the positions of its slices are not given")
 
 
 def scout(folder: Path, name: str, number: int = 99, word: str = "LOCALIZER") -> None:
@@ -274,7 +274,7 @@ def test_values_are_those_of_pydicom_whatever_the_bits(tmp_path: Path) -> None:
         ("04-enhanced-multiframe/data/shuffled", (3.0, 3.0, 2.0)),
         ("04-enhanced-multiframe/data/slopes", (3.0, 3.0, 2.0)),
         ("04-enhanced-multiframe/data/missing", "missing or doubled"),
-        ("04-enhanced-multiframe/data/four_times", "8 positions is there 4 times"),
+        ("04-enhanced-multiframe/data/four_times", "8 slice positions occurs 4 times"),
         ("05-seg-and-other-objects/data", (3.0, 3.0, 2.0)),
         ("14-no-preamble/ct", (3.0, 3.0, 2.0)),
         ("17-no-position/data/classic", (3.0, 3.0, 2.0)),

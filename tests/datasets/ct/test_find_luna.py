@@ -112,8 +112,8 @@ def test_no_held_out_scans(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         find_luna(tmp_path, "none", 1.0, HELD_OUT_SUBSETS)
     assert str(error.value) == (
-        f"--data {tmp_path} holds no held-out scans (--val_every): these are looked for in subset7 .. subset9, so move "
-        "some there, or leave out --val_every; its pairs are in subset0"
+        f"--data {tmp_path} holds no held-out scans (--val_every): they must be in subset7 .. subset9; move some "
+        "there, or leave out --val_every; its pairs are in subset0"
     )
 
 

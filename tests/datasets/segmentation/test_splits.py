@@ -57,8 +57,8 @@ def test_a_file_of_splits(tmp_path: Path) -> None:
         ("[", "cannot be read as JSON"),
         ([{"train": ["case_000"]}], "entry 0: it has to be"),
         ([{"train": ["case_000", "x"], "val": ["case_001"]}], "there is no case x"),
-        ([{"train": NAMES[:3], "val": NAMES[2:4]}], "case_002 is there twice"),
-        ([{"train": NAMES[:1], "val": NAMES[2:4]}], "leaves one of training"),
+        ([{"train": NAMES[:3], "val": NAMES[2:4]}], "case_002 occurs twice"),
+        ([{"train": NAMES[:1], "val": NAMES[2:4]}], "the training, validation or test part has no case"),
         ([], "--fold 0: .* has 0 entries"),
     ],
 )

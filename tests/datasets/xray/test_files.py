@@ -134,7 +134,7 @@ def test_pictures_that_the_project_draws_are_no_x_rays(tmp_path: Path) -> None:
 def test_a_name_that_is_there_twice_needs_its_path(tmp_path: Path) -> None:
     touch(tmp_path, "p1/frontal.png", "p2/frontal.png", "p2/lateral.png")
     (tmp_path / "my.txt").write_text("lateral.png\nfrontal.png\n")
-    with pytest.raises(UserError, match=r"frontal.png is there twice, as .*; list it by its path"):
+    with pytest.raises(UserError, match=r"frontal.png is ambiguous: .*; write its path in the list"):
         find_chest(tmp_path, str(tmp_path / "my.txt"))
     (tmp_path / "my.txt").write_text("lateral.png\np2/frontal.png\n")
     files = find_chest(tmp_path, str(tmp_path / "my.txt"))

@@ -147,22 +147,22 @@ GOOD = "0.png,p0,train,1,x,50\n1.png,p1,train,0,y,60\n2.png,p2,val,1,x,55\n3.png
         (HEAD + GOOD, {"patient_column": "b"}, "--patient_column b: the table .* has no such column"),
         (HEAD + GOOD, {"target": "classes"}, "--target classes: name the column with --label_column; .* has a"),
         (HEAD + GOOD, {"label_column": "a,kind", "target": "classes"}, "learns one column; name one"),
-        (HEAD + GOOD, {"label_column": "a,kind"}, "line 2: the column kind has 'x', not 0, 1, or"),
-        (HEAD + GOOD, {"label_column": "a,a"}, "the column a is there, or asked for, twice"),
+        (HEAD + GOOD, {"label_column": "a,kind"}, "line 2: the column kind has 'x', which must be 0, 1, or"),
+        (HEAD + GOOD, {"label_column": "a,a"}, "the header or --label_column has a twice"),
         (HEAD + GOOD, {"label_column": "kind", "target": "regression"}, "line 2: the column kind has 'x', no number"),
         (HEAD + GOOD.replace("0,y,58", "0,z,58"), {"label_column": "kind"}, r"line 5: .* 'z', no class of the images"),
-        (HEAD + GOOD.replace(",y,", ",x,"), {"label_column": "kind"}, r"has 1 class \(x\); there is nothing"),
-        (HEAD + GOOD.replace("50", "50.5"), {"label_column": "age"}, "50.5, a number and .* --target regr"),
+        (HEAD + GOOD.replace(",y,", ",x,"), {"label_column": "kind"}, r"has 1 class \(x\); a classification needs two"),
+        (HEAD + GOOD.replace("50", "50.5"), {"label_column": "age"}, "50.5, which is not a class; .* --target regr"),
         (HEAD + GOOD.replace("p3", "p0"), {}, r"patient p0 is in both the train .* and the test .*0.png, 3.png"),
-        (HEAD + GOOD.replace("val", "train"), {}, "its split has no valid rows, .*--valid_list"),
+        (HEAD + GOOD.replace("val", "train"), {}, "the split column has no valid rows; .*--valid_list"),
         (HEAD + GOOD.replace("val", "holdout"), {}, "line 4: the column split has 'holdout', which is none of train"),
         (HEAD + GOOD.replace("1.png", ""), {}, "line 3: the column image of the images' names is empty"),
         (HEAD + GOOD.replace("train,1", "train,").replace("train,0", "train,-1"), {"label_column": "a", "target":
             "multilabel"}, "the train rows of .*: no image has a known label"),
         (HEAD + GOOD, {"split": (70, 10, 20), "test_list": "t.csv"}, "--split with --test_list: .* leave one out"),
         (HEAD + GOOD, {"test_list": "t.csv"}, "--test_list t.csv: .* has test rows, too"),
-        ("image,a\n0.png,1\n1.png,0\n", {"split": (70, 10, 20)}, "2 patients; a split into 3 parts needs one each"),
-        ("image,a\n0.png,1\n1.png,0\n", {}, "does not say which .*--valid_list and --test_list, or a column split"),
+        ("image,a\n0.png,1\n1.png,0\n", {"split": (70, 10, 20)}, "2 patients; 3 parts need at least one patient each"),
+        ("image,a\n0.png,1\n1.png,0\n", {}, "define validation .*--valid_list and --test_list, or a column split"),
         ("image,sex\n0.png,m\n1.png,f\n2.png,f\n", {"split": (70, 10, 20)}, "no column of 0 and 1 .*, of sex"),
         ("image,x\n0.png,\n1.png,\n2.png,\n", {"split": (70, 10, 20)}, "no column of 0 and 1 .* of x"),
         ("0.png 1\n1.png 0\n2.png 1\n", {"label_column": "a"}, "--label_column a: .* is no table; write a CSV"),
@@ -209,7 +209,7 @@ def test_a_class_that_is_missing_is_not_known(tmp_path: Path) -> None:
 def test_a_class_or_column_of_another_list_is_missing(tmp_path: Path) -> None:
     train = table(tmp_path, "image,a,b\n0.png,1,0\n1.png,0,1\n", "train.csv")
     test = table(tmp_path, "image,a\n3.png,1\n", "test.csv")
-    with pytest.raises(UserError, match=r"test.csv has no column b, which the list to train on has; it has image, a"):
+    with pytest.raises(UserError, match=r"test.csv lacks the column b of the training list; its columns: image, a"):
         find_labelled(ten(tmp_path), train, 1.0, Labelling(test, test))
     other = table(tmp_path, "4.png 1 1 1\n", "other.txt")
     with pytest.raises(UserError, match=r"train.csv has 2 labels a line and .*other.txt 3"):

@@ -62,7 +62,7 @@ def test_a_ratio_cuts_one_patient_at_most(tmp_path: Path) -> None:
     shuffled = [mixed[0], mixed[2], mixed[1], mixed[3]]  # both patients on both sides
     data = lists(tmp_path, shuffled, names(3), names(4))
     assert len(find_labelled(data, None, 1.0).train.files) == 4
-    with pytest.raises(UserError, match=r"--ratio 0.5: 2 patients .* both before and after the cut"):
+    with pytest.raises(UserError, match=r"--ratio 0.5: 2 patients .* in both the first part and the rest"):
         find_labelled(data, None, 0.5)
 
 

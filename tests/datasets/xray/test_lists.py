@@ -53,9 +53,9 @@ def test_any_white_space_separates(tmp_path: Path, text: str) -> None:
         ("a.png 0 1\nb.png 0 ①\n", "line 2: a label is '①'"),
         ("a.png 0 x\n", "line 1: a label is 'x'"),
         ("a.png,0,1\nb.png,1,0\n", "line 1: a label is ',0,1'"),
-        ("a.png 0 1\nb.png 0 1 1\n", "line 2: 3 labels, where the lines before have 2"),
-        ("a.png 0 1\nb.png\n", "line 2: 0 labels, where the lines before have 2"),
-        ("a.png\nb.png 1\n", "line 2: 1 labels, where the lines before have 0"),
+        ("a.png 0 1\nb.png 0 1 1\n", "line 2: 3 labels, but the lines before have 2"),
+        ("a.png 0 1\nb.png\n", "line 2: 0 labels, but the lines before have 2"),
+        ("a.png\nb.png 1\n", "line 2: 1 labels, but the lines before have 0"),
         ("", "names no image"),
         ("\n  \n", "names no image"),
     ],
@@ -79,7 +79,7 @@ def test_files_that_are_no_lists(tmp_path: Path) -> None:
 def test_the_ratio_keeps_the_first_lines_and_never_none() -> None:
     assert first_part(10, 0.25, "list") == 2
     assert first_part(10, 1.0, "list") == 10
-    with pytest.raises(UserError, match=r"--ratio 0.05 of the 10 images of list is none at all"):
+    with pytest.raises(UserError, match=r"--ratio 0.05 of the 10 images in list gives no image"):
         first_part(10, 0.05, "list")
 
 

@@ -208,7 +208,7 @@ def test_equal_names_in_two_folders_of_images(tmp_path: Path) -> None:
     touch(tmp_path, *sites, "images_siteB/images/0003.png")
     assert below(tmp_path, find_chest(tmp_path, "none")) == [*sites, "images_siteB/images/0003.png"]
     (tmp_path / "my.txt").write_text("0003.png\n0001.png\n")
-    with pytest.raises(UserError, match=r"0001.png is there twice, as .*siteA.* and .*siteB.*; list it by its path"):
+    with pytest.raises(UserError, match=r"0001.png is ambiguous: .*siteA.* or .*siteB.*; write its path in the list"):
         find_chest(tmp_path, str(tmp_path / "my.txt"))
     (tmp_path / "my.txt").write_text(f"{sites[2]}\n0003.png\n{sites[0]}\n")
     expected = [sites[2], "images_siteB/images/0003.png", sites[0]]
@@ -221,7 +221,7 @@ def test_one_image_by_two_names_is_warned_of(tmp_path: Path, capsys: pytest.Capt
     files = below(tmp_path, find_chest(tmp_path, str(tmp_path / "my.txt")))
     assert files == ["images/p/b.png", "images/a.png"] * 2
     said = capsys.readouterr().err
-    assert said.startswith(f"warning: the list {tmp_path}/my.txt names 2 images again that it has named before")
+    assert said.startswith(f"warning: the list {tmp_path}/my.txt has 2 repeated images (the first: ")
     assert said.count("\n") == 1
 
 
@@ -230,7 +230,7 @@ def test_one_image_in_two_parts_by_two_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "chest_train.txt").write_text("a.png 0\nb.png 1\n")
     (tmp_path / "chest_valid.txt").write_text("c.png 0\n")
     (tmp_path / "chest_test.txt").write_text("d.png 0\np/b.png 1\n")
-    with pytest.raises(UserError, match=r"chest_train.txt and .*chest_test.txt both name .*/b.png"):
+    with pytest.raises(UserError, match=r"chest_train.txt and .*chest_test.txt both contain .*/b.png"):
         find_labelled(tmp_path, None, 1.0)
 
 

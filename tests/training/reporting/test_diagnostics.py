@@ -42,7 +42,7 @@ def test_collapsed_features_are_said_and_said_again_after_twenty_epochs() -> Non
     assert told(watch, 4, spread=0.01) == []
     assert told(watch, 1) == [], "they have spread again: the count begins anew"
     (warning,) = told(watch, 24, spread=0.01)
-    assert "since 5 epochs (feature_spread 0.010" in warning
+    assert "for 5 epochs (feature_spread 0.010" in warning
     assert warning.endswith("see docs/TROUBLESHOOTING.md")
     (warning,) = told(watch, 1, spread=0.01)
     assert "since 25 epochs" in warning
