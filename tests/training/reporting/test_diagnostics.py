@@ -45,7 +45,7 @@ def test_collapsed_features_are_said_and_said_again_after_twenty_epochs() -> Non
     assert "for 5 epochs (feature_spread 0.010" in warning
     assert warning.endswith("see docs/TROUBLESHOOTING.md")
     (warning,) = told(watch, 1, spread=0.01)
-    assert "since 25 epochs" in warning
+    assert "for 25 epochs" in warning
 
 
 def test_a_flat_loss_is_said_after_twenty_epochs_but_not_at_the_end_of_the_schedule() -> None:
