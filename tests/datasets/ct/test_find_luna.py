@@ -95,7 +95,7 @@ def test_nothing_to_train_on(tmp_path: Path, make: object, train_list: str | Non
 
 def test_a_list_of_other_scans(data: Path) -> None:
     (data / "luna_train.txt").write_text("".join(f"2.{number}\n" for number in range(40)))
-    with pytest.raises(UserError, match=r"none of the 20 scans.*2\.0, 2\.1, 2\.2.*--train_list none"):
+    with pytest.raises(UserError, match=r"selects 20 scans from .*, but none.*2\.0, 2\.1, 2\.2.*--train_list none"):
         find_luna(data, None, 0.5)
 
 

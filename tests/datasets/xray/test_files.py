@@ -75,7 +75,7 @@ def test_missing_images_are_counted_and_three_named(tmp_path: Path) -> None:
         find_chest(tmp_path)
     message = str(caught.value)
     assert message.startswith("4 of the 5 images that")
-    assert "w.png, x.png, y.png, ...;" in message
+    assert "w.png, x.png, y.png, ... (an image there: " in message
     assert "z.png" not in message
     assert "--train_list FILE" in message
     assert "--train_list none" in message
