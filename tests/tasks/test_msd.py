@@ -87,7 +87,7 @@ def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
     assert make_recipe(plain, Description(), cases).spacing_mm == (1, 1, 1)
     recipe = make_recipe(ct, Description(is_ct=[False]), cases)
     assert (recipe.windows, recipe.spacing_mm) == (((-500.0, 1000.0),), (2, 2, 3))
-    with pytest.raises(UserError, match="names 2 channel"):
+    with pytest.raises(UserError, match="lists 2 channel"):
         make_recipe(plain, Description(is_ct=[False, False]), cases)
 
 
