@@ -125,7 +125,7 @@ def test_a_run_whose_checkpoint_has_entries_of_its_own_alone_goes_on(tmp_path: P
     checkpoint["opt"]["model"] = "elsewhere/other.py"
     with pytest.raises(UserError, match=r"that run had --model elsewhere/other\.py"):
         check_same_run(checkpoint, given, "0")
-    with pytest.raises(UserError, match="cannot be resumed"):
+    with pytest.raises(UserError, match="holds no training state"):
         check_same_run({"model": {}, "opt": given.plain()}, given, "0")
 
 
