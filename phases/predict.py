@@ -86,7 +86,7 @@ def _settle(output: Path, folds: list[Finetuned], options: Options) -> None:
     }
     there = (output / MASKS).exists() or any(output.glob("predictions.*"))
     if there and not path.exists():
-        raise UserError(f"--output {output} holds predictions that do not tell their weights; give another folder")
+        raise UserError(f"--output {output} holds predictions without a {RECORD}; give another folder")
     if there:  # else what was begun there came to nothing
         try:
             former = json_text.parse(path.read_text(encoding="utf-8"))

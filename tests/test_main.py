@@ -63,8 +63,9 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     assert ["feature_spread" in row for row in rows(tmp_path / "out")] == [True, False] * 2, "one sample has no spread"
     for epoch in (1, 2):  # where there is no terminal, a line for each
         assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s(, 0:\d\d:\d\d left)?$", run.stdout, re.M)) == 1
-    assert run.stdout.splitlines()[-2:] == [
+    assert run.stdout.splitlines()[-3:] == [
         "report: out/report.html",
+        "queue 0 % full: until it is, the contrast rises, which is no fault (docs/LEARNING.md)",
         "finished: 2 epochs, as --epochs asks; out holds the run",
     ]
     assert "PCRL pre-training on CT or MR crops" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -80,7 +80,7 @@ def test_a_number(data: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_masked_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run(data, tmp_path / "run", train_list=str(data / "table.csv"), split="50,25,25", seed=1)
-    assert "labels: yes or no of 2 classes (ill, worse); 12 of 48 are not known" in capsys.readouterr().out
+    assert "labels: yes or no of 2 classes (ill, worse); 12 of 48 labels are unknown" in capsys.readouterr().out
     assert found["skipped"] == {"worse": "no negatives"}
 
 
@@ -90,7 +90,7 @@ def test_what_is_not_known_is_masked_and_said(data: Path, tmp_path: Path, capsys
         (["--train_list", "{table}", "--split", "70,10"], "--split 70,10: with --n chest give three percentages"),
         (["--train_list", "{table}", "--split", "70,30,0"], "--split 70,30,0: .*such as 70,10,20"),
         (["--train_list", "{table}", "--split", "{table}"], "give three percentages that sum to 100"),
-        (["--train_list", "{table}", "--split", "70,10,20", "--ratio", "0.5"], "--ratio 0.5 with --split"),
+        (["--train_list", "{table}", "--split", "70,10,20", "--ratio", "0.5"], "--ratio 0.5 cannot be combined with --split"),
         (["--n", "msd", "--split", "70,10,20"], "--split 70,10,20: with --n msd, --split is a JSON file"),
         (["--target", "names"], "--target names is not known; choose from multilabel, classes, regression"),
     ],

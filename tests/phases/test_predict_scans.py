@@ -107,7 +107,7 @@ def test_mirror_images_that_the_training_did_not_see_are_warned_of(
     best = torch.load(folder / "out0" / "best.pt", weights_only=True)
     torch.save({**best, "opt": {**best["opt"], "mirror": "off"}}, tmp_path / "upright.pt")
     predict(tmp_path / "upright.pt", folder / "new", tmp_path / "out", tta=True)
-    words = f"warning: --tta has no effect: the training of {tmp_path / 'upright.pt'} mirrored nothing\n"
+    words = f"warning: --tta has no effect: {tmp_path / 'upright.pt'} was trained without mirroring\n"
     assert capsys.readouterr().err == words
     for path in (tmp_path / "out" / "masks").iterdir():
         assert path.read_bytes() == (folder / "out0" / "masks" / path.name).read_bytes()

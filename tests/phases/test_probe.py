@@ -94,7 +94,7 @@ def test_resumed_it_is_the_run_that_never_stopped(data: Path, tmp_path: Path) ->
     best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)
     errors = {row["epoch"]: row["probe_linear"] for row in results[0][1:]}
     assert (best["epoch"], best["best"]) == (min(errors, key=lambda epoch: errors[epoch]), min(errors.values()))
-    with pytest.raises(UserError, match="--keep best-probe, not best-loss; a run goes on"):
+    with pytest.raises(UserError, match="--keep best-probe, not best-loss; give the same values again"):
         pretrain(data, tmp_path / "other", resume=str(first))
 
 
