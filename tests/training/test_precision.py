@@ -127,7 +127,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_another_package_called_apex_is_not_taken_for_it(packages: Path, tmp_path: Path) -> None:
     (packages / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise RuntimeError('not this one')\n")
-    with pytest.raises(UserError, match=r"--amp apex: needs NVIDIA's apex .*something else.*; use --amp native"):
+    with pytest.raises(UserError, match=r"--amp apex: needs NVIDIA's apex .*another one.*; use --amp native"):
         Apex(*model())
     assert not (tmp_path / "ran").exists()
 
