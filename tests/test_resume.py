@@ -196,7 +196,7 @@ def test_broken_newest_falls_back_to_the_one_before(pairs: Path, reference: Path
     assert "that run had --seed 0, not 5" in other.stderr
     run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 0, run.stderr
-    assert "taking previous.pt" in run.stderr
+    assert "using the previous checkpoint, previous.pt" in run.stderr
     assert_same_run(output, reference)
 
 
