@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way on phantoms, in five minutes: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, one page.
+# The whole way on phantoms, in under six minutes: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, one page.
 # bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
