@@ -13,15 +13,11 @@ import sys
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = (
-    *("torch", "torchvision", "torch.utils.data", "numba", "SimpleITK", "skimage.transform", "scipy.ndimage"),
-    *("tensorboardX", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.font_manager", "PIL.Image"),
-    *("tqdm", "monai.losses", "sklearn.metrics", "pydicom"),
-)
-CONTEXT.set_forkserver_preload(list(PRELOADED))
+CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 
 def _run(argv: list[str], folder: str, logs: tuple[str, str], environment: dict[str, str], largest: int) -> None:
+    assert "tests.preloaded" in sys.modules, "what the server could not import is imported by each process anew"
     os.chdir(folder)
     out, err = (os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for log in logs)
     os.dup2(out, 1)
