@@ -13,6 +13,7 @@ from models.pcrl import PCRLNetwork
 from models.unet import load_published_state, published_state
 from models.unet2d import UNet2d
 from models.unet3d import UNet3d
+from tests.examples import golden_steps
 from tests.golden import rules
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pcrl_steps.json"
@@ -49,7 +50,7 @@ def test_three_steps_give_the_published_numbers(name: str) -> None:
     optimizer = torch.optim.SGD(
         method.trainable(), case["lr"], momentum=case["momentum"], weight_decay=case["weight_decay"]
     )
-    for record in case["steps"]:
+    for record in golden_steps(case):
         drawn = record["draws"]
         draws = PCRLDraws(
             drawn["alpha1"],

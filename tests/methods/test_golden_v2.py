@@ -15,6 +15,7 @@ from torch import Tensor
 from methods.pcrlv2 import PCRLv2, PCRLv2Draws
 from models.pcrlv2 import Outputs, Vectors, build_network, enlarge
 from models.unet import load_published_state, published_state
+from tests.examples import golden_steps
 from tests.golden import rules
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pcrlv2_steps.json"
@@ -69,7 +70,7 @@ def test_three_steps_give_the_published_numbers(name: str) -> None:
     optimizer = torch.optim.SGD(
         method.trainable(), case["lr"], momentum=case["momentum"], weight_decay=case["weight_decay"]
     )
-    for record in case["steps"]:
+    for record in golden_steps(case):
         lr = case["lr"] * (1 + math.cos(math.pi * record["epoch"] / case["epochs"])) / 2
         assert lr == pytest.approx(record["lr"], rel=RELATIVE)
         optimizer.param_groups[0]["lr"] = lr
