@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.inprocess import run_script
+from tests.inprocess import run_captured
 
 pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_docs.py's
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +44,7 @@ def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> su
     command = main_command(*argv)
     if "ddp" in argv:  # which starts itself again
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        status = run_script(command[1:], cwd or Path.cwd(), out, err, timeout)
-        return subprocess.CompletedProcess(command, status, out.read_text(), err.read_text())
+    return run_captured(command[1:], cwd, timeout)
 
 
 def rows(output: Path) -> list[dict]:

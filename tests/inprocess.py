@@ -1,6 +1,6 @@
 """Scripts run in forks of a process that has imported the heavy libraries: as separate as processes, and quick.
 
-Not for scripts that start processes by multiprocessing's spawn, or start themselves again.
+What a script starts by multiprocessing's spawn is forked, too. Not for scripts that start themselves again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import resource
 import runpy
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -75,3 +77,11 @@ def run_script(argv: list[str], folder: Path, log: Path, errors: Path | None = N
     It has the environment of this process and its limit on the size of files, but not its other limits.
     """
     return Started(argv, folder, log, errors).wait(timeout)
+
+
+def run_captured(argv: list[str], folder: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """``run_script`` (in this folder, if no other is given), with what it printed."""
+    with tempfile.TemporaryDirectory() as logs:
+        out, err = Path(logs, "out"), Path(logs, "err")
+        status = run_script(argv, folder or Path.cwd(), out, err, timeout)
+        return subprocess.CompletedProcess(argv, status, out.read_text(), err.read_text())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import multiprocessing.context
 import pkgutil
 from pathlib import Path
 
@@ -41,7 +42,14 @@ def _draw() -> None:
     figure.savefig(io.BytesIO(), format="png")
 
 
+def _fork_in_place_of_spawn() -> None:
+    """Workers of a script find the imports done, too: its process has one thread, so that it can be forked."""
+    methods = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
+    methods["spawn"] = methods["fork"]
+
+
 _import_all()
 _draw()
+_fork_in_place_of_spawn()
 ChestPairs([], seed=0)  # which loads the compiled kernels
 warm_up()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from datasets.layout import STAMPS
 from preprocess.jobs.pairs import is_flat
 from preprocess.luna_pre import main, pair_options, parse
+from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError
 
@@ -24,8 +23,8 @@ SMALL = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--sc
 
 def luna_pre(data: Path, save: Path, *flags: str, status: int = 0, cwd: Path | None = None) -> str:
     """Run the command; returns what it printed, standard error last."""
-    command = [sys.executable, str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data), "--save", str(save)]
-    run = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=600, cwd=cwd)
+    command = [str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data), "--save", str(save)]
+    run = run_captured([*command, *flags], cwd)
     assert run.returncode == status, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert "\r" not in run.stdout + run.stderr
