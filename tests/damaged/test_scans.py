@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from tests.damaged.damage import (
     Make,
     of,
 )
+from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, write
 
 HEADER = """ObjectType = Image
@@ -92,11 +91,9 @@ def test_scans_all_in_one_folder(tmp_path: Path) -> None:
         write(data / f"{name}.nrrd", voxels)
         cases[name] = of(b"")
 
-    command = [sys.executable, str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data)]
+    command = [str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data)]
     sizes = ["--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--scale", "2", "--workers", "2"]
-    run = subprocess.run(
-        [*command, "--save", str(tmp_path / "save"), *sizes], capture_output=True, text=True, timeout=600, check=False
-    )
+    run = run_captured([*command, "--save", str(tmp_path / "save"), *sizes])
     assert run.returncode == 1, run.stdout + run.stderr
     assert run.stderr == ""
     broken = [line.split(": ")[1].removeprefix("subset0/") for line in run.stdout.splitlines() if "broken: " in line]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from datasets.xray.lists import CHEST14_LABELS, read_list
+from tests.inprocess import run_captured
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = {name: ROOT / "train_val_txt" / f"chest_{name}.txt" for name in ("train", "valid", "test")}
@@ -20,9 +21,11 @@ LISTS = {name: ROOT / "train_val_txt" / f"chest_{name}.txt" for name in ("train"
 TOTALS = [11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227]
 
 
-def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "preprocess" / "chest_lists.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+SCRIPT = str(ROOT / "preprocess" / "chest_lists.py")
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_captured([SCRIPT, *map(str, arguments)], cwd)
 
 
 def write_table(path: Path, rows: list[tuple[str, str, str]]) -> Path:
@@ -93,7 +96,8 @@ def test_the_script_makes_the_committed_lists_from_any_folder(tmp_path: Path) ->
         for name, labels in zip(listed.names, listed.labels.tolist(), strict=True):
             rows.append((name, findings(labels), str(int(name[:8]))))
     table = write_table(tmp_path / "table.csv.gz", sorted(rows))
-    result = run("--table", table, "--save", "lists", cwd=tmp_path)
+    command = [sys.executable, SCRIPT, "--table", str(table), "--save", "lists"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "chest_train.txt: 78710 images of 21564 patients" in result.stdout
     for path in LISTS.values():
@@ -135,15 +139,18 @@ def wheel(folder: Path, table: Path) -> None:
         file.writestr(f"{name}.dist-info/RECORD", "")
 
 
-def test_without_a_table_it_comes_from_the_wheel(tmp_path: Path, small_table: Path) -> None:
-    offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(tmp_path)}
-    result = run("--save", tmp_path / "lists", cwd=tmp_path, **offline)
+def test_without_a_table_it_comes_from_the_wheel(
+    tmp_path: Path, small_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("NO_INDEX", "1"), ("CONFIG_FILE", os.devnull), ("FIND_LINKS", str(tmp_path))):
+        monkeypatch.setenv(f"PIP_{name}", value)
+    result = run("--save", tmp_path / "lists", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith("error: pip could not download torchxrayvision (")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "lists").exists()
     wheel(tmp_path, small_table)
-    result = run("--save", tmp_path / "lists", cwd=tmp_path, **offline)
+    result = run("--save", tmp_path / "lists", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert len((tmp_path / "lists" / "chest_test.txt").read_text().splitlines()) == 8
 

@@ -7,7 +7,6 @@ import pickle
 import shlex
 import shutil
 import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from options import Options
 from options.command_line import parse_options
 from preprocess import chest_store
 from tests.conftest import write_xrays
+from tests.inprocess import run_captured
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +30,7 @@ COUNT = IMAGES_PER_SHARD + 5
 
 
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "preprocess" / "chest_store.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return run_captured([str(ROOT / "preprocess" / "chest_store.py"), *map(str, arguments)], cwd)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from datasets.xray.store import Store
-from preprocess import chest_store
-from utils.errors import UserError
+from tests.conftest import ROOT
+from tests.inprocess import run_captured
 
 
 def write(folder: Path, value: int) -> Path:
@@ -21,15 +22,21 @@ def write(folder: Path, value: int) -> Path:
     return folder
 
 
+def chest_store(data: Path, save: Path) -> subprocess.CompletedProcess[str]:
+    script = str(ROOT / "preprocess" / "chest_store.py")
+    return run_captured([script, "--data", str(data), "--save", str(save), "--workers", "1"])
+
+
 def make(data: Path, save: Path) -> int:
-    assert chest_store.main(["--data", str(data), "--save", str(save), "--workers", "1"]) == 0
+    assert chest_store(data, save).returncode == 0
     return int(Store(save).read(str(save / "b.png")).max())
 
 
 def test_images_of_the_same_names_from_another_folder(tmp_path: Path) -> None:
     assert make(write(tmp_path / "a", 10), tmp_path / "store") == 10
-    with pytest.raises(UserError, match=r"store has another image than \S+other/a\.png by that name"):
-        make(write(tmp_path / "other", 20), tmp_path / "store")
+    refused = chest_store(write(tmp_path / "other", 20), tmp_path / "store")
+    assert refused.returncode == 2
+    assert re.search(r"store has another image than \S+other/a\.png by that name", refused.stderr)
 
 
 def test_images_that_have_changed(tmp_path: Path) -> None:
@@ -37,8 +44,9 @@ def test_images_that_have_changed(tmp_path: Path) -> None:
     assert make(data, tmp_path / "store") == 10
     Image.fromarray(np.full((8, 8), 20, np.uint8)).save(data / "b.png")
     os.utime(data / "b.png", (1, 1))
-    with pytest.raises(UserError, match=r"another image than \S+b\.png"):
-        make(data, tmp_path / "store")
+    refused = chest_store(data, tmp_path / "store")
+    assert refused.returncode == 2
+    assert re.search(r"another image than \S+b\.png", refused.stderr)
 
 
 def test_a_copy_of_the_images_and_a_store_of_an_earlier_version_are_fine(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from datasets.layout import STAMPS
 from preprocess.jobs.pairs import is_flat
-from preprocess.luna_pre import main, pair_options, parse
+from preprocess.luna_pre import pair_options, parse
 from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError
@@ -185,18 +185,16 @@ def test_a_thin_wide_scan_gives_pairs_that_lie_inside(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.load(file), 0.1, atol=1e-6)
 
 
-def test_pairs_that_show_nothing_are_counted_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_that_show_nothing_are_counted_and_kept(tmp_path: Path) -> None:
     write(tmp_path / "scans" / "air.nii.gz", np.full((40, 52, 52), -1000, np.int16))
     write(tmp_path / "scans" / "chest.nii.gz", chest())
-    argv = ["--data", str(tmp_path / "scans"), "--save", str(tmp_path / "pairs"), *SMALL, "--workers", "1"]
     rule = "the tissue limit (for lung CT) may have left only crops of air; --hu_min -150 or more switches it off"
     for flags, advice in (
         ([], f"look with --preview; {rule}"),
         (["--preview", "1"], rule),  # the second time they were there before
         (["--hu_min", "-150", "--replace"], "look with --preview; choose another window\n"),
     ):
-        assert main([*argv, "--scale", "2", "--min_std", "0", *flags]) == 0
-        text = capsys.readouterr().out
+        text = luna_pre(tmp_path / "scans", tmp_path / "pairs", *SMALL, "--scale", "2", "--min_std", "0", *flags)
         assert f"almost no contrast: subset0/air: 2 of 2 pairs are nearly constant; {advice}" in text
         assert "subset0/chest" not in text or "--replace" in flags
     assert len(list((tmp_path / "pairs").rglob("*.npy"))) == 4

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.luna_pre import main
 from tests.preprocess.small_scans import chest, write
 from tests.preprocess.test_luna_pre import SMALL, contents, luna_pre
-from utils.errors import UserError
 
 V2 = ("--recipe", "pcrlv2", *SMALL)
 
@@ -64,11 +62,11 @@ def test_files_do_not_depend_on_the_workers_and_are_there_the_next_time(luna: Pa
 
 
 def test_other_options_need_replace_and_leave_nothing_old(luna: Path, tmp_path: Path) -> None:
-    assert main(["--data", str(luna), "--save", str(tmp_path), *V2]) == 0
-    fewer = ["--data", str(luna), "--save", str(tmp_path), *V2, "--scale", "2"]
-    with pytest.raises(UserError, match=r"8 pairs made with other options \(--scale 4, not 2\)"):
-        main(fewer)
-    assert main([*fewer, "--replace"]) == 0
+    luna_pre(luna, tmp_path, *V2)
+    assert "8 pairs made with other options (--scale 4, not 2)" in luna_pre(
+        luna, tmp_path, *V2, "--scale", "2", status=2
+    )
+    luna_pre(luna, tmp_path, *V2, "--scale", "2", "--replace")
     assert len(list((tmp_path / "subset0").glob("*.npy"))) == 4
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import SimpleITK as sitk
 from preprocess.jobs.nodule_table import read_table
 from preprocess.jobs.nodules import AWAY_MM, cut_around, nearest_voxel
 from preprocess.nodule_crops import parse
+from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, cut_short, write
 from utils.errors import UserError
 
@@ -23,8 +22,8 @@ SMALL = ("--input_rows", "16", "--input_cols", "24", "--input_deps", "16")
 
 def nodule_crops(data: Path, save: Path, *flags: str, status: int = 0) -> str:
     """Run the command; returns what it printed, standard error last."""
-    command = [sys.executable, str(ROOT / "preprocess" / "nodule_crops.py"), "--data", str(data), "--save", str(save)]
-    run = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=120)
+    command = [str(ROOT / "preprocess" / "nodule_crops.py"), "--data", str(data), "--save", str(save)]
+    run = run_captured([*command, *flags])
     assert run.returncode == status, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     return run.stdout + run.stderr

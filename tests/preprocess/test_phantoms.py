@@ -7,7 +7,6 @@ import csv
 import hashlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from datasets.xray.lists import CHEST14_LABELS, read_list
 from phantoms.anatomy import Phantom
 from phantoms.patient import sample_patient
 from preprocess.phantoms import make_room, read_record, series_uid, split, subset, write_scan
+from tests.inprocess import run_captured
 from utils.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +30,7 @@ SCANS, PATIENTS, XRAYS, SIZE = 2, 4, 3, 96
 
 
 def run(*flags: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "preprocess" / "phantoms.py"), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    return run_captured([str(ROOT / "preprocess" / "phantoms.py"), *map(str, flags)], cwd)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,13 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from preprocess import luna_pre
 from preprocess.jobs.pairs import RECORD_KEYS, PairJob, PairOptions
 from preprocess.jobs.preview import FILE_NAME, _rows
 from preprocess.jobs.records import read_record, write_record
+from preprocess.luna_pre import parse
 from preprocess.volumes.files import Scan
+from tests.conftest import ROOT
+from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
 from utils.image_grid import upright
@@ -41,11 +43,18 @@ def test_upright_is_what_itk_calls_lps(order: tuple[int, ...]) -> None:
             assert voxel == expected.GetSpacing()
 
 
-def test_the_sheet_and_the_boxes_that_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def luna_pre(*argv: str) -> str:
+    """What the command prints, which ends well."""
+    done = run_captured([str(ROOT / "preprocess" / "luna_pre.py"), *argv])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_sheet_and_the_boxes_that_it_names(tmp_path: Path) -> None:
     scan = write(tmp_path / "scans" / "scan.nii.gz", chest(shape=(64, 64, 48)))
     save = tmp_path / "pairs"
     argv = ["--data", str(scan.parent), "--save", str(save), *FLAGS]
-    assert luna_pre.main([*argv, "--dtype", "float16"]) == 0
+    luna_pre(*argv, "--dtype", "float16")
     assert not (save / FILE_NAME).exists()
 
     record = read_record(save / "subset0" / "scan.json", *RECORD_KEYS)
@@ -58,24 +67,23 @@ def test_the_sheet_and_the_boxes_that_it_names(tmp_path: Path, capsys: pytest.Ca
             assert box.shape == tuple(size)
             assert crop.mean() == pytest.approx(((box.clip(-1000, 1000) + 1000) / 2000).mean(), abs=0.02)
 
-    assert luna_pre.main([*argv, "--dtype", "float16", "--preview", "9"]) == 0
-    text = capsys.readouterr().out
+    text = luna_pre(*argv, "--dtype", "float16", "--preview", "9")
     assert "1 scan: 2 pairs of " in text
     assert ", all of them there already (" in text
     assert f"{FILE_NAME} shows 2 pairs" in text
     sheet = Image.open(save / FILE_NAME)
     assert np.asarray(sheet.convert("L")).std() > 20
     one = tmp_path / "one"
-    assert luna_pre.main(["--data", str(scan.parent), "--save", str(one), *FLAGS, "--preview", "1"]) == 0
+    luna_pre("--data", str(scan.parent), "--save", str(one), *FLAGS, "--preview", "1")
     assert Image.open(one / FILE_NAME).height < sheet.height, "a row a pair"
 
     del record["boxes"], record["direction"]  # as an earlier version wrote it
     (save / "subset0" / "scan.json").write_text(json.dumps(record))
     (save / FILE_NAME).unlink()
-    assert luna_pre.main([*argv, "--dtype", "float16", "--preview", "2"]) == 0
+    luna_pre(*argv, "--dtype", "float16", "--preview", "2")
     assert (save / FILE_NAME).exists()
     with pytest.raises(UserError, match="--preview 0: it must be at least 1"):
-        luna_pre.main([*argv, "--preview", "0"])
+        parse([*argv, "--preview", "0"])
 
 
 def test_scans_take_turns(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from preprocess.volumes.files import find_scans
 from preprocess.volumes.volume import read_image
 from tests.cases_ct import other_object, save, write_nifti, write_series
 from tests.conftest import ROOT
+from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
 
@@ -180,7 +179,6 @@ def test_the_command_cuts_what_is_a_scan_and_names_what_is_not(tmp_path: Path) -
     voxels[:9] = np.nan
     write_nifti(data / "imagesTr" / "c.nii.gz", voxels, np.diag([5.0, 5, 5, 1]))
     command = [
-        sys.executable,
         str(ROOT / "preprocess" / "luna_pre.py"),
         "--data",
         str(data),
@@ -188,9 +186,7 @@ def test_the_command_cuts_what_is_a_scan_and_names_what_is_not(tmp_path: Path) -
         str(tmp_path / "o"),
     ]
     size = ["--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--hu_min", "-150", "--hu_max", "250"]
-    run = subprocess.run(
-        [*command, *size, "--scale", "1", "--workers", "1"], capture_output=True, text=True, timeout=300, check=False
-    )
+    run = run_captured([*command, *size, "--scale", "1", "--workers", "1"])
     assert run.returncode == 1, run.stderr
     assert (
         "passed over, since they hold no volume of the body: 1 SEG, 1 label map (by name: labelsTr/b.nii.gz)"
