@@ -9,12 +9,12 @@ from datasets.loader import _EpochBatches
 from utils.process_group import SINGLE
 
 
-def test_an_epoch_of_a_million_batches_is_ordered_in_seconds() -> None:
-    batches = _EpochBatches([1] * 1_000_000, 0, SINGLE, shuffled=True)
+def test_an_epoch_of_many_batches_is_ordered_in_seconds() -> None:
+    batches = _EpochBatches([1] * 200_000, 0, SINGLE, shuffled=True)
     started = time.process_time()
     seen = {key for (key,) in batches}
-    assert len(seen) == 1_000_000
-    assert time.process_time() - started < 60, "days, where each batch adds up those before it"
+    assert len(seen) == 200_000
+    assert time.process_time() - started < 12, "minutes, where each batch adds up those before it"
 
 
 def test_a_resumed_epoch_goes_on_in_the_same_order() -> None:

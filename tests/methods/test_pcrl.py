@@ -19,7 +19,7 @@ SHAPES = {2: (3, 32, 32), 3: (1, 8, 8, 8)}
 def make_method(dims: int, norm: str = "bn", **config: object) -> PCRL:
     torch.manual_seed(0)
     channels = SHAPES[dims][0]
-    network = build_network(dims, channels, channels, norm, "none").double()
+    network = build_network(dims, channels, channels, norm, "none", narrow=8).double()
     return PCRL(network, PCRLConfig(n_data=5, queue_size=32, **config)).double().train()  # type: ignore[arg-type]
 
 

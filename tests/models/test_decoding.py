@@ -18,7 +18,7 @@ def inputs(dims: int) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
     """Images, the teacher's features, and both codes."""
     torch.manual_seed(1)
     size = torch.tensor(SIZES[dims])
-    channels = {2: (64, 64, 128, 256, 512), 3: (64, 128, 256, 512)}[dims]
+    channels = {2: (8, 8, 16, 32, 64), 3: (8, 16, 32, 64)}[dims]
     first = 2 if dims == 2 else 1
     features = [torch.rand(3, c, *(size // first // 2**i).tolist()).double() for i, c in enumerate(channels)]
     images = torch.rand(3, 3 if dims == 2 else 1, *SIZES[dims]).double()
@@ -28,7 +28,7 @@ def inputs(dims: int) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
 def network(dims: int) -> PCRLNetwork:
     torch.manual_seed(0)
     channels = 3 if dims == 2 else 1
-    net = build_network(dims, channels, channels, "bn", "none" if dims == 2 else "sigmoid").double()
+    net = build_network(dims, channels, channels, "bn", "none" if dims == 2 else "sigmoid", narrow=8).double()
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.5)

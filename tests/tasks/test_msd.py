@@ -21,6 +21,7 @@ from utils.process_group import SINGLE
 
 SIDE = 16
 TINY = {"n": "msd", "patch": "16,16,16", "b": 2, "workers": 0, "gpus": "", "optimizer": "adamw", "norm": "in"}
+TINY["narrow"] = 8
 
 
 @pytest.fixture(scope="module")
