@@ -13,15 +13,12 @@ import torch
 
 from datasets.segmentation.files import Description, find_cases
 from options import Options
-from phases import phase
 from tasks.msd import Scores, choose_cases, class_names, make_recipe
-from training.devices import Devices
+from tests.conftest import run_main
 from utils.errors import UserError
-from utils.process_group import SINGLE
 
 SIDE = 16
 TINY = {"n": "msd", "patch": "16,16,16", "b": 2, "workers": 0, "gpus": "", "optimizer": "adamw", "norm": "in"}
-TINY["narrow"] = 8
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +42,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_volumes_are_learnt_and_a_frozen_encoder_stays(data: Path, tmp_path: Path) -> None:
-    common = {"data": str(data), "split": str(data / "splits.json"), **TINY}
-    options = Options(
-        phase="finetune", epochs=8, patches=4, lr=3e-3, val_every=8, output=str(tmp_path / "all"), **common
+    common = ["--data", data, "--split", data / "splits.json", "--gpus", ","]
+    common += [word for name, value in TINY.items() if name != "gpus" for word in (f"--{name}", value)]
+    learnt = run_main(
+        *common,
+        *("--phase", "finetune", "--epochs", 12, "--patches", 4, "--lr", 2e-2, "--val_every", 12),
+        *("--output", tmp_path / "all"),
     )
-    phase("finetune")(options, Devices("", None), SINGLE)
+    assert learnt.returncode == 0, learnt.stderr
     results = json.loads((tmp_path / "all" / "metrics.json").read_text())
     assert list(results["dice"]) == ["front", "back", "mean"]
     assert results["mean_dice"] == pytest.approx((results["dice"]["front"] + results["dice"]["back"]) / 2)
@@ -58,10 +58,9 @@ def test_two_volumes_are_learnt_and_a_frozen_encoder_stays(data: Path, tmp_path:
     assert np.mean([row["front"] for row in results["by_volume"].values()]) == pytest.approx(results["dice"]["front"])
 
     weight = tmp_path / "all" / "best.pt"
-    options = Options(
-        phase="linear", epochs=1, patches=1, lr=1e-3, weight=str(weight), output=str(tmp_path / "linear"), **common
-    )
-    phase("linear")(options, Devices("", None), SINGLE)
+    flags = ("--phase", "linear", "--epochs", 1, "--patches", 1, "--lr", 1e-3, "--weight", weight)
+    frozen = run_main(*common, *flags, "--output", tmp_path / "linear")
+    assert frozen.returncode == 0, frozen.stderr
     before, after = (torch.load(tmp_path / run / "best.pt", weights_only=True)["model"] for run in ("all", "linear"))
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert {name for name in before if name.startswith("down_tr")} <= same

@@ -11,10 +11,8 @@ import pytest
 import torch
 
 from options import Options
-from phases import phase
 from tasks.nodules import find_nodules
-from training.devices import Devices
-from utils.process_group import SINGLE
+from tests.conftest import run_main
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +33,10 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_balls_are_told_from_noise(crops: Path, tmp_path: Path) -> None:
-    options = Options(
-        n="nodules",
-        phase="finetune",
-        data=str(crops),
-        ratio=1.0,
-        b=7,
-        epochs=3,
-        workers=0,
-        gpus="",
-        norm="gn",
-        optimizer="adamw",
-        lr=1e-4,
-        output=str(tmp_path / "out"),
-    )
-    phase("finetune")(options, Devices("", None), SINGLE)
+    flags = ("--n", "nodules", "--phase", "finetune", "--data", crops, "--ratio", 1.0, "--b", 7, "--epochs", 3)
+    more = ("--workers", 0, "--gpus", ",", "--norm", "gn", "--optimizer", "adamw", "--lr", 1e-3)
+    done = run_main(*flags, *more, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (results["images"], results["positives"]) == (8, {"nodule": 4})
     assert results["auroc"]["nodule"] == results["mean_auroc"] > 0.9
