@@ -36,7 +36,7 @@ def gradients(network: nn.Module, images: torch.Tensor, bf16: bool) -> dict[str,
 def test_gradients(dims: int, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     channels = 3 if dims == 2 else 1
-    network = build_network(dims, channels, channels, "bn", "none")
+    network = build_network(dims, channels, channels, "bn", "none", narrow=4)  # which oneDNN errs with as often
     images = torch.rand(2, channels, *shape)
     expected = gradients(network, images, bf16=False)
     for _ in range(3):

@@ -19,7 +19,7 @@ from training.precision import Native
 def test_every_bit_stays_and_every_call_gives_the_same(pairs: Path) -> None:
     torch.manual_seed(0)
     device = torch.device("cpu")
-    method = PCRL(build_network(3, 1, 1, "bn", "sigmoid"), PCRLConfig(n_data=3, queue_size=64)).train()
+    method = PCRL(build_network(3, 1, 1, "bn", "sigmoid", narrow=8), PCRLConfig(n_data=3, queue_size=64)).train()
     method.queue.z.fill_(5.0)
     loader = Loader(LunaPairs(sorted(pairs.rglob("*.npy")), 0), 4, 0, 0, device)
     before = copy.deepcopy(method.state_dict())

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, rows, write_xrays
 from tests.inprocess import run_script
 
 EPOCHS = 10**8  # whose checkpoints no disk would hold
-FLAGS = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1 --val_every 1 --without mixup,gate"
+FLAGS = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1 --val_every 1 --without mixup,gate --narrow 8"
 
 
 def run(tmp_path: Path, *more: object) -> tuple[int, list[str]]:
