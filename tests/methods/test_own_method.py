@@ -24,17 +24,17 @@ def run(script: str, folder: Path, *argv: object) -> str:
 
 
 def test_a_method_in_a_file_of_its_own_trains_resumes_and_is_exported(pairs: Path, tmp_path: Path) -> None:
-    flags = ("--data", pairs, "--model", OWN, "--ratio", 1.0, "--b", 3, "--workers", 0, "--gpus", ",", "--moco_k", 8)
+    flags = ("--data", pairs, "--model", OWN, "--ratio", 0.5, "--b", 3, "--workers", 0, "--gpus", ",", "--moco_k", 8)
     whole = run("main.py", tmp_path, *flags, "--output", "whole", "--epochs", 2, "--save_every", 1)
     assert "--moco_k has no effect with --model own_method" in whole
     assert "error" in rows(tmp_path / "whole")[-1]
     assert (tmp_path / "whole" / "curves.png").exists()
     assert list((tmp_path / "whole" / "reconstructions").iterdir())
 
-    first = tmp_path / "whole" / "own_method_luna_pretask_1.0_1.pt"
+    first = tmp_path / "whole" / "own_method_luna_pretask_0.5_1.pt"
     resumed = run("main.py", tmp_path, *flags, "--output", "resumed", "--epochs", 2, "--resume", first)
     assert "going on at epoch 2" in resumed
-    name = "own_method_luna_pretask_1.0_2.pt"
+    name = "own_method_luna_pretask_0.5_2.pt"
     a, b = (torch.load(tmp_path / each / name, weights_only=True)["model"] for each in ("whole", "resumed"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
