@@ -24,7 +24,7 @@ def run(script: str, folder: Path, *argv: object) -> str:
 
 
 def test_a_method_in_a_file_of_its_own_trains_resumes_and_is_exported(pairs: Path, tmp_path: Path) -> None:
-    flags = ("--data", pairs, "--model", OWN, "--ratio", 0.5, "--b", 3, "--workers", 0, "--gpus", ",", "--moco_k", 8)
+    flags = ("--data", pairs, "--model", OWN, "--ratio", 0.5, "--b", 2, "--workers", 0, "--gpus", ",", "--moco_k", 8)
     whole = run("main.py", tmp_path, *flags, "--output", "whole", "--epochs", 2, "--save_every", 1)
     assert "--moco_k has no effect with --model own_method" in whole
     assert "error" in rows(tmp_path / "whole")[-1]

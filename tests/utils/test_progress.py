@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocess import chest_store, luna_pre, nodule_crops, phantoms
+from tests.inprocess import run_captured
 from utils import console
 from utils import progress as module
 from utils.progress import Steps, progress, waiting
@@ -110,17 +110,30 @@ def test_of_several_processes_one_speaks(monkeypatch: pytest.MonkeyPatch, capsys
     )
 
 
-def test_the_commands_tell_how_far_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(module, "LOG_EVERY_S", 0.05)
-    sample, workers = tmp_path / "sample", ["--workers", "1"]
-    phantoms.main(["--save", str(sample), "--scans", "1", "--patients", "1", "--size", "64", *workers])
-    assert " of 2 patients done, 0:0" in capsys.readouterr().out
-    small = ["--input_rows", "32", "--input_cols", "32", "--input_deps", "16", *workers]
-    luna_pre.main(["--data", str(sample / "LUNA16"), "--save", str(tmp_path / "pairs"), "--scale", "1", *small])
-    assert "0 of 1 scan done, 0:0" in capsys.readouterr().out
-    nodule_crops.main(["--data", str(sample / "LUNA16"), "--save", str(tmp_path / "crops"), *small])
-    assert "0 of 1 scan done, 0:0" in capsys.readouterr().out
-    chest_store.main(["--data", str(sample / "Chest14"), "--save", str(tmp_path / "store"), *workers])
-    assert "0 of 2 images done, 0:0" in capsys.readouterr().out
+OFTEN = """
+import sys
+from importlib import import_module
+from utils import progress
+progress.LOG_EVERY_S = 0.001
+import_module(f"preprocess.{sys.argv[1]}").main([*sys.argv[2:], "--workers", "1"])
+"""
+
+
+def test_the_commands_tell_how_far_they_are(tmp_path: Path) -> None:
+    (tmp_path / "often.py").write_text(OFTEN)
+    sample = tmp_path / "sample"
+
+    def told(command: str, *flags: object) -> str:
+        done = run_captured([str(tmp_path / "often.py"), command, *map(str, flags)])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    made = told("phantoms", "--save", sample, "--scans", 1, "--patients", 1, "--size", 64)
+    assert " of 2 patients done, 0:0" in made
+    small = ("--input_rows", 32, "--input_cols", 32, "--input_deps", 16)
+    pairs = told("luna_pre", "--data", sample / "LUNA16", "--save", tmp_path / "pairs", "--scale", 1, *small)
+    assert "0 of 1 scan done, 0:0" in pairs
+    assert "0 of 1 scan done, 0:0" in told(
+        "nodule_crops", "--data", sample / "LUNA16", "--save", tmp_path / "crops", *small
+    )
+    assert "0 of 2 images done, 0:0" in told("chest_store", "--data", sample / "Chest14", "--save", tmp_path / "store")
