@@ -47,6 +47,11 @@ def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> su
     return run_captured(command[1:], cwd, timeout)
 
 
+def run_preprocess(name: str, *argv: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """``python preprocess/NAME.py ...`` as a user starts it, from any folder."""
+    return run_captured([str(ROOT / "preprocess" / f"{name}.py"), *map(str, argv)], cwd)
+
+
 def rows(output: Path) -> list[dict]:
     """The rows of a run's metrics.jsonl."""
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

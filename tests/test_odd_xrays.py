@@ -13,9 +13,8 @@ from pydicom import uid
 from datasets.xray.files import find_chest
 from datasets.xray.images import read_image
 from datasets.xray.store import Store
-from preprocess import chest_store
 from tests.cases_xray import bare, dicom, lookup_table, palette, png_16_bits, without_image
-from tests.conftest import run_main
+from tests.conftest import run_main, run_preprocess
 from tests.datasets.xray.test_odd_images import turned
 
 RAMP = np.add.outer(np.arange(64) * 30, np.arange(48) * 20).astype(np.uint16)
@@ -59,7 +58,8 @@ def test_the_command_line_shows_all_and_says_what_it_passes_over(data: Path, tmp
 def test_the_store_holds_what_is_read_directly(data: Path, tmp_path: Path) -> None:
     files = find_chest(data, "none")
     assert len(files) == 8
-    assert chest_store.main(["--data", str(data), "--save", str(tmp_path / "store"), "--workers", "1"]) == 0
+    made = run_preprocess("chest_store", "--data", data, "--save", tmp_path / "store", "--workers", 1)
+    assert made.returncode == 0, made.stderr
     stored = find_chest(tmp_path / "store", "none")
     assert [os.path.relpath(file, tmp_path / "store") for file in stored] == [os.path.relpath(f, data) for f in files]
     store = Store(tmp_path / "store")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.conftest import ROOT
+from tests.conftest import run_preprocess
 from tests.damaged.damage import (
     GREY,
     NO_FILES,
     Make,
     of,
 )
-from tests.inprocess import run_captured
 from tests.preprocess.small_scans import chest, write
 
 HEADER = """ObjectType = Image
@@ -91,9 +90,8 @@ def test_scans_all_in_one_folder(tmp_path: Path) -> None:
         write(data / f"{name}.nrrd", voxels)
         cases[name] = of(b"")
 
-    command = [str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data)]
     sizes = ["--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--scale", "2", "--workers", "2"]
-    run = run_captured([*command, "--save", str(tmp_path / "save"), *sizes])
+    run = run_preprocess("luna_pre", "--data", data, "--save", tmp_path / "save", *sizes)
     assert run.returncode == 1, run.stdout + run.stderr
     assert run.stderr == ""
     broken = [line.split(": ")[1].removeprefix("subset0/") for line in run.stdout.splitlines() if "broken: " in line]

@@ -16,6 +16,7 @@ from datasets.layout import CROP, PAIR, crop_name, pair_name, record_name, uid_o
 from preprocess.jobs.nodules import write_labels
 from preprocess.jobs.pairs import write_training_list
 from preprocess.jobs.records import write_record
+from tests.examples import examples
 
 LONGEST_NAME = 255
 TEXT = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=260)
@@ -25,7 +26,7 @@ SUFFIX = st.sampled_from(["", ".mhd", "_img_3", "_img_0.npy", "_crop_1", ".json"
 NAMES = st.lists(st.tuples(TEXT | AWKWARD | BYTES, SUFFIX).map("".join), min_size=1, max_size=6, unique=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(NAMES)
 @example(["patient1_ct.mhd", "patient1_ct", " ct ", "Doe, J", 'a"b', "a\nb", "\ufeffa", ".a", " ", "\x85", "ä" * 200])
 @example(["a" * 300, "a" * 301, "a.mhd.mhd", "a.mhd", "a"])

@@ -20,7 +20,7 @@ from phases import phase
 from tasks import score_images as module
 from tasks.outputs import as_numbers
 from tasks.prediction_files import PartialTable
-from tests.conftest import write_xrays
+from tests.conftest import run_preprocess, write_xrays
 from tests.phases.segmenter import predict
 from tests.processes import largest_file
 from training.devices import Devices
@@ -186,11 +186,8 @@ def test_the_flags_that_say_how_it_is_computed(xrays: Path, tmp_path: Path, caps
 
 
 def test_a_store_is_read_as_its_folder(xrays: Path, tmp_path: Path) -> None:
-    from preprocess import chest_store
-
-    chest_store.main(
-        ["--data", str(xrays / "data"), "--save", str(tmp_path / "store"), "--workers", "1", "--size", "64"]
-    )
+    flags = ("--data", xrays / "data", "--save", tmp_path / "store", "--workers", 1, "--size", 64)
+    assert run_preprocess("chest_store", *flags).returncode == 0
     predict(xrays / "out" / "best.pt", tmp_path / "store", tmp_path / "of_store")
     predict(xrays / "out" / "best.pt", xrays / "data", tmp_path / "of_folder")
     of_store, of_folder = table(tmp_path / "of_store")[1], table(tmp_path / "of_folder")[1]

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,13 @@ from datasets.xray.store import IMAGES_PER_SHARD, Store
 from options import Options
 from options.command_line import parse_options
 from preprocess import chest_store
-from tests.conftest import write_xrays
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess, write_xrays
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 COUNT = IMAGES_PER_SHARD + 5
 
 
-def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return run_captured([str(ROOT / "preprocess" / "chest_store.py"), *map(str, arguments)], cwd)
+run = partial(run_preprocess, "chest_store")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.xray.store import Store
-from tests.conftest import ROOT
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess
 
 
 def write(folder: Path, value: int) -> Path:
@@ -23,8 +22,7 @@ def write(folder: Path, value: int) -> Path:
 
 
 def chest_store(data: Path, save: Path) -> subprocess.CompletedProcess[str]:
-    script = str(ROOT / "preprocess" / "chest_store.py")
-    return run_captured([script, "--data", str(data), "--save", str(save), "--workers", "1"])
+    return run_preprocess("chest_store", "--data", data, "--save", save, "--workers", 1)
 
 
 def make(data: Path, save: Path) -> int:

@@ -12,7 +12,7 @@ import pytest
 from datasets.layout import STAMPS
 from preprocess.jobs.pairs import is_flat
 from preprocess.luna_pre import pair_options, parse
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess
 from tests.preprocess.small_scans import chest, cut_short, write, write_dicom
 from utils.errors import UserError
 
@@ -23,8 +23,7 @@ SMALL = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--sc
 
 def luna_pre(data: Path, save: Path, *flags: str, status: int = 0, cwd: Path | None = None) -> str:
     """Run the command; returns what it printed, standard error last."""
-    command = [str(ROOT / "preprocess" / "luna_pre.py"), "--data", str(data), "--save", str(save)]
-    run = run_captured([*command, *flags], cwd)
+    run = run_preprocess("luna_pre", "--data", data, "--save", save, *flags, cwd=cwd)
     assert run.returncode == status, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     assert "\r" not in run.stdout + run.stderr

@@ -12,18 +12,16 @@ import SimpleITK as sitk
 from preprocess.jobs.nodule_table import read_table
 from preprocess.jobs.nodules import AWAY_MM, cut_around, nearest_voxel
 from preprocess.nodule_crops import parse
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess
 from tests.preprocess.small_scans import chest, cut_short, write
 from utils.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("--input_rows", "16", "--input_cols", "24", "--input_deps", "16")
 
 
 def nodule_crops(data: Path, save: Path, *flags: str, status: int = 0) -> str:
     """Run the command; returns what it printed, standard error last."""
-    command = [str(ROOT / "preprocess" / "nodule_crops.py"), "--data", str(data), "--save", str(save)]
-    run = run_captured([*command, *flags])
+    run = run_preprocess("nodule_crops", "--data", data, "--save", save, *flags)
     assert run.returncode == status, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     return run.stdout + run.stderr

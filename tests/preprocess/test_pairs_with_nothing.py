@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from datasets.ct.nodules import read_crops
 from preprocess import luna_pre
 from preprocess.jobs.pairs import FLAT, PairJob, PairOptions, is_flat, make_pairs
 from preprocess.volumes.files import find_scans
-from tests.conftest import ROOT, write_pairs
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess, write_pairs
 from tests.preprocess.small_scans import chest, cut_short, write
 from utils.errors import UserError
 
@@ -24,10 +22,6 @@ SMALL = ["--workers", "1", "--input_rows", "32", "--input_cols", "32", "--input_
 
 def options(min_std: float, pairs: int = 6) -> PairOptions:
     return PairOptions((32, 32, 16), (32, 32, 16), pairs, 0, -1000, 1000, None, "float32", min_std)
-
-
-def command(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    return run_captured([str(ROOT / "preprocess" / f"{name}.py"), *argv])
 
 
 def air_around(voxels: np.ndarray) -> np.ndarray:
@@ -71,13 +65,13 @@ def test_what_was_drawn_anew_is_said_and_a_scan_of_air_gives_nothing(tmp_path: P
     write(tmp_path / "data" / "half.nii.gz", air_around(chest(0, (60, 60, 30)) * 3))
     argv = ["--data", str(tmp_path / "data"), "--save", str(tmp_path / "pairs"), *SMALL, "--scale", "4"]
     for _ in range(2):  # the second time they are there
-        made = command("luna_pre", *argv)
+        made = run_preprocess("luna_pre", *argv)
         assert made.returncode == 0
         assert "nearly constant; others were drawn instead (--min_std 0.01)" in made.stdout
         assert "almost no contrast" not in made.stdout
     write(tmp_path / "air" / "air.nii.gz", np.full((40, 40, 40), -1000, np.int16), (2.0, 2.0, 2.0))
     argv = ["--data", str(tmp_path / "air"), "--save", str(tmp_path / "none"), *SMALL, "--scale", "1"]
-    none = command("luna_pre", *argv)
+    none = run_preprocess("luna_pre", *argv)
     assert none.returncode == 1
     assert "no pairs: subset0/air: the other boxes that were tried hold too much tissue, are nearly" in none.stdout
     assert none.stderr.startswith(f"error: --data {tmp_path / 'air'} gives no pair: ")
@@ -90,14 +84,14 @@ def test_mr_with_the_window_of_lungs_says_what_helps(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).gamma(2, 300, (30, 40, 40)).astype(np.uint16)
     write(tmp_path / "mr" / "mr.nii.gz", voxels, (2.0, 2.0, 2.0))
     argv = ["--data", str(tmp_path / "mr"), "--save", str(tmp_path / "pairs"), *SMALL, "--scale", "1"]
-    none = command("luna_pre", *argv)
+    none = run_preprocess("luna_pre", *argv)
     assert none.returncode == 1
     assert "for MR give --percentiles 0.5 99.5" in none.stderr
     assert not (tmp_path / "pairs" / "luna_train.txt").exists()
-    assert command("luna_pre", *argv, "--percentiles", "0.5", "99.5", "--replace").returncode == 0
+    assert run_preprocess("luna_pre", *argv, "--percentiles", "0.5", "99.5", "--replace").returncode == 0
     write(tmp_path / "tiny" / "tiny.nii.gz", chest(0, (10, 10, 10)), (1.0, 1.0, 1.0))
     argv[1] = str(tmp_path / "tiny")
-    none = command("luna_pre", *argv)
+    none = run_preprocess("luna_pre", *argv)
     assert none.returncode == 1
     assert "take smaller boxes: --crop_rows" in none.stderr
 
@@ -108,7 +102,7 @@ def test_no_crop_at_all_is_no_success(tmp_path: Path) -> None:
     cut_short(tmp_path / "data" / "a.nii.gz", 0.5)
     (tmp_path / "data" / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\na,10,10,10,5\n")
     argv = ["--data", str(tmp_path / "data"), "--save", str(tmp_path / "crops"), *SMALL, "--max_negatives", "1"]
-    none = command("nodule_crops", *argv)
+    none = run_preprocess("nodule_crops", *argv)
     assert none.returncode == 1
     assert "gives no crop: its readable scans have no nodule in the table, and too little" in none.stderr
 

@@ -6,7 +6,7 @@ import argparse
 import csv
 import hashlib
 import json
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,13 @@ from datasets.xray.lists import CHEST14_LABELS, read_list
 from phantoms.anatomy import Phantom
 from phantoms.patient import sample_patient
 from preprocess.phantoms import make_room, read_record, series_uid, split, subset, write_scan
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess
 from utils.seeding import generator
 
-ROOT = Path(__file__).resolve().parents[2]
 SCANS, PATIENTS, XRAYS, SIZE = 2, 4, 3, 96
 
 
-def run(*flags: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run_captured([str(ROOT / "preprocess" / "phantoms.py"), *map(str, flags)], cwd)
+run = partial(run_preprocess, "phantoms")
 
 
 @pytest.fixture(scope="module")

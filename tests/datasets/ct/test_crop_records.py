@@ -9,8 +9,7 @@ import pytest
 from datasets.ct.crop_records import in_words, recipes_of, windows_of
 from options import Options
 from phases.pretask import tell_recipes
-from preprocess import luna_pre
-from tests.conftest import write_pairs
+from tests.conftest import run_preprocess, write_pairs
 from tests.preprocess.small_scans import chest, write
 from training.network import differences
 from utils.process_group import SINGLE
@@ -20,7 +19,8 @@ SMALL = ["--scale", "2", "--workers", "1", "--input_rows", "32", "--input_cols",
 
 def cut(folder: Path, name: str, *window: str) -> None:
     write(folder / name / f"{name}.nii.gz", chest(shape=(64, 64, 48)))
-    assert luna_pre.main(["--data", str(folder / name), "--save", str(folder / "pairs"), *SMALL, *window]) == 0
+    done = run_preprocess("luna_pre", "--data", folder / name, "--save", folder / "pairs", *SMALL, *window)
+    assert done.returncode == 0, done.stderr
 
 
 def found(folder: Path) -> list[str]:

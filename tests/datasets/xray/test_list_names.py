@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from datasets.xray.files import find_chest
 from datasets.xray.lists import CHEST14_LABELS, list_line, read_list
-from preprocess import chest_store
-from tests.conftest import Image
+from tests.conftest import Image, run_preprocess
 from utils.errors import UserError
 
 
@@ -47,7 +46,9 @@ MIXED = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
 NAMES = st.one_of(MIXED, ANY_BYTES, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 
 
-@settings(deadline=None, max_examples=200, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    deadline=None, max_examples=examples(200), derandomize=True, suppress_health_check=[HealthCheck.filter_too_much]
+)
 @given(
     names=st.lists(NAMES.filter(on_disk), min_size=1, max_size=6, unique=True), labels=st.integers(0, 3), data=st.data()
 )
@@ -197,9 +198,8 @@ def test_names_in_a_store(tmp_path: Path) -> None:
     (tmp_path / "data" / "chest_train.txt").write_text("".join(f"{list_line(name)}\n" for name in names[:4]))
     (tmp_path / "data" / "images" / "odd.png").touch()
     files = find_chest(tmp_path / "data")
-    assert (
-        chest_store.main(["--data", str(tmp_path / "data"), "--save", str(tmp_path / "store"), "--workers", "1"]) == 1
-    )
+    flags = ("--data", tmp_path / "data", "--save", tmp_path / "store", "--workers", 1)
+    assert run_preprocess("chest_store", *flags).returncode == 1
     stored = find_chest(tmp_path / "store")
     assert [os.path.relpath(file, tmp_path / "store") for file in stored] == names[:4]
     assert [os.path.relpath(file, tmp_path / "data" / "images") for file in files] == names[:4]

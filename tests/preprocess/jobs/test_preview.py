@@ -16,8 +16,7 @@ from preprocess.jobs.preview import FILE_NAME, _rows
 from preprocess.jobs.records import read_record, write_record
 from preprocess.luna_pre import parse
 from preprocess.volumes.files import Scan
-from tests.conftest import ROOT
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
 from utils.image_grid import upright
@@ -45,7 +44,7 @@ def test_upright_is_what_itk_calls_lps(order: tuple[int, ...]) -> None:
 
 def luna_pre(*argv: str) -> str:
     """What the command prints, which ends well."""
-    done = run_captured([str(ROOT / "preprocess" / "luna_pre.py"), *argv])
+    done = run_preprocess("luna_pre", *argv)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -18,15 +18,13 @@ from preprocess.jobs.pairs import PairJob, PairOptions, PairOutcome, kept_flat, 
 from preprocess.jobs.settle import Sources, settle, warn_of_doubles
 from preprocess.volumes.content import content_of, files_of
 from preprocess.volumes.files import Scan, find_scans
-from tests.conftest import ROOT
-from tests.inprocess import run_captured
+from tests.conftest import run_preprocess
 from tests.preprocess.small_scans import chest, write, write_dicom
 from utils.errors import UserError
 
 OPTIONS = PairOptions((32, 32, 16), (32, 32, 16), 2, 0, -1000, 1000, None, "float32", min_std=0)
 SMALL = ["--scale", "2", "--workers", "1", "--input_rows", "32", "--input_cols", "32", "--input_deps", "16"]
 SHAPE = (52, 52, 20)
-LUNA_PRE = str(ROOT / "preprocess" / "luna_pre.py")
 
 
 def cut(data: Path, save: Path, options: PairOptions = OPTIONS, replaced: bool = False) -> dict[str, PairOutcome]:
@@ -65,13 +63,13 @@ def test_the_command_refuses_another_scan_of_the_name(first: Path) -> None:
     write(first / "b" / "ct.mhd", chest(2, SHAPE))
     before = pairs(first / "save")
     argv = ["--data", str(first / "b"), "--save", str(first / "save"), *SMALL, "--min_std", "0"]
-    refused = run_captured([LUNA_PRE, *argv])
+    refused = run_preprocess("luna_pre", *argv)
     assert refused.returncode == 2
     line, a, b = refused.stderr, first / "a" / "ct.mhd", first / "b" / "ct.mhd"
     assert f"holds 2 pairs called subset0/ct, cut from {a}, not from {b}, which is another scan" in line
     assert "--replace" in line
     assert pairs(first / "save") == before
-    assert run_captured([LUNA_PRE, *argv, "--replace"]).returncode == 0
+    assert run_preprocess("luna_pre", *argv, "--replace").returncode == 0
     after = pairs(first / "save")
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in after)

@@ -13,8 +13,7 @@ from datasets.layout import is_label_map
 from preprocess.volumes.files import find_scans
 from preprocess.volumes.volume import read_image
 from tests.cases_ct import other_object, save, write_nifti, write_series
-from tests.conftest import ROOT
-from tests.inprocess import run_captured
+from tests.conftest import ROOT, run_preprocess
 from tests.preprocess.small_scans import chest, write
 from utils.errors import UserError
 
@@ -178,15 +177,9 @@ def test_the_command_cuts_what_is_a_scan_and_names_what_is_not(tmp_path: Path) -
     voxels = chest().T.astype(np.float32)
     voxels[:9] = np.nan
     write_nifti(data / "imagesTr" / "c.nii.gz", voxels, np.diag([5.0, 5, 5, 1]))
-    command = [
-        str(ROOT / "preprocess" / "luna_pre.py"),
-        "--data",
-        str(data),
-        "--save",
-        str(tmp_path / "o"),
-    ]
     size = ["--input_rows", "32", "--input_cols", "32", "--input_deps", "16", "--hu_min", "-150", "--hu_max", "250"]
-    run = run_captured([*command, *size, "--scale", "1", "--workers", "1"])
+    flags = (*size, "--scale", 1, "--workers", 1)
+    run = run_preprocess("luna_pre", "--data", data, "--save", tmp_path / "o", *flags)
     assert run.returncode == 1, run.stderr
     assert (
         "passed over, since they hold no volume of the body: 1 SEG, 1 label map (by name: labelsTr/b.nii.gz)"
