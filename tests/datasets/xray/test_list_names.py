@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from datasets.xray.files import find_chest
 from datasets.xray.lists import CHEST14_LABELS, list_line, read_list
 from tests.conftest import Image, run_preprocess
+from tests.examples import examples
 from utils.errors import UserError
 
 
