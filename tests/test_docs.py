@@ -118,18 +118,20 @@ def write_table(folder: Path) -> None:
 # Running them -----------------------------------------------------------------------------------------------------
 
 
-def wide(page: str) -> bool:
-    """Whether its networks need all their channels: it exports weights, or its snippets load them."""
-    return any(blocks(page, "python")) or any(command.kind == "export.py" for command in commands(page))
+def wide(page: str) -> frozenset[str]:
+    """The data sets whose networks need all their channels there: those whose weights it exports."""
+    exported = [command.words for command in commands(page) if command.kind == "export.py"]
+    exported += [line.split() for line in EXPORTS if page == "EXPORT.md"]
+    return frozenset(n for n in ("chest", "luna") if any(f"pcrl_{n}_" in " ".join(words) for words in exported))
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
-    """A function that gives a folder with all inputs that the pages name, small; of wide networks or narrow ones."""
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[frozenset[str]], Path]:
+    """A function that gives a folder with all inputs that the pages name, small; which data sets' networks are wide."""
     return cache(lambda wide: write_sample(tmp_path_factory.mktemp("sample"), wide))
 
 
-def write_sample(folder: Path, wide: bool) -> Path:
+def write_sample(folder: Path, wide: frozenset[str]) -> Path:
     write_xrays(folder / "my_xrays", count=1)
     shutil.copy(folder / "my_xrays" / "chest_train.txt", folder / "my_xrays" / "chest_valid.txt")
     labelled = write_xrays(folder / "chest14_data_path", count=6)
@@ -157,9 +159,10 @@ def write_sample(folder: Path, wide: bool) -> Path:
     return folder
 
 
-def narrowed(words: list[str], wide: bool) -> list[str]:
+def narrowed(words: list[str], wide: frozenset[str]) -> list[str]:
     """What makes the network of this command narrow; weights from elsewhere, in a .pt of the sample, are wide."""
-    return [] if wide or "main.py" not in words or "resnet34.pt" in words else ["--narrow", "8"]
+    data = words[words.index("--n") + 1] if "--n" in words else "chest"  # of a prediction, which has none
+    return [] if data in wide or "main.py" not in words or "resnet34.pt" in words else ["--narrow", "8"]
 
 
 def arguments(command: Command) -> list[str]:
@@ -186,7 +189,7 @@ def run_page_command(command: Command, folder: Path) -> None:
     if command.words[0] == "torchrun":
         words[words.index("--nproc_per_node") + 1] = "2"
         status = run_process(["-m", "torch.distributed.run", *words], folder, log)
-    elif "ddp" in words or command.kind.startswith("preprocess/"):  # they start processes that are not forks
+    elif "ddp" in words:  # it starts itself again
         status = run_process(words, folder, log)
     else:
         status = run_script(words, folder, log)
@@ -217,7 +220,7 @@ def runs(page: str) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
-def test_page(page: str, sample: Callable[[bool], Path], tmp_path: Path) -> None:
+def test_page(page: str, sample: Callable[[frozenset[str]], Path], tmp_path: Path) -> None:
     for entry in sample(wide(page)).iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     for command in commands(page):
