@@ -18,11 +18,12 @@ from training.checkpoint import Position
 
 EPOCHS, STEPS = 2, 30  # of a narrow network: so many that a run is not through before a test has caught it
 FINAL = f"pcrl_luna_pretask_1.0_{EPOCHS}.pt"
-OPTIONS = f"--b 2 --epochs {EPOCHS} --ratio 1.0 --workers 1 --log_every 1 --save_minutes 0 --moco_k 64".split()
+OPTIONS = f"--b 2 --epochs {EPOCHS} --ratio 1.0 --workers 1 --log_every 1 --moco_k 64".split()
 
 
 def start(pairs: Path, output: Path, *more: object) -> Started:
-    argv = main_command("--data", pairs, "--output", output, *OPTIONS, *more)[1:]
+    """A run that saves after every step, unless ``more`` says otherwise."""
+    argv = main_command("--data", pairs, "--output", output, *OPTIONS, "--save_minutes", 0, *more)[1:]
     return Started(argv, Path.cwd(), output.with_suffix(".log"))
 
 
