@@ -42,8 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def run_main(*argv: object, cwd: Path | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """``python main.py ...`` as a user starts it, from any folder, with a narrow network."""
     command = main_command(*argv)
-    if "ddp" in argv:  # which starts itself again
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, check=False)
     return run_captured(command[1:], cwd, timeout)
 
 

@@ -1,6 +1,7 @@
 """Scripts run in forks of a process that has imported the heavy libraries: as separate as processes, and quick.
 
-What a script starts by multiprocessing's spawn is forked, too. Not for scripts that start themselves again.
+What a script starts by multiprocessing's spawn is forked, too, and so are the Python scripts that it starts by
+``subprocess`` (tests/forked.py), as ranks are.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
-import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tests.forked import run_as_main
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.preloaded"])
@@ -24,13 +26,8 @@ def _run(argv: list[str], folder: str, logs: tuple[str, str], environment: dict[
     out, err = (os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for log in logs)
     os.dup2(out, 1)
     os.dup2(out if logs[0] == logs[1] else err, 2)
-    os.environ.clear()
-    os.environ.update(environment, OMP_NUM_THREADS="1")
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    sys.argv = argv
-    sys.path[0] = str(Path(argv[0]).parent)  # as python does for a script
-    sys.path[1:1] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    runpy.run_path(argv[0], run_name="__main__")
+    run_as_main(argv, environment | {"OMP_NUM_THREADS": "1"})
 
 
 class Started:

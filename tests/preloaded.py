@@ -18,6 +18,8 @@ LIBRARIES = (
     *("torch", "torchvision", "torch.utils.data", "numba", "SimpleITK", "skimage.transform", "scipy.ndimage"),
     *("tensorboardX", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.font_manager", "PIL.Image"),
     *("tqdm", "monai.losses", "sklearn.metrics", "sklearn.linear_model", "sklearn.neighbors", "pydicom"),
+    *("torch.distributed.run", "torch.distributed.elastic.agent.server.local_elastic_agent"),
+    *("torch.distributed.elastic.rendezvous.registry", "pytest", "hypothesis"),  # the last two: of what ranks compute
 )
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("datasets", "exporting", "methods", "models", "options", "phantoms", "phases", "preprocess", "tasks", "training")

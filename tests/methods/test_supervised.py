@@ -39,10 +39,10 @@ class Noise(torch.utils.data.Dataset):
         return {"image": torch.from_numpy(image), "label": torch.tensor([float(key[1] % 2), 1.0])}
 
 
-def unet(dims: int) -> UNet:
+def unet(dims: int, narrow: int = 8) -> UNet:
     torch.manual_seed(0)
     channels = 3 if dims == 2 else 1
-    return build_network(dims, channels, channels, "bn", "none").unet
+    return build_network(dims, channels, channels, "bn", "none", narrow=narrow).unet
 
 
 def supervised(frozen: bool, ranks: ProcessGroup = SINGLE) -> Supervised:
@@ -72,14 +72,14 @@ def test_linear_leaves_every_bit_of_the_encoder(frozen: bool) -> None:
 
 
 def test_a_checkpoint_is_loaded_by_torchvision_and_by_the_method_itself() -> None:
-    method = Supervised(Classifier(unet(2), classes=5), bce_loss)
+    method = Supervised(Classifier(unet(2, narrow=1), classes=5), bce_loss)
     exported = method.export()
     resnet = torchvision.models.resnet18()
     result = resnet.load_state_dict(exported["state_dict"], strict=False)
     assert (result.unexpected_keys, set(result.missing_keys)) == ([], {"fc.weight", "fc.bias"})
     assert "decoder_state_dict" not in exported
     assert {"model.encoder.conv1.weight", "fc.weight"} <= set(exported["model"])
-    other = Supervised(Classifier(unet(2), classes=5), bce_loss)
+    other = Supervised(Classifier(unet(2, narrow=1), classes=5), bce_loss)
     for parameter in other.parameters():
         torch.nn.init.ones_(parameter)
     other.restore(exported)

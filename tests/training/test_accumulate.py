@@ -33,7 +33,7 @@ def make_batch(size: int, step: int) -> dict[str, Tensor]:
 def test_two_steps_in_micro_batches() -> None:
     """Batches of 3 in micro-batches of 2 and 1: one update, gradients by samples, keys of each seen by the next."""
     torch.manual_seed(0)
-    network = build_network(3, 1, 1, "bn", "sigmoid").double()
+    network = build_network(3, 1, 1, "bn", "sigmoid", narrow=8).double()
     method = PCRL(network, PCRLConfig(N_DATA, queue_size=32)).double().train()
     literal = LiteralStep(3, published_state(network), method.queue.memory, N_DATA)
     optimizer = torch.optim.SGD(method.trainable(), LR)

@@ -29,7 +29,7 @@ NAMES = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "
 def make_method(dims: int, norm: str, ranks: ProcessGroup = SINGLE, shuffle_bn: bool = True) -> PCRL:
     torch.manual_seed(0)
     channels = SHAPES[dims][0]
-    network = build_network(dims, channels, channels, norm, "none").double()
+    network = build_network(dims, channels, channels, norm, "none", narrow=8).double()
     config = PCRLConfig(N_DATA, TEMPERATURE, QUEUE, shuffle_bn=shuffle_bn)
     return PCRL(network, config, ranks=ranks).double().train()
 

@@ -92,7 +92,7 @@ def test_features_that_nothing_needs_stay_where_they_are(monkeypatch: pytest.Mon
     monkeypatch.setattr(
         BatchShards, "permute", lambda self, rows, order: (travelled.append(rows.shape), real(self, rows, order))[1]
     )
-    network = build_network(3, 1, 1, "bn", "none").double()
+    network = build_network(3, 1, 1, "bn", "none", narrow=8).double()
     method = PCRL(network, PCRLConfig(N_DATA, TEMPERATURE, QUEUE, without=frozenset({"reconstruction"}))).double()
     batch = make_batch(3, 2, 0)
     method(batch, method.draw(2, generator(0)))

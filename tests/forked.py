@@ -1,0 +1,90 @@
+"""A script runs in a fork, and finds all imports done; so do the Python scripts that it starts itself.
+
+What is forked starts as ``python SCRIPT ...`` does: its own arguments, environment, signals and files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import multiprocessing.resource_tracker
+import os
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+NAME = Path("/proc/self/comm")  # Linux shows the environment that a process was begun with, not that of a fork
+
+
+def run_as_main(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """What ``python argv[0] ...`` does, in this process."""
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv, sys.orig_argv = list(argv), [sys.executable, *argv]
+    sys.path[0] = str(Path(argv[0]).parent)
+    sys.path[1:1] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    subprocess.Popen = Popen  # type: ignore[misc]
+    runpy.run_path(argv[0], run_name="__main__")
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    """``python [-u] SCRIPT ...`` is a fork of this process, any other command a process as ever."""
+
+    def _execute_child(self, *given: Any) -> None:
+        call = inspect.signature(super()._execute_child).bind(*given).arguments  # type: ignore[misc]
+        words = [str(word) for word in call["args"]] if isinstance(call["args"], list | tuple) else []
+        argv = [word for word in words[1:] if word != "-u"]
+        if words[:1] != [sys.executable] or not argv or not argv[0].endswith(".py"):
+            super()._execute_child(*given)  # type: ignore[misc]
+            return
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or both would write it
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self.pid = os.fork()
+        if not self.pid:
+            _begin(argv, call, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(call[name] for name in pipes))  # type: ignore[attr-defined]
+
+
+def _begin(argv: list[str], call: dict[str, Any], blocked: Any) -> NoReturn:
+    """Be the new process until its end. ``call``: the arguments of ``_execute_child``."""
+    status: Any = 1
+    try:
+        atexit._clear()
+        for place, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
+            if call[name] != -1:
+                os.dup2(call[name], place)
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        multiprocessing.resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]  # closed just now
+        if call["start_new_session"]:
+            os.setsid()
+        for signum in signal.valid_signals():
+            if callable(signal.getsignal(signum)):
+                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        environment = dict(os.environ if call["env"] is None else call["env"])
+        if "RANK" in environment and NAME.exists():
+            NAME.write_text(f"RANK={environment['RANK']}")
+        os.chdir(call["cwd"] or ".")
+        run_as_main(argv, environment)
+        status = 0
+    except SystemExit as ended:
+        status = ended.code or 0
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
