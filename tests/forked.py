@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import atexit
 import inspect
-import multiprocessing.resource_tracker
 import os
-import resource
 import runpy
 import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import Any, NoReturn
 
+AS_EVER = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+SIGNATURE = inspect.signature(AS_EVER)
 NAME = Path("/proc/self/comm")  # Linux shows the environment that a process was begun with, not that of a fork
 
 
@@ -29,30 +31,28 @@ def run_as_main(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     sys.argv, sys.orig_argv = list(argv), [sys.executable, *argv]
     sys.path[0] = str(Path(argv[0]).parent)
     sys.path[1:1] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    subprocess.Popen = Popen  # type: ignore[misc]
+    subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
     runpy.run_path(argv[0], run_name="__main__")
 
 
-class Popen(subprocess.Popen):  # type: ignore[type-arg]
+def _execute_child(self: Any, *given: Any) -> None:
     """``python [-u] SCRIPT ...`` is a fork of this process, any other command a process as ever."""
-
-    def _execute_child(self, *given: Any) -> None:
-        call = inspect.signature(super()._execute_child).bind(*given).arguments  # type: ignore[misc]
-        words = [str(word) for word in call["args"]] if isinstance(call["args"], list | tuple) else []
-        argv = [word for word in words[1:] if word != "-u"]
-        if words[:1] != [sys.executable] or not argv or not argv[0].endswith(".py"):
-            super()._execute_child(*given)  # type: ignore[misc]
-            return
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # or both would write it
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        self.pid = os.fork()
-        if not self.pid:
-            _begin(argv, call, blocked)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._child_created = True
-        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-        self._close_pipe_fds(*(call[name] for name in pipes))  # type: ignore[attr-defined]
+    call = SIGNATURE.bind(self, *given).arguments
+    words = [str(word) for word in call["args"]] if isinstance(call["args"], list | tuple) else []
+    argv = [word for word in words[1:] if word != "-u"]
+    if words[:1] != [sys.executable] or not argv or not argv[0].endswith(".py"):
+        AS_EVER(self, *given)
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or both would write it
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    self.pid = os.fork()
+    if not self.pid:
+        _begin(argv, call, blocked)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    self._child_created = True
+    pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+    self._close_pipe_fds(*(call[name] for name in pipes))
 
 
 def _begin(argv: list[str], call: dict[str, Any], blocked: Any) -> NoReturn:
@@ -60,11 +60,16 @@ def _begin(argv: list[str], call: dict[str, Any], blocked: Any) -> NoReturn:
     status: Any = 1
     try:
         atexit._clear()
+        util._finalizer_registry.clear()  # type: ignore[attr-defined]
+        atexit.register(util._exit_function)  # type: ignore[attr-defined]
         for place, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
             if call[name] != -1:
                 os.dup2(call[name], place)
-        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        multiprocessing.resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]  # closed just now
+        tracker = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # of semaphores: one for all
+        for number in map(int, os.listdir("/dev/fd")):
+            if number > 2 and number != tracker:
+                with suppress(OSError):  # the one of this list is closed already
+                    os.close(number)
         if call["start_new_session"]:
             os.setsid()
         for signum in signal.valid_signals():

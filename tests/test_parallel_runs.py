@@ -1,4 +1,8 @@
-"""Several processes that train together, as a user starts them: what they compute, and how they end."""
+"""Several processes that train together, as a user starts them: what they compute, and how they end.
+
+One run of each launcher is of processes that are started anew; launchers and ranks of the others are forks
+(tests/forked.py).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed.run
 
 from options.command_line import parse_options
 from phases.pretask import build_loader, build_method, build_student, view_shape
 from tests.conftest import ROOT, rows, write_pairs
+from tests.inprocess import Started
 from tests.processes import alive, children, held, logged, pending, wait_for, wait_until
 from training.devices import Devices
 from training.distributed import LAUNCHER, ranks_of_environment
@@ -25,36 +31,35 @@ from utils.seeding import generator
 
 ENDS_WITHIN_S = 60  # 5 seconds of grace, or 30 of torchrun, and a loaded machine
 # The two dashes end torchrun's own flags: else it takes --n and --d for abbreviations of those, and refuses them.
-TORCHRUN = (
-    sys.executable,
-    *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--"],
-    str(ROOT / "main.py"),
-)
-DDP = (sys.executable, str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
+TORCHRUN = (torch.distributed.run.__file__, "--standalone", "--nproc_per_node", "2", "--", str(ROOT / "main.py"))
+DDP = (str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
 COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 8)
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+def start(folder: Path, launcher: tuple[str, ...], *argv: object) -> Started:
+    """What it prints goes to ``stdout`` and ``stderr`` in ``folder``."""
+    return Started([*launcher, *map(str, argv)], folder, folder / "stdout", folder / "stderr")
 
 
-def start(launcher: tuple[str, ...], *argv: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*launcher, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+def finish(folder: Path, launcher: tuple[str, ...], *argv: object) -> subprocess.CompletedProcess[str]:
+    process = start(folder, launcher, *argv)
+    status, said = process.wait(600), process.communicate()[0]
+    return subprocess.CompletedProcess(argv, status, said, (folder / "stderr").read_text())
 
 
-def finish(launcher: tuple[str, ...], *argv: object) -> subprocess.CompletedProcess[str]:
-    command = [*launcher, *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment())
+def finish_anew(launcher: tuple[str, ...], *argv: object) -> subprocess.CompletedProcess[str]:
+    """As :func:`finish`, with nothing forked."""
+    first = ("-m", "torch.distributed.run", *launcher[1:]) if launcher is TORCHRUN else launcher
+    command, own = [sys.executable, *first, *map(str, argv)], os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=own)
 
 
-def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+def ranks_of(launcher: Started) -> list[int]:
     """The process ids of a launcher's ranks, in rank order."""
     by_rank = {}
     for child in children(launcher.pid):
-        words = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        by_rank |= {int(word.removeprefix(b"RANK=")): child for word in words if word.startswith(b"RANK=")}
+        name = Path(f"/proc/{child}/comm").read_text()  # as tests/forked.py sets it
+        by_rank |= {int(name.removeprefix("RANK=")): child} if name.startswith("RANK=") else {}
     assert sorted(by_rank) == [0, 1]
     return [by_rank[0], by_rank[1]]
 
@@ -80,10 +85,11 @@ def literal_rows(argv: list[str], ranks: int) -> list[dict[str, float]]:
     return losses
 
 
-def test_torchrun_in_3d_gives_the_losses_of_one_process(pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [TORCHRUN, DDP], ids=["torchrun", "ddp"])
+def test_in_3d_the_losses_are_those_of_one_process(launcher: tuple[str, ...], pairs: Path, tmp_path: Path) -> None:
     """Two batches of three samples, two on one rank and one on the other."""
     argv = ["--data", pairs, *COMMON, "--epochs", 1, "--norm", "gn", "--output", tmp_path / "out"]
-    run = finish(TORCHRUN, *argv)
+    run = finish_anew(launcher, *argv)
     assert run.returncode == 0, run.stderr
     assert "Warning" not in run.stderr
     assert run.stdout.count("device: CPU") == 1, "one rank speaks"
@@ -99,7 +105,7 @@ def test_torchrun_in_3d_gives_the_losses_of_one_process(pairs: Path, tmp_path: P
 
 def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
     own = "--n chest --size 64 --amp native --b 2 --epochs 1"
-    run = finish(TORCHRUN, "--data", xrays, *COMMON[2:], *own.split(), "--output", tmp_path / "out")
+    run = finish(tmp_path, TORCHRUN, "--data", xrays, *COMMON[2:], *own.split(), "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert "Warning" not in run.stderr
     assert "bfloat16" in run.stdout
@@ -114,23 +120,23 @@ def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
 def test_stopped_by_a_signal_and_resumed_is_as_if_never_stopped(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs", scans=10, pairs=6)  # 20 steps: it is not through before it is caught
     argv = ("--data", pairs, *COMMON, "--epochs", 1)
-    whole = finish(DDP, *argv, "--output", tmp_path / "whole")
+    whole = finish(tmp_path, DDP, *argv, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
 
     output = tmp_path / "out"
-    process = start(TORCHRUN, *argv, "--output", output)
+    process = start(tmp_path, TORCHRUN, *argv, "--output", output)
     wait_for(lambda: logged(output) >= 1, process)
     ranks = ranks_of(process)
     with held(ranks):  # or they might be through before torchrun has passed the signal on
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: all(pending(rank, signal.SIGTERM) for rank in ranks), process)
-    text, errors = process.communicate(timeout=300)
+    text, errors = process.communicate(timeout=300)[0], (tmp_path / "stderr").read_text()
     assert process.returncode != 0
     assert errors.count("SIGTERM: stopping after this step, then saving\n") == 1, "one rank speaks"
     assert "saved" in text, errors
     assert "stopped by SIGTERM" in text
 
-    rest = finish(DDP, *argv, "--output", output, "--resume", "auto")
+    rest = finish(tmp_path, DDP, *argv, "--output", output, "--resume", "auto")
     assert rest.returncode == 0, rest.stderr
     assert rest.stdout.count("going on at ") == 1
     ours, theirs = (
@@ -150,12 +156,13 @@ def test_a_killed_rank_ends_the_run_with_the_reason(
     launcher: tuple[str, ...], victim: int, pairs: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 500, "--output", output)
+    process = start(tmp_path, launcher, "--data", pairs, *COMMON, "--epochs", 500, "--output", output)
     wait_for(lambda: logged(output) >= 1, process)
     ranks = ranks_of(process)
     os.kill(ranks[victim], signal.SIGKILL)
     killed = time.monotonic()
-    _, errors = process.communicate(timeout=300)
+    process.wait()
+    errors = (tmp_path / "stderr").read_text()
     assert time.monotonic() - killed < ENDS_WITHIN_S
     assert process.returncode != 0
     assert "SIGKILL" in errors
@@ -169,11 +176,11 @@ def test_a_killed_rank_ends_the_run_with_the_reason(
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends children with their parent")
 @pytest.mark.parametrize("launcher", [TORCHRUN, DDP], ids=["torchrun", "ddp"])
 def test_ranks_end_with_a_killed_launcher(launcher: tuple[str, ...], pairs: Path, tmp_path: Path) -> None:
-    process = start(launcher, "--data", pairs, *COMMON, "--epochs", 500, "--output", tmp_path / "out")
+    process = start(tmp_path, launcher, "--data", pairs, *COMMON, "--epochs", 500, "--output", tmp_path / "out")
     wait_for(lambda: logged(tmp_path / "out") >= 1, process)
     ranks = ranks_of(process)
     process.kill()
-    process.communicate()
+    process.wait()
     wait_until(lambda: not any(map(alive, ranks)), "a rank outlives its launcher")
 
 
@@ -199,7 +206,7 @@ def test_what_one_rank_cannot_read_ends_all_with_one_line(tmp_path: Path) -> Non
     data = write_pairs(tmp_path / "pairs")
     broken = data / "subset1" / "1.2.1_img_0.npy"
     np.save(broken, np.zeros((2, 16, 16, 8), np.float32))
-    run = finish(DDP, "--data", data, *COMMON, "--epochs", 1, "--output", tmp_path / "out")
+    run = finish(tmp_path, DDP, "--data", data, *COMMON, "--epochs", 1, "--output", tmp_path / "out")
     assert run.returncode == 2, run.stderr
     assert run.stderr.count("error: ") == 1
     assert broken.name in run.stderr
@@ -207,7 +214,7 @@ def test_what_one_rank_cannot_read_ends_all_with_one_line(tmp_path: Path) -> Non
 
 
 def test_batches_that_leave_a_rank_empty_are_refused_once(pairs: Path, tmp_path: Path) -> None:
-    run = finish(DDP, "--data", pairs, "--b", 1, "--ratio", 1, "--output", tmp_path / "out", "--gpus", "")
+    run = finish(tmp_path, DDP, "--data", pairs, "--b", 1, "--ratio", 1, "--output", tmp_path / "out", "--gpus", "")
     assert run.returncode == 2, run.stderr
     assert run.stderr.count("error: ") == 1
     assert "give --b 4 or more" in run.stderr
