@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.inprocess import run_script
 
 # What main.py does with a phase, but the phase. The others meet each case in a call that rank 1 never makes.
 PROGRAM = """
@@ -59,17 +57,19 @@ LINES = {
 
 
 @pytest.mark.parametrize(("kind", "who"), [("gpu memory", "1"), ("disk", "0"), ("bug", "1"), ("input", "all")])
-def test_the_reason_is_said_once_and_the_run_ends(kind: str, who: str, tmp_path: Path) -> None:
+def test_the_reason_is_said_once_and_the_run_ends(
+    kind: str, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), kind, who]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     started = time.monotonic()
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert run.returncode == (1 if kind == "bug" else 2), run.stderr
-    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    status = run_script([str(tmp_path / "program.py"), kind, who], tmp_path, tmp_path / "out", tmp_path / "err")
+    said = (tmp_path / "err").read_text()
+    assert status == (1 if kind == "bug" else 2), said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
     speaker = "rank 1: " if who == "1" else ""
-    assert errors[0].startswith(f"error: {speaker}{LINES[kind]}"), run.stderr
+    assert errors[0].startswith(f"error: {speaker}{LINES[kind]}"), said
     assert errors[1:] == (["error: rank 1 failed (error above), so the run ended"] if kind == "bug" else [])
-    assert ("Traceback" in run.stderr) == (kind == "bug")
-    assert "gloo" not in run.stderr
+    assert ("Traceback" in said) == (kind == "bug")
+    assert "gloo" not in said
     assert time.monotonic() - started < 60, "the other rank was waited for"
