@@ -33,7 +33,7 @@ ENDS_WITHIN_S = 60  # 5 seconds of grace, or 30 of torchrun, and a loaded machin
 # The two dashes end torchrun's own flags: else it takes --n and --d for abbreviations of those, and refuses them.
 TORCHRUN = (torch.distributed.run.__file__, "--standalone", "--nproc_per_node", "2", "--", str(ROOT / "main.py"))
 DDP = (str(ROOT / "main.py"), "--parallel", "ddp", "--processes", "2")
-COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 8)
+COMMON = ("--b", 3, "--ratio", "1.0", "--workers", 0, "--log_every", 1, "--gpus", "", "--narrow", 8, "--image_every", 0)
 
 
 def start(folder: Path, launcher: tuple[str, ...], *argv: object) -> Started:

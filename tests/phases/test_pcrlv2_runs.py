@@ -13,12 +13,11 @@ from torchvision.models import resnet18
 from models.unet import z_normal
 from options.command_line import parse_options
 from phases.pretask import smallest_chunk
-from tests.conftest import FULL, ROOT, rows, run_main, write_pairs, write_xrays
+from tests.conftest import FULL, ROOT, main_command, rows, run_main, write_pairs, write_xrays
 from tests.crops_v2 import write_crops_v2
 from tests.inprocess import run_script
 from tests.test_flags_in_phases import nodules, volumes
 
-NARROW = ("--narrow", 8)
 CPU = ("--workers", 0, "--gpus", ",", "--log_every", 1)
 LUNA = ("--model", "pcrlv2", "--n", "luna", "--b", 2, "--epochs", 2, "--ratio", 1.0, *CPU)
 CHEST = ("--model", "pcrlv2", "--n", "chest", "--b", 2, "--epochs", 2, "--ratio", 1.0, "--size", 64, *CPU)
@@ -26,9 +25,10 @@ FINAL_3D, FINAL_2D = "pcrlv2_luna_pretask_1.0_2.pt", "pcrlv2_chest_pretask_1.0_2
 
 
 def run(folder: Path, *argv: object, script: str = "main.py", status: int = 0) -> str:
-    """``python main.py ...`` in ``folder`` -> what it printed."""
+    """``python main.py ...`` in ``folder``, with a narrow network -> what it printed."""
     log = folder / "log.txt"
-    found = run_script([str(ROOT / script), *map(str, argv)], folder, log)
+    words = main_command(*argv)[2:] if script == "main.py" else map(str, argv)
+    found = run_script([str(ROOT / script), *words], folder, log)
     text = log.read_text()
     assert found == status, text
     assert "Traceback" not in text
@@ -50,6 +50,15 @@ def trained(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a full network after one step."""
+    folder = tmp_path_factory.mktemp("full")
+    data = write_crops_v2(folder / "crops", scans=1)
+    run(folder, "--data", data, *LUNA, *FULL, "--epochs", 1, "--val_every", 0, "--image_every", 0, "--output", "out")
+    return folder / "out" / "last.pt"
+
+
 def same(a: Any, b: Any) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
 
@@ -61,7 +70,6 @@ def test_3d_trains_judges_and_resumes_bit_for_bit(crops: Path, trained: Path, tm
     assert (trained / "reconstructions" / "epoch_0002.png").exists()
     final = torch.load(trained / FINAL_3D, weights_only=True)
     assert final["inputs"] == "z-normal"
-    assert final["model"]["up_tr256.predictor_head.0.weight"].shape == (512, 256)
 
     first = trained / FINAL_3D.replace("_2.pt", "_1.pt")
     text = run(tmp_path, "--data", crops, *LUNA, "--val_every", 1, "--output", "out", "--resume", first)
@@ -79,7 +87,7 @@ def test_2d_starts_from_imagenet_unless_told_otherwise(tmp_path: Path, monkeypat
     torch.save(resnet18().state_dict(), places / "resnet18-f37072fd.pth")  # as torch.hub keeps it
     found = run_main("--data", data, *CHEST, *FULL, "--dry_run", cwd=tmp_path)  # a process: it reads TORCH_HOME
     assert "weights of imagenet: 120 tensors used" in found.stdout, found.stderr
-    from_none = run(tmp_path, "--data", data, *CHEST, *NARROW, "--weight", "none", "--output", "out")
+    from_none = run(tmp_path, "--data", data, *CHEST, "--weight", "none", "--output", "out")
     assert "weights of" not in from_none
     final = torch.load(tmp_path / "out" / FINAL_2D, weights_only=True)
     assert "inputs" not in final
@@ -104,7 +112,7 @@ def test_ranks_and_micro_batches_get_two_samples_each(crops: Path, tmp_path: Pat
     assert found.returncode == 0, found.stderr
     buffers = torch.load(tmp_path / "ranks" / "pcrlv2_luna_pretask_1.0_1.pt", weights_only=True)["rank_buffers"]
     assert len(buffers) == 2
-    run(tmp_path, *flags, *NARROW, "--b", 4, "--accumulate", 2, "--output", "parts")
+    run(tmp_path, *flags, "--b", 4, "--accumulate", 2, "--output", "parts")
     for more, words in (
         (
             ("--b", 2, "--accumulate", 2),
@@ -192,10 +200,10 @@ def test_networks_that_begin_with_3d_weights_normalise_their_inputs(trained: Pat
     np.testing.assert_allclose(features[0], features[1], rtol=1e-3, atol=1e-4)
 
 
-def test_a_segmenter_takes_the_encoder_alone_and_its_card_normalises(trained: Path, tmp_path: Path) -> None:
+def test_a_segmenter_takes_the_encoder_alone_and_its_card_normalises(full: Path, tmp_path: Path) -> None:
     flags = ("--data", volumes(tmp_path / "msd"), "--n", "msd", "--phase", "finetune", "--b", 2, "--epochs", 1, *CPU)
     small = ("--folds", 3, "--patch", "8,8,8", "--patches", 2)
-    text = run(tmp_path, *flags, *small, "--weight", trained / FINAL_3D, "--output", "out")
+    text = run(tmp_path, *flags, *small, *FULL, "--weight", full, "--output", "out")
     assert "56 tensors used" in text
     assert "decoder of another network, so initialised randomly" in text
     assert "images are normalised to mean 0 and deviation 1" in text
@@ -221,8 +229,10 @@ def test_normalised_images_have_mean_0_and_deviation_1() -> None:
     assert normal[:, 2].abs().max() == 0, "a constant image is no error here"
 
 
-def test_its_encoder_alone_goes_elsewhere_with_its_own_paper(trained: Path, tmp_path: Path) -> None:
-    run(tmp_path, "--checkpoint", trained / FINAL_3D, "--save", "weights", script="export.py")
+def test_its_encoder_alone_goes_elsewhere_with_its_own_paper(full: Path, tmp_path: Path) -> None:
+    saved = torch.load(full, weights_only=True)["model"]
+    assert saved["up_tr256.predictor_head.0.weight"].shape == (512, 256)
+    run(tmp_path, "--checkpoint", full, "--save", "weights", script="export.py")
     weights = torch.load(tmp_path / "weights" / "unet3d.pt", weights_only=True)
     assert all(name.startswith("down_tr") for name in weights)
     card = (tmp_path / "weights" / "README.md").read_text()

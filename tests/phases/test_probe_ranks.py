@@ -15,6 +15,7 @@ def test_two_processes_train_as_they_would_without(tmp_path: Path) -> None:
     (data / "probe.csv").write_text("image,ill\n" + lines)
     common = ("--data", data, "--parallel", "ddp", "--processes", 2, "--gpus", "", "--n", "chest", "--size", 64)
     common += ("--train_list", "none", "--ratio", 1, "--epochs", 1, "--b", 8, "--workers", 0, "--moco_k", 32)
+    common += ("--image_every", 0)
     probed = ("--probe_list", data / "probe.csv", "--probe_every", 1, "--keep", "best-probe")
     for name, more in (("plain", ()), ("probed", probed)):
         done = run_main(*common, *more, "--output", tmp_path / name)

@@ -24,6 +24,7 @@ from utils.seeding import generator
 # What several processes compute as one does: no batch normalisation, no mixup.
 FLAGS = ("--b", 2, "--epochs", 2, "--ratio", 1, "--workers", 0, "--log_every", 1, "--gpus", "", "--norm", "gn")
 FLAGS += ("--without", "mixup", "--moco_k", 32, "--save_minutes", 0, "--resume", "auto", "--val_every", 0)
+FLAGS += ("--image_every", 0)
 FINAL = "pcrl_luna_pretask_1.0_2.pt"
 
 
