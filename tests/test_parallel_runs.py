@@ -118,7 +118,7 @@ def test_torchrun_in_2d(xrays: Path, tmp_path: Path) -> None:
 
 
 def test_stopped_by_a_signal_and_resumed_is_as_if_never_stopped(tmp_path: Path) -> None:
-    pairs = write_pairs(tmp_path / "pairs", scans=6, pairs=6)  # 12 steps: it is not through before it is caught
+    pairs = write_pairs(tmp_path / "pairs", scans=5, pairs=6)  # 10 steps: it is not through before it is caught
     argv = ("--data", pairs, *COMMON, "--epochs", 1)
     whole = finish(tmp_path, DDP, *argv, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
