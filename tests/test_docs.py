@@ -10,8 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -21,6 +19,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+import torch.distributed.run
 import torchvision
 
 from tests.conftest import ROOT, write_pairs, write_xrays
@@ -188,11 +187,8 @@ def run_page_command(command: Command, folder: Path) -> None:
     words = [str(ROOT / word) if word.endswith(".py") else word for word in arguments(command)]
     if command.words[0] == "torchrun":
         words[words.index("--nproc_per_node") + 1] = "2"
-        status = run_process(["-m", "torch.distributed.run", *words], folder, log)
-    elif "ddp" in words:  # it starts itself again
-        status = run_process(words, folder, log)
-    else:
-        status = run_script(words, folder, log)
+        words = [torch.distributed.run.__file__, *words]
+    status = run_script(words, folder, log)
     assert status == 0, f"{command}\nends with {status}:\n{log.read_text()[-2000:]}"
     RULES[command.kind].look(command, target)
     keep_checkpoints(command, target, folder / "kept")
@@ -208,11 +204,6 @@ def keep_checkpoints(command: Command, target: Path, kept: Path) -> None:
         shutil.copy(path, kept / name)
     for path in kept.iterdir():
         shutil.copy(path, target / path.name)
-
-
-def run_process(words: list[str], folder: Path, log: Path) -> int:
-    with log.open("w") as file:
-        return subprocess.call([sys.executable, *words], cwd=folder, stdout=file, stderr=subprocess.STDOUT)
 
 
 def runs(page: str) -> bool:
