@@ -110,7 +110,9 @@ def test_names_as_they_are_found_on_the_disk_without_quotes(tmp_path: Path) -> N
     accent = unicodedata.normalize("NFD", "é.png")
     for name in (" a.png", "b.png ", accent):
         (folder / name).touch()
-    (tmp_path / "chest_train.txt").write_text(f" a.png\nb.png \n{unicodedata.normalize('NFC', accent)}\n")
+    (tmp_path / "chest_train.txt").write_text(
+        f" a.png\nb.png \n{unicodedata.normalize('NFC', accent)}\n", encoding="utf-8"
+    )
     found = [os.path.basename(file) for file in find_chest(tmp_path)]
     assert found == [" a.png", "b.png ", accent]
 
