@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -131,18 +130,15 @@ def test_xray_files_and_lists(sample: Path) -> None:
 
 
 def test_same_seed_same_bytes_with_one_worker(sample: Path, tmp_path: Path) -> None:
-    flags = ("--scans", SCANS, "--patients", PATIENTS, "--xrays_per_patient", XRAYS, "--size", SIZE, "--masks")
-    done = run("--save", tmp_path / "b", *flags, "--workers", 1)
+    """With one scan fewer, whose lines are the last of the tables."""
+    flags = ("--scans", SCANS - 1, "--patients", PATIENTS, "--xrays_per_patient", XRAYS, "--size", SIZE, "--masks")
+    done = run("--save", tmp_path, *flags, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    digests = [
-        {
-            str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob("*")
-            if path.is_file()
-        }
-        for root in (sample, tmp_path / "b")
-    ]
-    assert digests[0] == digests[1]
+    ours, theirs = files_in(tmp_path), files_in(sample)
+    assert len(ours) == len(theirs) - 4, "its header, its voxels, their copy, its mask"
+    for name in ours.keys() - {"phantoms.json", "Task_Lungs/dataset.json"}:  # which tell how many there are
+        whole = theirs[name][: len(ours[name])] if name.startswith("LUNA16/") else theirs[name]
+        assert ours[name] == whole, name
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
