@@ -116,12 +116,13 @@ def log_line(
 ) -> str:
     """A line of a log, at most so many columns: ``epoch 3/240: loss 7.31, 512 images/s, 1:05:21 left``.
 
-    ``left``: seconds; None: the end is there. What does not fit is cut: first names, then the speed, then terms.
+    ``left``: seconds; None: the end is there. If it does not fit, the speed goes first, then the last terms, then the ends of names.
     """
     fast, end = [speed(images_per_s)], [] if left is None else [f"{clock(left)} left"]
     few = dict(list(cut(values).items())[:2])
+    fewer = [dict(list(values.items())[:count]) for count in range(len(values), 2, -1)]
     line = ""
-    for terms, rest in ((values, fast + end), (cut(values), fast + end), (cut(values), end), (few, end)):
+    for terms, rest in ((values, fast + end), *((some, end) for some in fewer), (cut(values), end), (few, end)):
         line = f"epoch {epoch}: {', '.join([*([shown(terms)] if terms else []), *rest])}"
         if len(line) <= columns:
             break
