@@ -86,8 +86,11 @@ def test_a_line_of_a_log_is_cut_to_100_columns() -> None:
     assert len(line) <= 100
     assert line.endswith("left")
     narrow = {"loss": 6.71, "contrast": 6.64, "reconstruction": 0.0695}
-    line = "epoch 1/4: loss 6.71, contr 6.64, recon 0.0695, 0.302 images/s, 0:00:59 left"
+    line = "epoch 1/4: loss 6.71, contrast 6.64, reconstruction 0.0695, 0:00:59 left"
     assert log_line("1/4", narrow, 0.3021, 59, columns=80) == line
+    many = {"loss": -1.23, "restoration": 0.123, "deep": 0.123, "comparison": -0.912, "local": -0.812}
+    line = "epoch 12/240: loss -1.23, restoration 0.123, deep 0.123, comparison -0.912, 10:05:21 left"
+    assert log_line("12/240", many, 512.3, 36321) == line
     assert log_line("2/2", {"loss": 7.3123}, 512.3, None) == "epoch 2/2: loss 7.31, 512 images/s"
 
 
