@@ -116,7 +116,8 @@ def log_line(
 ) -> str:
     """A line of a log, at most so many columns: ``epoch 3/240: loss 7.31, 512 images/s, 1:05:21 left``.
 
-    ``left``: seconds; None: the end is there. If it is too long, it loses the speed, then the last terms, then ends of names.
+    ``left``: seconds; None: the end is there.
+    If the line is too long, it loses the speed, then the last terms, then ends of names.
     """
     fast, end = [speed(images_per_s)], [] if left is None else [f"{clock(left)} left"]
     few = dict(list(cut(values).items())[:2])
