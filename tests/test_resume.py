@@ -16,7 +16,7 @@ from tests.inprocess import Started
 from tests.processes import alive, children, held, largest_file, logged, wait_for, wait_until
 from training.checkpoint import Position
 
-EPOCHS, STEPS = 2, 30  # of a narrow network: so many that a run is not through before a test has caught it
+EPOCHS, STEPS = 2, 15  # of a narrow network: so many that a run is not through before a test has caught it
 FINAL = f"pcrl_luna_pretask_1.0_{EPOCHS}.pt"
 OPTIONS = f"--b 2 --epochs {EPOCHS} --ratio 1.0 --workers 1 --log_every 1 --moco_k 64".split()
 
