@@ -16,11 +16,44 @@ from tests.inprocess import run_captured
 
 pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_docs.py's
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = (  # files whose tests start many processes, or train: left out by -m "not slow"
-    *("test_bad_luck.py", "test_docs.py", "test_full_disk.py", "test_main.py", "test_parallel_runs.py"),
-    *("test_resume.py", "test_scripts.py", "test_unheard.py", "test_msd.py", "test_probe_ranks.py"),
-    *("test_chest_runs.py", "test_distributed.py", "test_own_method.py", "test_luna_pre.py", "test_nodule_crops.py"),
-)
+SLOW = [
+    "test_backbones",
+    "test_bad_luck",
+    "test_card",
+    "test_docs",
+    "test_evidence_runs",
+    "test_export",
+    "test_flags_in_phases",
+    "test_former_runs",
+    "test_full_disk",
+    "test_gated",
+    "test_launches",
+    "test_luna_pre",
+    "test_main",
+    "test_nnunet",
+    "test_onnx",
+    "test_own_method",
+    "test_parallel_runs",
+    "test_patients",
+    "test_pcrl_paper",
+    "test_pcrlv2_runs",
+    "test_phantoms",
+    "test_predict_scans",
+    "test_probe",
+    "test_processes",
+    "test_published_v2",
+    "test_quickstart",
+    "test_redeal",
+    "test_resume",
+    "test_run_page",
+    "test_scans",
+    "test_scripts",
+    "test_segmenter_card",
+    "test_trackers",
+    "test_unheard",
+    "test_weights",
+    "test_weights_of_others",
+]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -35,7 +68,7 @@ def main_command(*argv: object) -> list[str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.name in SLOW:
+        if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
 
 

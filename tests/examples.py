@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 ALL = os.environ.get("PCRL_TESTS") == "all"
 FEWEST = 10
 
@@ -21,3 +23,8 @@ def golden_steps(case: Mapping[str, Any]) -> list[dict[str, Any]]:
     What later steps add, the optimizer's memory, the teacher and the queue, is the same code in 2D.
     """
     return case["steps"] if ALL or case["dim"] == 2 else case["steps"][:1]
+
+
+def by_speed(cases: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """The names of golden cases as pytest's parameters, those in 3D marked as slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if case["dim"] == 3 else ()) for name, case in cases.items()]

@@ -13,7 +13,7 @@ from models.pcrl import PCRLNetwork
 from models.unet import load_published_state, published_state
 from models.unet2d import UNet2d
 from models.unet3d import UNet3d
-from tests.examples import golden_steps
+from tests.examples import by_speed, golden_steps
 from tests.golden import rules
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pcrl_steps.json"
@@ -43,7 +43,7 @@ def assert_figures(actual: list[float], expected: list[float], what: str) -> Non
     assert actual == pytest.approx(expected, rel=RELATIVE, abs=RELATIVE * scale), what
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_speed(CASES))
 def test_three_steps_give_the_published_numbers(name: str) -> None:
     case = CASES[name]
     method = golden_method(case)

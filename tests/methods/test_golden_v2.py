@@ -15,7 +15,7 @@ from torch import Tensor
 from methods.pcrlv2 import PCRLv2, PCRLv2Draws
 from models.pcrlv2 import Outputs, Vectors, build_network, enlarge
 from models.unet import load_published_state, published_state
-from tests.examples import golden_steps
+from tests.examples import by_speed, golden_steps
 from tests.golden import rules
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pcrlv2_steps.json"
@@ -61,7 +61,7 @@ def assert_outputs(out: Outputs, expected: dict[str, Any], size: torch.Size) -> 
         assert_sums(sums, expected["view1"]["deep_restored"][scale], f"restored at scale {scale}")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_speed(CASES))
 def test_three_steps_give_the_published_numbers(name: str) -> None:
     case = CASES[name]
     method = golden_method(case)
