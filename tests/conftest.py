@@ -16,6 +16,7 @@ from tests.inprocess import run_captured
 
 pytest.register_assert_rewrite("tests.page_rules")  # whose asserts are test_docs.py's
 ROOT = Path(__file__).resolve().parents[1]
+# Files that take 10 seconds or more, or start many processes: left out by -m "not slow".
 SLOW = [
     "test_backbones",
     "test_bad_luck",
