@@ -49,10 +49,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--checkpoint", metavar="FILE", help="needed: a checkpoint of this or of the published code")
     add("--save", metavar="FOLDER", help="needed: new folder for the weights and the card")
-    target = (
-        "library to export for: in 2D torchvision (the default there), timm, or smp, which is "
-        "segmentation_models_pytorch; in 3D unet3d (the default there), which is one file of Python, or nnunet"
-    )
+    target = "library; 2D: torchvision (default), timm, smp (segmentation_models_pytorch); 3D: unet3d (default), nnunet"
     add("--target", metavar="|".join(CODE), choices=list(CODE), help=target)
     add("--inchannel", metavar="N", type=int, help="nnunet: channels of your images (default: the weights')")
     add("--onnx", action="store_true", help="also write the encoder as ONNX (needs the packages onnx, onnxruntime)")

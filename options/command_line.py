@@ -23,6 +23,21 @@ METAVARS = {int: "N", float: "X", str: "NAME"}
 DESCRIPTION = """Self-supervised pre-training of medical-image networks (PCRL, PCRLv2).
 Flags of one phase and kind of data alone: --help --phase finetune --n chest
 Settings for many or few images: docs/LEARNING.md"""
+CHOICES = """phases (--phase):
+  pretask    pre-train without labels
+  finetune   train the whole network with labels
+  linear     train only a new head with labels; the encoder does not change
+  knn        classify by nearest neighbours, without training
+  embed      write the encoder's features of each image to a file
+  predict    apply a fine-tuned network to new images
+
+kinds of data (--n):
+  chest      X-rays, 2D
+  luna       pairs of crops from CT or MR, 3D (preprocess/luna_pre.py)
+  nodules    crops from CT with labels, 3D (preprocess/nodule_crops.py)
+  msd        volumes with masks of segmentations, 3D
+
+"""
 EXAMPLES = """examples:
   look at what X-rays in my_xrays become, then pre-train on all of them:
     python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output look
@@ -67,7 +82,7 @@ def _parser(phase: str | None = None, n: str | None = None) -> Parser:
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
+        epilog=CHOICES + EXAMPLES,
         synonyms=SYNONYMS,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}

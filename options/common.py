@@ -47,16 +47,13 @@ class Common:
     phase: str = flag(
         "pretask",
         "what to run",
-        "pretask: pre-training; finetune: train the whole network with labels; linear: train only a new head with "
-        "labels; knn: classify by nearest neighbours, no training; embed: write the encoder's features; predict: apply "
-        "a fine-tuned network to new images",
+        "what to do; the end of this help explains each choice",
         choices=list(PHASES),
     )
     n: str = flag(
         "",
         "what to run",
-        "kind of data: luna: pairs of CT or MR crops, 3D; chest: X-rays, 2D; nodules: CT crops with labels, 3D; msd: "
-        "volumes with segmentations, 3D (default: luna; predict: that of the checkpoint)",
+        "kind of data; the end of this help explains each choice (default: luna; predict: that of the checkpoint)",
         choices=list(DIMS),
     )
     d: int = flag(
@@ -80,9 +77,8 @@ class Common:
     ratio: float = flag(
         float(AS_PHASE),
         "data",
-        "fraction of the training list that pre-training uses, from the start of the list (default: 0.8). Phases with "
-        "labels train on the rest of the list (default: on the whole list, except the images that the pre-training of "
-        "--weight used from this list). 1: the whole list",
+        "fraction of the training list, from its start, for pre-training (default: 0.8); 1.0: all. With labels: "
+        "see docs/FINETUNING.md",
         phases=(*TRAINING, "knn"),
         data=OTHER_THAN_SEGMENTATION,
     )
@@ -117,8 +113,8 @@ class Common:
     narrow: int = flag(
         1,
         "network",
-        f"divide the channels of every layer by {', '.join(map(str, NARROW[:-1]))} or {NARROW[-1]}, for quick tests; a "
-        "network divided by 8 learns little; such networks cannot be exported",
+        "divide the channels of every layer by 1, 2, 4 or 8, for quick tests (8 learns little); such "
+        "networks cannot be exported",
         phases=OTHER_THAN_PREDICTION,
     )
     norm: str = flag(
@@ -131,9 +127,8 @@ class Common:
     weight: str = flag(
         "",
         "network",
-        "initial weights: a file, imagenet (2D only), or none for random values (default: none; imagenet for "
-        "pre-training with pcrlv2 in 2D without --narrow); predict: a fine-tuned checkpoint, or several, "
-        "comma-separated, which are averaged",
+        "initial weights: FILE, imagenet (2D) or none (default: none; pcrlv2 in 2D: imagenet); predict: "
+        "checkpoint, or several with commas",
         metavar="FILE",
     )
 

@@ -23,8 +23,8 @@ class Labels(Training):
     valid_list: str = flag(
         "",
         "labels",
-        "list of the validation images, which select the best epoch (default: the rows marked valid in the split "
-        "column of --train_list, or chest_valid.txt in --data)",
+        "list of the validation images, which select the best epoch (default: by the column split, else "
+        "chest_valid.txt in --data)",
         metavar="FILE",
         phases=LABELLED,
         data=SPLIT_BY_SHARES,
@@ -32,8 +32,8 @@ class Labels(Training):
     test_list: str = flag(
         "",
         "labels",
-        "list of the test images, for the reported results (default: the rows marked test in the split column of "
-        "--train_list, or chest_test.txt in --data)",
+        "list of the test images, for the reported results (default: by the column split, else chest_test.txt in "
+        "--data)",
         metavar="FILE",
         phases=LABELLED,
         data=SPLIT_BY_SHARES,
@@ -41,9 +41,8 @@ class Labels(Training):
     split: str = flag(
         "",
         "labels",
-        "chest: percentages for training, validation and test, such as 70,10,20; the patients of --train_list are "
-        "split at random (--seed), and the three lists are written to --output. msd: JSON file of splits like "
-        "nnU-Net's splits_final.json, instead of --folds (default: none)",
+        "chest: shares of the patients for training, validation, test (docs/LABELS.md); msd: JSON file like "
+        "nnU-Net's splits_final.json",
         metavar="70,10,20|FILE",
         phases=LABELLED,
         data=(*SPLIT_BY_SHARES, SEGMENTATION),
@@ -73,8 +72,8 @@ class Labels(Training):
     target: str = flag(
         "",
         "labels",
-        "kind of label: multilabel: yes or no for each class; classes: exactly one class per image; regression: a "
-        "number, such as an age (default: multilabel if the column contains 0 and 1, else classes)",
+        "kind of label: yes or no per class, one class per image, or a number (default: by the values; see "
+        "docs/LABELS.md)",
         choices=list(TARGETS),
         phases=READ_IN,
         data=SPLIT_BY_SHARES,

@@ -20,8 +20,7 @@ class Pretraining(Training):
     augment: str = flag(
         "workers",
         "data",
-        "where to augment: workers: in the worker processes; device: the last augmentation steps run on the training "
-        "device, on whole batches",
+        "where to augment: in the worker processes; or the last steps on the training device, by whole batches",
         choices=["workers", "device"],
         phases=PRETRAINING,
     )
@@ -48,8 +47,8 @@ class Pretraining(Training):
     continue_with: str = flag(
         "",
         "network",
-        "parts to take over from the run that wrote the --weight file: teacher, queue, or both, comma-separated "
-        "(default: neither; the teacher starts as a copy of the student, and the queue with random keys)",
+        "also take over from the run of --weight: teacher, queue or teacher,queue (default: neither; see "
+        "docs/CONTINUE.md)",
         metavar="PARTS",
         phases=PRETRAINING,
     )
@@ -72,8 +71,8 @@ class Pretraining(Training):
     shuffle_bn: str = flag(
         "full",
         "machine",
-        "ShuffleBN with several processes and --norm bn: full: images are shuffled across processes before the "
-        "teacher encodes them, so that batch statistics do not reveal positive pairs; off: no exchange, less traffic",
+        "several processes, --norm bn: full: shuffle images across them for the teacher; off: less traffic "
+        "(docs/GPUS.md)",
         choices=["full", "off"],
         phases=PRETRAINING,
         models=OF_PCRL,
@@ -81,8 +80,7 @@ class Pretraining(Training):
     cuda_graph: str = flag(
         "auto",
         "machine",
-        "one GPU only: launch each training step as one CUDA graph. auto: yes, if a trial at the start gives the same "
-        "numbers as the ordinary step; on: yes, and the run ends if the trial fails; off: no",
+        "one GPU: run each step as one CUDA graph; auto: if a trial gives the same numbers; on: also, else end the run",
         choices=["auto", "on", "off"],
         phases=PRETRAINING,
     )
@@ -104,9 +102,7 @@ class Pretraining(Training):
     probe_every: int = flag(
         AS_PHASE,
         "output",
-        "epochs between probes: nearest neighbours and a linear classifier are fitted to the frozen encoder's features "
-        "with labels; a probe does not change the training; 0: no probes (default: 5 with --probe_list or "
-        "--probe_data)",
+        "epochs between probes by labels (docs/LEARNING.md); 0: none (default: 5 with --probe_list or --probe_data)",
         phases=PRETRAINING,
         at_least=0,
     )
@@ -129,8 +125,7 @@ class Pretraining(Training):
     keep: str = flag(
         "best-loss",
         "output",
-        "criterion that selects best.pt and that --patience uses: best-loss: the loss on held-out data (--val_every); "
-        "best-probe: the result of the linear probe (--probe_every)",
+        "what selects best.pt and counts for --patience: loss on held-out data, or result of the linear probe",
         choices=["best-loss", "best-probe"],
         phases=PRETRAINING,
     )

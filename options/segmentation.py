@@ -48,8 +48,7 @@ class Segmentation(Training):
     modality: str = flag(
         "",
         "segmentation",
-        "intensity scaling to 0..1: ct: from the window --hu_min..--hu_max; mr: from the percentiles 0.5..99.5 of each "
-        "volume and channel (default: from dataset.json, else mr)",
+        "intensities: ct: scaled by --hu_min and --hu_max; mr: by percentiles (default: from dataset.json, else mr)",
         choices=["ct", "mr"],
         data=(SEGMENTATION,),
     )
@@ -65,7 +64,7 @@ class Segmentation(Training):
     cache: str = flag(
         "",
         "segmentation",
-        "folder to store preprocessed volumes and memory-map them from (default: keep them in memory)",
+        "store prepared volumes in this folder and memory-map them (default: keep them in memory)",
         metavar="FOLDER",
         data=(SEGMENTATION,),
     )

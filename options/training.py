@@ -16,8 +16,7 @@ class Training(Common):
     on_bad_sample: str = flag(
         "stop",
         "data",
-        "unreadable file: stop: end the run; skip: use another sample instead, and end the run only if more than 1 %% "
-        "of an epoch's samples are unreadable",
+        "unreadable file: end the run, or skip the file (the run ends above 1 %% of an epoch's samples)",
         choices=["stop", "skip"],
         phases=TRAINING,
     )
@@ -33,8 +32,7 @@ class Training(Common):
     accumulate: int = flag(
         1,
         "optimisation",
-        "gradient accumulation: split a batch into N micro-batches to save memory; batch normalisation and mixup use "
-        "one micro-batch at a time, and its keys join the queue before the next one",
+        "split each batch into N micro-batches to save memory; batch norm and mixup see one at a time (docs/METHOD.md)",
         phases=TRAINING,
         at_least=1,
     )
@@ -44,8 +42,8 @@ class Training(Common):
     patience: int = flag(
         0,
         "optimisation",
-        "early stopping: stop after N held-out results (--val_every) in a row without improvement; --model pcrl "
-        "counts results only once its queue is full; 0: never stop early (default: 0)",
+        "stop after N results on held-out data (--val_every) without improvement; 0: never (default: 0; see "
+        "docs/LEARNING.md)",
         phases=TRAINING,
         at_least=0,
     )
@@ -76,16 +74,16 @@ class Training(Common):
     val_every: int = flag(
         AS_PHASE,
         "output",
-        "evaluate on held-out data every N epochs (pre-training: subsets 7-9 of luna, chest_valid.txt of chest); 0: "
-        "never (default: 0; with labels 1)",
+        "evaluate on held-out data (luna: subsets 7-9; chest: chest_valid.txt) every N epochs (default: 0, never; "
+        "with labels 1)",
         phases=TRAINING,
         at_least=0,
     )
     resume: str = flag(
         "",
         "output",
-        "auto: continue from the newest checkpoint in --output, if any; FILE: continue from this checkpoint; none: new "
-        "run (default: new run; an error if --output already holds one)",
+        "go on from the newest checkpoint in --output (auto) or from FILE; none: start anew there (default: refuse "
+        "a used --output)",
         metavar="auto|none|FILE",
         phases=TRAINING,
     )
@@ -104,16 +102,15 @@ class Training(Common):
     log_every: int = flag(
         10,
         "output",
-        "steps between rows of metrics.jsonl and TensorBoard; the first step of the run and the last step of each "
-        "epoch also get a row",
+        "steps between rows of metrics.jsonl and TensorBoard; the first step and the last of each epoch are rows, too",
         phases=TRAINING,
         at_least=1,
     )
     tracker: str = flag(
         "",
         "output",
-        "also send the rows of metrics.jsonl to Weights & Biases or MLflow; requirements.txt does not include their "
-        "packages (default: no tracker)",
+        "also send the rows of metrics.jsonl to Weights & Biases or MLflow; install its package yourself (default: "
+        "no tracker)",
         choices=["wandb", "mlflow"],
         phases=TRAINING,
     )
@@ -121,8 +118,8 @@ class Training(Common):
     report: bool = flag(
         False,
         "output",
-        "write report.html at the end: curves, pictures, data, options, versions and a model card in one page; "
-        "scripts/report.py makes it later, too",
+        "also write report.html at the end: curves, pictures, options and a model card; scripts/report.py makes it "
+        "later",
         phases=TRAINING,
     )
 

@@ -1,11 +1,11 @@
 """Make the lists of ChestX-ray14.
 
-The 112,120 images of NIH's table are split by patient, 70 % for training, 10 % for validation, 20 % for
-testing: chest_train.txt, chest_valid.txt, chest_test.txt. The patients are permuted with a fixed seed and
-the lines of one patient stay together, so that a --ratio of a list cuts at most one patient.
+The 112,120 images of NIH's table are split by patient: 70 % for training (chest_train.txt), 10 % for validation
+(chest_valid.txt), 20 % for testing (chest_test.txt). The patients are shuffled with a fixed seed. The lines of one
+patient stay together, so that main.py's --ratio cuts through the images of at most one patient.
 
-The table, Data_Entry_2017_v2020.csv.gz, comes from NIH or, without --table, out of the wheel of the package
-torchxrayvision, which ships it; the wheel is only downloaded and read, never installed.
+Without --table, NIH's table is read from the wheel of the package torchxrayvision, which contains it. The wheel is
+downloaded, but not installed.
 """
 
 from __future__ import annotations

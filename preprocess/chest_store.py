@@ -1,10 +1,10 @@
 """Decode X-rays once, into a store that training reads instead of the image files.
 
-All images below --data go into it (or those of --train_list), at full size or with their shorter side reduced
-to --size: 118 GB for the 112,120 of ChestX-ray14, a quarter of it with --size 512. At full size the samples are
-the same as from the files, to the bit. Interrupted, the command goes on where it was.
+The store holds all images below --data (or those of --train_list), at full size or reduced to --size. For the
+112,120 images of ChestX-ray14 it needs 118 GB, and a quarter of that with --size 512. At full size, training gets
+bit-identical samples from the store and from the files. The same command continues an interrupted run.
 
-Exit status: 0; 1 if an image could not be read; 2 if the options are wrong or there is too little room.
+Exit status: 0; 1 if an image could not be read; 2 if the options are wrong or the disk has too little space.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--train_list", metavar="FILE", default=ALL_IMAGES, help=listed)
     size = "reduce images so that their shorter side is this long (default: as they are)"
     add("--size", metavar="PIXELS", type=int, help=size)
-    add("--workers", metavar="N", type=int, default=available_cores(), help="processes (default: one a core)")
+    add("--workers", metavar="N", type=int, default=available_cores(), help="processes (default: one per core)")
     flags = parser.parse(argv)
     folders(flags, "data", "save")
     if flags.size is not None and flags.size < SMALLEST:

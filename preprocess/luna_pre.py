@@ -1,12 +1,14 @@
 """Make the pairs of crops that 3D pre-training reads, from LUNA16 or from anyone's CT or MR.
 
-Every scan is resampled to 1 mm and gives up to --scale pairs of overlapping boxes, cut, resized to --input_rows x
---input_cols x --input_deps voxels (x, y, z) and scaled to [0, 1]: SAVE/subset<k>/<uid>_img_<j>.npy, each of shape
-(2, rows, cols, deps). --recipe pcrlv2 cuts other boxes, for --model pcrlv2: pairs <uid>_global_<j>.npy, and six small
-crops from around each pair, <uid>_local_<j>.npy, (6, 16, 16, 16). luna_train.txt beside the subset folders names the
-scans of subsets 0-6. Started again, a run goes on where it was interrupted.
+Each scan is resampled to 1 mm. Up to --scale pairs of overlapping boxes are cut from it, resized to --input_rows x
+--input_cols x --input_deps voxels (x, y, z) and scaled to [0, 1].
 
-A worker takes 0.3 GB and the scan as it is stored in memory: 0.6 GB for 512 x 512 x 600 voxels of 16 bits.
+Files: SAVE/subset<k>/<uid>_img_<j>.npy, shape (2, rows, cols, deps), and SAVE/luna_train.txt, the names of the scans
+of subsets 0-6. --recipe pcrlv2 cuts other boxes, for --model pcrlv2: pairs <uid>_global_<j>.npy, and six small crops
+from around each pair, <uid>_local_<j>.npy, shape (6, 16, 16, 16).
+
+The same command continues an interrupted run. A worker needs 0.3 GB of memory plus the size of a scan: 0.6 GB for
+512 x 512 x 600 voxels of 16 bits, in all.
 Exit status: 0; 1 if a scan is broken or there is no pair at all; 2 if the options are wrong or no scan can be read.
 """
 
@@ -96,14 +98,14 @@ def build_parser() -> Parser:
     add("--input_deps", "size of a crop in z (default: 32)", "VOXELS", default=32)
     add(
         "--crop_rows",
-        "scale in x of the boxes that are cut and resized to crops: 64 gives the published boxes of 32 to 112 mm, 128 "
-        "boxes twice as large (default: as --input_rows)",
+        "scale in x of the boxes that become crops: 64: 32 to 112 mm, as published; 128: twice that (default: as "
+        "--input_rows)",
         "MM",
     )
     add("--crop_cols", "the same for y (default: as --input_cols)", "MM")
     add("--scale", "pairs per scan (default: 16)", "N", default=16)
     add("--seed", "random seed, combined with a scan's uid (default: 0)", "N", default=0)
-    add("--workers", "processes (default: one a core)", "N", default=available_cores())
+    add("--workers", "processes (default: one per core)", "N", default=available_cores())
     add("--fold", "make the pairs of this subset alone, 0 to 9 (default: all)", "N")
     add("--preview", "draw N pairs, new or already there, from the scans in turn, to preview.png in --save", "N")
     _add_values(parser, add)
@@ -119,13 +121,13 @@ def _add_values(parser: Parser, add: Callable[..., None]) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="for MR, in place of --hu_min and --hu_max: two percentiles of each scan that become 0 and 1, e.g. 0.5 "
-        "99.5; switches the tissue limit off",
+        help="for MR, in place of --hu_min and --hu_max: percentiles of each scan that become 0 and 1, such as 0.5 "
+        "99.5; no tissue limit",
     )
     add(
         "--min_std",
-        "minimum standard deviation of a crop, scaled to [0, 1]; a pair with a crop below it is nearly constant and is "
-        f"replaced by another draw (default: {FLAT:g}; 0: keep all pairs, as published)",
+        "smallest standard deviation of a crop in [0, 1]; pairs with a flatter crop are drawn again (default: "
+        f"{FLAT:g}; 0: keep all, as published)",
         "PART",
         type=float,
         default=FLAT,

@@ -1,10 +1,12 @@
 """Cut the crops that nodule classification reads out of LUNA16's scans.
 
-A crop of --input_rows x --input_cols x --input_deps voxels of 1 mm (x, y, z) lies around each nodule
-of candidates_V2.csv and around up to --max_negatives of its places without one. If only annotations.csv is
-there, these are drawn: at least 10 mm away from a nodule, and where 30 % of a crop are lung. Beyond the scan
-lies air. Written are SAVE/subset<k>/<uid>_crop_<j>.npy, scaled to [0, 1], and SAVE/labels.csv, one crop a line.
-Started again, a run goes on where it was interrupted.
+A crop has --input_rows x --input_cols x --input_deps voxels of 1 mm (x, y, z). One crop is cut around each nodule
+of candidates_V2.csv, and around up to --max_negatives of its positions without a nodule. If only annotations.csv is
+there, the positions without a nodule are drawn at random: at least 10 mm away from every nodule, and with at least
+30 % lung in the crop. Voxels outside the scan are filled with air.
+
+Files: SAVE/subset<k>/<uid>_crop_<j>.npy, scaled to [0, 1], and SAVE/labels.csv, with one line per crop. The same
+command continues an interrupted run.
 
 Exit status: 0; 1 if a scan is broken or there is no crop at all; 2 if the options are wrong or no scan can be read.
 """
@@ -71,7 +73,7 @@ def build_parser() -> Parser:
     add("--input_deps", "size of a crop in z (default: 32)", "VOXELS", default=32)
     add("--max_negatives", "maximum number of crops without a nodule per scan (default: 20)", "N", default=20)
     add("--seed", "random seed for crops without a nodule, combined with a scan's uid (default: 0)", "N", default=0)
-    add("--workers", "processes (default: one a core)", "N", default=available_cores())
+    add("--workers", "processes (default: one per core)", "N", default=available_cores())
     add("--fold", "make the crops of this subset alone, 0 to 9 (default: all)", "N")
     add("--hu_min", "CT window, lower end in Hounsfield units; becomes 0 (default: -1000)", "HU", default=-1000)
     add("--hu_max", "CT window, upper end in Hounsfield units; becomes 1 (default: 1000)", "HU", default=1000)

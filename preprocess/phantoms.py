@@ -1,11 +1,14 @@
 """Make CT scans and X-rays of thorax phantoms, laid out as LUNA16 and ChestX-ray14 are.
 
-SAVE/LUNA16 gets subset<k>/<series uid>.mhd and .raw, annotations.csv (the nodules, in world coordinates) and
-candidates_V2.csv (the nodules, and places without one). SAVE/Chest14 gets images/<patient>_<index>.png,
-chest_{train,valid,test}.txt, and labels.csv, the same as a table; these labels are true: they say what was put into
-the phantom. Patient 1 of the X-rays is the patient of scan 1, and so on. With --masks SAVE/Task_Lungs has the scans
-and masks of their lungs. Nothing is downloaded, and the same seed makes the same bytes, whatever the number of
-workers. SAVE/phantoms.json says what was made: a later run may add to it, with the same --seed and --size.
+SAVE/LUNA16         subset<k>/<series uid>.mhd and .raw, annotations.csv (the nodules, in world coordinates),
+                    candidates_V2.csv (the nodules, and positions without one)
+SAVE/Chest14        images/<patient>_<index>.png, chest_{train,valid,test}.txt, and labels.csv, the same as a table.
+                    The labels are true: they say what was put into the phantom.
+                    Patient 1 of the X-rays is also the patient of scan 1, and so on.
+SAVE/Task_Lungs     with --masks: the scans, and masks of their lungs
+SAVE/phantoms.json  what was made; a later run with the same --seed and --size can add phantoms
+
+Nothing is downloaded. The same seed gives the same bytes, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -214,8 +217,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--patients", "N", 12, "patients with X-rays (default: 12)")
     add("--xrays_per_patient", "N", 2, "X-rays of each of them (default: 2)")
     add("--size", "PIXELS", 512, "sides of an X-ray (default: 512; NIH's have 1024)")
-    add("--seed", "N", 0, "of all randomness (default: 0)")
-    add("--workers", "N", available_cores(), "processes (default: one a core)")
+    add("--seed", "N", 0, "random seed (default: 0)")
+    add("--workers", "N", available_cores(), "processes (default: one per core)")
     parser.add_argument("--masks", action="store_true", help="masks of the lungs too: Task_Lungs/, for --n msd")
     parser.add_argument(
         "--replace", action="store_true", help="replace phantoms in --save that were made with another --seed or --size"
