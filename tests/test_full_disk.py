@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
+import os
+import tempfile
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 
 from tests.checkpoints import save_checkpoint
 from tests.conftest import FULL, ROOT, write_pairs
+from tests.inprocess import run_script
 from tests.processes import largest_file
 from utils.errors import run_cli
 
@@ -22,18 +24,23 @@ TRAINING = ("--n", "luna", "--ratio", "1.0", "--b", "2", "--gpus", "", "--worker
 
 def run_short_of_room(limit: int, *argv: object) -> str:
     """A script of the project where no file may have more than ``limit`` bytes; -> its line about that."""
-    with largest_file(limit):
-        run = subprocess.run(
-            [sys.executable, ROOT / str(argv[0]), *map(str, argv[1:])],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    assert run.returncode == 2, run.stdout + run.stderr
-    assert "Traceback" not in run.stderr
-    *_, last = run.stderr.splitlines()
-    assert last.startswith("error: "), run.stderr
+    with tempfile.TemporaryDirectory() as folder:
+        pipes = [
+            Path(folder, name) for name in ("out", "err")
+        ]  # unlike files, they take what is said whatever the limit
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        ends = [os.fdopen(os.open(pipe, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0) for pipe in pipes]
+        ensure_running()  # the server of the forks itself has no limit
+        with largest_file(limit):
+            status = run_script([str(ROOT / str(argv[0])), *map(str, argv[1:])], Path(folder), *pipes)
+        printed, said = (end.read(1 << 16) or b"" for end in ends)
+        for end in ends:
+            end.close()
+    assert status == 2, printed + said
+    assert b"Traceback" not in said
+    *_, last = said.decode().splitlines()
+    assert last.startswith("error: "), said
     return last
 
 
@@ -81,9 +88,6 @@ def test_preprocessing(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(scan), tmp_path / "scans" / "scan.nii.gz")
     sizes = ("--input_rows", 32, "--input_cols", 32, "--input_deps", 16)
     flags = ("--data", tmp_path / "scans", "--save", tmp_path / "pairs", *sizes)
-    subprocess.run(  # numba keeps what it compiles in files, too
-        [sys.executable, ROOT / "preprocess/luna_pre.py", *map(str, flags), "--save", tmp_path / "whole"], check=True
-    )
     said = run_short_of_room(5000, "preprocess/luna_pre.py", *flags)
     assert said == f"error: --save {tmp_path / 'pairs'}: cannot write there: {FITTED}"
     save = ("--save", tmp_path / "phantoms")

@@ -15,17 +15,14 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, main_command, write_pairs
-from tests.processes import PATIENCE_S, hanging_up, logged, wait_for
+from tests.inprocess import Started
+from tests.processes import PATIENCE_S, logged, wait_for
 
 OPTIONS = ("--b", "2", "--ratio", "1.0", "--workers", "0", "--log_every", "1", "--save_minutes", "60")
-STEPS = 30  # of one epoch: a run that is not through before a test has caught it
-LEAN = ("--without", "reconstruction,mixup")
+STEPS = 20  # of one epoch: a run that is not through before a test has caught it
+LEAN = ("--without", "reconstruction,mixup", "--image_every", "0")
 FINAL = "pcrl_luna_pretask_1.0_{}.pt"
-IN_A_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
+IN_A_TERMINAL = str(Path(__file__).with_name("in_a_terminal.py"))
 
 
 def command(pairs: Path, output: Path) -> list[str]:
@@ -34,18 +31,10 @@ def command(pairs: Path, output: Path) -> list[str]:
 
 
 def lose_terminal(argv: list[str], output: Path, ignoring: bool) -> int:
-    """Run Python in a terminal of its own, which goes after two steps; -> the exit status."""
+    """Run a script in a terminal of its own, which goes after two steps; -> the exit status."""
     ours, its = pty.openpty()
-    with hanging_up(ignored=ignoring):
-        process = subprocess.Popen(
-            [sys.executable, "-c", IN_A_TERMINAL, *argv[1:]],
-            stdin=its,
-            stdout=its,
-            stderr=its,
-            text=True,
-            start_new_session=True,
-        )
-    os.close(its)
+    script = [IN_A_TERMINAL, os.ttyname(its), "ignoring" if ignoring else "ending", *argv[1:]]
+    process = Started(script, output.parent, output.parent / "log")
     os.set_blocking(ours, False)
 
     def two_steps() -> bool:
@@ -54,6 +43,7 @@ def lose_terminal(argv: list[str], output: Path, ignoring: bool) -> int:
         return logged(output) >= 2
 
     wait_for(two_steps, process)
+    os.close(its)
     os.close(ours)
     return process.wait(PATIENCE_S)
 

@@ -13,7 +13,6 @@ from benchmarks.evidence import compute_all, left_over, seconds_of
 from benchmarks.evidence_cells import (
     Machine,
     begin_or_go_on,
-    compute,
     done,
     held_out_scores,
     is_kept,
@@ -23,6 +22,7 @@ from benchmarks.evidence_cells import (
 from benchmarks.evidence_data import JUDGED, prepare_nih
 from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, nih, plan
 from tests.benchmarks.made_up import write_nih
+from tests.inprocess import run_captured
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,9 @@ def test_no_cell_begins_after_the_budget(machine: Machine, task: Task) -> None:
 def test_a_result_is_kept_and_not_computed_again(machine: Machine, task: Task) -> None:
     before = left_over([task], ["random"], machine)
     assert before[0].name == "nih_random_probe_seed0"
-    compute(before[0], task, machine)
+    script = str(Path(__file__).with_name("first_cell.py"))
+    ran = run_captured([script, str(machine.work), str(machine.results)])
+    assert ran.returncode == 0, ran.stderr
     after = left_over([task], ["random"], machine)
     assert [cell.name for cell in after] == [cell.name for cell in before[1:]]
     kept = load_results(machine.results)

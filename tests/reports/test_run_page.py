@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL import Image
 from reports.html import page, picture
 from reports.of_run import report_on
 from tests.conftest import ROOT
+from tests.inprocess import run_captured
 from utils.errors import UserError
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -111,10 +111,9 @@ def test_what_is_left_of_a_run_has_a_page(left: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "report.py")]
     (tmp_path / "empty").mkdir()
     for argv, line in ((["empty"], "empty: it holds no run"), (["no"], "no: no such folder"), ([], "name the folder")):
-        ran = subprocess.run([*command, *argv], cwd=tmp_path, capture_output=True, text=True, check=False)
+        ran = run_captured([str(ROOT / "scripts" / "report.py"), *argv], tmp_path)
         assert ran.returncode == 2, ran.stderr
         assert ran.stderr.startswith(f"error: {line}"), ran.stderr
     assert list((tmp_path / "empty").iterdir()) == []

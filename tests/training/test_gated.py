@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ def state(trainer: Trainer) -> dict[str, Any]:
     return {"method": trainer.method.state_dict(), "optimizer": optimizer_state(trainer.optimizer)}
 
 
+@cache
+def trained(way: str, dims: int = 3, bf16: bool = False, name: str = "SGD") -> tuple[list[StepResult], dict[str, Any]]:
+    """What all steps give, and the state after them, once for all tests."""
+    trainer = make_trainer(way, dims, bf16, name=name)
+    return train(trainer, dims), state(trainer)
+
+
 def assert_same(results: list[StepResult], expected: list[StepResult]) -> None:
     assert [result.good for result in results] == [result.good for result in expected]
     for result, other in zip(results, expected, strict=True):
@@ -76,20 +84,19 @@ def assert_same(results: list[StepResult], expected: list[StepResult]) -> None:
 @pytest.mark.parametrize("way", ["gated", "graph"])
 @pytest.mark.parametrize(("dims", "name"), [(2, "SGD"), (3, "AdamW")])
 def test_the_bits_of_the_ordinary_step(way: str, dims: int, name: str) -> None:
-    ordinary, other = make_trainer("ordinary", dims, name=name), make_trainer(way, dims, name=name)
-    expected, results = train(ordinary, dims), train(other, dims)
+    expected, after = trained("ordinary", dims, name=name)
     assert [result.good for result in expected] == [True, True, False, True, True]
+    results, after_others = trained(way, dims, name=name)
     assert_same(results, expected)
-    assert_equal(state(other), state(ordinary))
+    assert_equal(after_others, after)
 
 
 def test_a_replay_in_bf16_has_the_bits_of_the_gated_step() -> None:
     """Of the ordinary one it has not: shares are rounded to what maps in bf16 can be mixed in."""
-    gated, graph, ordinary = (make_trainer(way, bf16=True) for way in ("gated", "graph", "ordinary"))
-    expected = train(gated)
-    assert_same(train(graph), expected)
-    assert_equal(state(graph), state(gated))
-    first, second = train(ordinary, steps=range(2))
+    (expected, after), (results, after_graph) = (trained(way, bf16=True) for way in ("gated", "graph"))
+    assert_same(results, expected)
+    assert_equal(after_graph, after)
+    first, second = train(make_trainer("ordinary", bf16=True), steps=range(2))
     assert first.loss == expected[0].loss, "the first step of a run is the ordinary one"
     assert second.loss == pytest.approx(expected[1].loss, rel=0.02)
 
@@ -102,13 +109,12 @@ def test_in_micro_batches() -> None:
 
 
 def test_a_run_goes_on_with_a_graph_as_without() -> None:
-    whole, first, second = (make_trainer(way) for way in ("gated", "graph", "graph"))
-    train(whole)
+    first, second = (make_trainer("graph") for _ in range(2))
     train(first, steps=range(4))
     second.method.restore(first.method.export())
     restore_optimizer(second.optimizer, optimizer_state(first.optimizer))
     train(second, steps=range(4, 5))
-    assert_equal(state(second), state(whole))
+    assert_equal(state(second), trained("gated")[1])
 
 
 def wrong_replay(compute: Compute) -> Compute:
@@ -136,11 +142,11 @@ def test_what_a_trial_finds_wrong_is_said_and_leaves_no_trace(
     capture: Any, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     global trainer_of_wrong_replay
-    expected = make_trainer("gated")
+    expected, after = trained("gated")
     trainer_of_wrong_replay = tried = make_trainer("gated")
     tried.graph = StepGraph("auto", capture)
-    assert_same(train(tried), train(expected))
-    assert_equal(state(tried), state(expected))
+    assert_same(train(tried), expected)
+    assert_equal(state(tried), after)
     said = capsys.readouterr().out
     assert said.count("no CUDA graph: ") == 1
     assert words in said
@@ -148,7 +154,7 @@ def test_what_a_trial_finds_wrong_is_said_and_leaves_no_trace(
     trainer_of_wrong_replay = tried = make_trainer("gated")
     tried.graph = StepGraph("on", capture)
     with pytest.raises(UserError, match=rf"--cuda_graph on: .*{words}"):
-        train(tried)
+        train(tried, steps=range(3))
 
 
 def test_too_many_bad_steps_are_counted_when_they_are_read() -> None:
