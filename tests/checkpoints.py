@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +32,29 @@ def lively(network: nn.Module) -> None:
             tensor.normal_(0, 0.1, generator=generator)
 
 
-def save_checkpoint(path: Path, n: str, **flags: Any) -> PCRLNetwork:
-    """A checkpoint as a run leaves it, after 3 epochs and a step; -> its student, with a teacher that differs."""
-    options = Options(**{"n": n, "data": "/secret/place/xrays", "b": 4, "epochs": 240, "ratio": 1.0} | flags)
-    network = build_network(options.dims, options.inchannel, options.outchannel, options.norm, options.final_act)
-    method = PCRL(network, PCRLConfig(n_data=2, queue_size=8))
+@lru_cache(maxsize=2)  # a new network takes longer than its file
+def _method(dims: int, channels: int, outputs: int, norm: str, final_act: str) -> PCRL:
+    """With a teacher that differs from the student."""
+    method = PCRL(build_network(dims, channels, outputs, norm, final_act), PCRLConfig(n_data=2, queue_size=8))
     lively(method.student)
     with torch.no_grad():
         for parameter in method.teacher.parameters():
             parameter.mul_(1.25)
+    return method
+
+
+def save_checkpoint(path: Path, n: str, run: dict[str, Any] | None = None, **flags: Any) -> PCRLNetwork:
+    """A checkpoint as a run leaves it, after 3 epochs and a step; -> its student, in float64.
+
+    ``run``: what it tells of its run.
+    """
+    options = Options(**{"n": n, "data": "/secret/place/xrays", "b": 4, "epochs": 240, "ratio": 1.0} | flags)
+    method = _method(options.dims, options.inchannel, options.outchannel, options.norm, options.final_act)
     optimizer = build_optimizer("sgd", method.trainable(), 1e-3, 0.9, 1e-4)
     precision = build_precision("off", torch.device("cpu"), method, optimizer)
     state = TrainingState(method, optimizer, precision, Position(3, 1))
-    torch.save(state.snapshot(options, LIST_SHA256, {}), path)
+    snapshot = state.snapshot(options, LIST_SHA256, {})
+    torch.save(snapshot if run is None else snapshot | {"run": run}, path)
     record = {
         "started": "2026-01-02T03:04:05+00:00",
         "data": {"samples": 10, "list_sha256": LIST_SHA256},
@@ -50,4 +62,4 @@ def save_checkpoint(path: Path, n: str, **flags: Any) -> PCRLNetwork:
         "commit": "0123abcd",
     }
     (path.parent / "run.json").write_text(json.dumps(record))
-    return network.double().eval()
+    return copy.deepcopy(method.student).double().eval()

@@ -22,6 +22,7 @@ from models.pcrl import PCRLNetwork, build_network
 from models.unet import published_state
 from tests.checkpoints import LIST_SHA256, save_checkpoint
 from tests.conftest import ROOT
+from tests.inprocess import run_captured
 from utils.errors import UserError
 
 DOCS = (ROOT / "docs/EXPORT.md").read_text()
@@ -169,8 +170,7 @@ def test_unet3d_alone_in_a_fresh_interpreter(luna: Any, tmp_path: Path) -> None:
     """The command line, and its folder: nothing of the project is needed there."""
     path, ours = luna
     folder = tmp_path / "weights"
-    command = [sys.executable, str(ROOT / "export.py"), "--checkpoint", str(path), "--save", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done: Any = run_captured([str(ROOT / "export.py"), "--checkpoint", str(path), "--save", str(folder)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(file.suffix for file in folder.iterdir()) == [".md", ".pt", ".py", ".safetensors"]
     check_card((folder / "README.md").read_text(), path, folder)
@@ -341,8 +341,7 @@ def test_a_missing_flag_is_named(argv: str, missing: str, monkeypatch: pytest.Mo
 
 def test_command_line_refuses_with_status_2(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello")
-    command = [sys.executable, str(ROOT / "export.py"), "--checkpoint", "note.txt", "--save", "weights"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = run_captured([str(ROOT / "export.py"), "--checkpoint", "note.txt", "--save", "weights"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: note.txt: ")
     assert done.stderr.count("\n") == 1

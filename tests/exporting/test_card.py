@@ -26,9 +26,7 @@ def test_run_record_of_another_run_is_not_believed(tmp_path: Path) -> None:
 def carded(tmp_path: Path, run: dict[str, Any], n: str = "luna", **flags: Any) -> str:
     """The card of a checkpoint, of a 3D network unless ``n`` is another, that tells this of its run."""
     tmp_path.mkdir(exist_ok=True)
-    save_checkpoint(tmp_path / "checkpoint.pt", n, **flags)
-    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    torch.save(content | {"run": run}, tmp_path / "checkpoint.pt")
+    save_checkpoint(tmp_path / "checkpoint.pt", n, run, **flags)
     export(tmp_path / "checkpoint.pt", tmp_path / "weights", None, teacher=False)
     return (tmp_path / "weights/README.md").read_text()
 

@@ -14,10 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from export import export
-from options import Options
-from phases import phase
-from training.devices import Devices
-from utils.process_group import SINGLE
+from tests.conftest import FULL, run_main
 
 SIZE, SPACING = (20, 18, 28), (1.5, 1.0, 1.25)  # of x, y, z in LPS
 STORED = "PIR"  # the orientation of the files: other axes, other directions
@@ -47,21 +44,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (data / "dataset.json").write_text(json.dumps(content))
     names = [f"case_{number}" for number in range(3)]
     (data / "splits.json").write_text(json.dumps([{"train": names[:1], "val": names[1:2], "test": names[2:]}]))
-    flags: dict[str, Any] = {"n": "msd", "patch": "16,16,16", "b": 2, "workers": 0, "gpus": "", "norm": "in"}
-    flags |= {
-        "optimizer": "adamw",
-        "lr": 2e-3,
-        "epochs": 6,
-        "patches": 4,
-        "val_every": 6,
-        "hu_min": -1000,
-        "hu_max": 300,
-    }
-    split, spacing = str(data / "splits.json"), "1.25,1.25,1.25"
-    options = Options(
-        phase="finetune", data=str(data), split=split, spacing_mm=spacing, output=str(folder / "out"), **flags
-    )
-    phase("finetune")(options, Devices("", None), SINGLE)
+    flags = ("--data", data, "--n", "msd", "--phase", "finetune", "--split", data / "splits.json", "--norm", "in")
+    flags += ("--patch", "16,16,8", "--b", 2, "--optimizer", "adamw", "--lr", 2e-3, "--epochs", 3, "--val_every", 3)
+    flags += ("--patches", 4, "--hu_min", -1000, "--hu_max", 300, "--spacing_mm", "1.25,1.25,1.25", "--workers", 0)
+    done = run_main(*FULL, *flags, "--gpus", "", "--output", folder / "out")
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -119,7 +106,7 @@ def test_the_card_lists_what_a_volume_needs(run: Path, tmp_path: Path, capsys: p
         "| channel 1 | MR: the percentiles 0.5 and 99.5 of the resampled volume",
         "| orientation | LPS: x from the patient's right to left",
         "| spacing | 1.25 x 1.25 x 1.25 mm",
-        "| patch | 16 x 16 x 16 voxels",
+        "| patch | 16 x 16 x 8 voxels",
         "| classes | 0 background, 1 left, 2 right |",
         "overlap by 0.5 of their length",
     ):

@@ -9,7 +9,7 @@ import torch
 
 from methods import METHODS
 from options import FLAGS, MODELS, Options
-from tests.conftest import ROOT, rows
+from tests.conftest import ROOT, rows, write_pairs
 from tests.inprocess import run_script
 
 OWN = Path(__file__).with_name("own_method.py")
@@ -25,6 +25,7 @@ def run(script: str, folder: Path, *argv: object) -> str:
 
 def test_a_method_in_a_file_of_its_own_trains_resumes_and_is_exported(pairs: Path, tmp_path: Path) -> None:
     flags = ("--data", pairs, "--model", OWN, "--ratio", 0.5, "--b", 2, "--workers", 0, "--gpus", ",", "--moco_k", 8)
+    full, flags = flags, (*flags, "--narrow", 8)
     whole = run("main.py", tmp_path, *flags, "--output", "whole", "--epochs", 2, "--save_every", 1)
     assert "--moco_k has no effect with --model own_method" in whole
     assert "error" in rows(tmp_path / "whole")[-1]
@@ -38,7 +39,10 @@ def test_a_method_in_a_file_of_its_own_trains_resumes_and_is_exported(pairs: Pat
     a, b = (torch.load(tmp_path / each / name, weights_only=True)["model"] for each in ("whole", "resumed"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
-    run("export.py", tmp_path, "--checkpoint", f"whole/{name}", "--save", "weights")
+    few = write_pairs(tmp_path / "few", scans=2, pairs=1)
+    run("main.py", tmp_path, *full, "--data", few, "--epochs", 1, "--image_every", 0, "--output", "full")
+    run("export.py", tmp_path, "--checkpoint", "full/last.pt", "--save", "weights")
+    a = torch.load(tmp_path / "full" / "last.pt", weights_only=True)["model"]
     weights = torch.load(tmp_path / "weights" / "unet3d.pt", weights_only=True)
     assert torch.equal(weights["down_tr64.ops.0.conv1.weight"], a["down_tr64.ops.0.conv1.weight"])
 

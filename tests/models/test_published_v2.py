@@ -101,7 +101,7 @@ def test_pcrl_is_told_of_the_other_normalisation(files: dict[int, Path], capsys:
 
 def test_from_the_command_line(files: dict[int, Path], tmp_path: Path) -> None:
     flags = (*FULL, "--model", "pcrlv2", "--ratio", 1.0, "--b", 2, "--workers", 0, "--gpus", ",", "--dry_run")
-    argv = ("--data", write_crops_v2(tmp_path / "crops"), *flags, "--weight", files[3], "--output", "out")
+    argv = ("--data", write_crops_v2(tmp_path / "crops", scans=1), *flags, "--weight", files[3], "--output", "out")
     found = run_main(*argv, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert "169 tensors used; 0 missing; 0 unexpected" in found.stdout

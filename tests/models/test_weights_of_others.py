@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from options import Options
 from tests.checkpoints import save_checkpoint
 from tests.conftest import FULL, ROOT, run_main, write_xrays
 from tests.foreign_weights import of_other_projects, other, pcrlv2, published_2d, resnet, under, write_safetensors
+from tests.inprocess import run_captured
 from training.checkpoint import check_same_run, find_resume
 from utils.errors import UserError
 
@@ -66,7 +65,8 @@ def test_cases_of_other_projects(tmp_path: Path) -> None:
     script = ROOT.parent / "shared/cases/25-weights-of-other-projects/make.py"
     if not script.exists():
         pytest.skip(f"{script} is not there: it is not part of the repository")
-    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    done = run_captured([str(script), str(tmp_path)])
+    assert done.returncode == 0, done.stderr
     files = sorted(tmp_path.iterdir())
     assert len(files) == 7
     for path in files:
@@ -114,7 +114,7 @@ def test_a_published_file_by_the_command_line(tmp_path: Path) -> None:
     """Its queue and Z (``contrast``: ``memory``, ``params``) belong to its own run: a new run begins with its own."""
     data, path = write_xrays(tmp_path / "xrays", size=64), save(tmp_path, published_2d())
     flags = ("--data", data, "--n", "chest", "--d", 2, "--b", 2, "--epochs", 1, "--size", 64, "--ratio", 1.0)
-    flags += ("--workers", 0, "--moco_k", 8, "--gpus", "")
+    flags += ("--workers", 0, "--moco_k", 8, "--gpus", "", "--image_every", 0)
     done = run_main(*FULL, *flags, "--weight", path, "--output", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "gate taken from `model_ema`" in done.stdout
