@@ -88,6 +88,8 @@ def test_run_json_of_a_real_run_repeats_it(pairs: Path, tmp_path: Path) -> None:
         1,
         "--without",
         "contrast",
+        "--image_every",
+        0,
     )
     assert run_main("--data", pairs, *lean, "--output", tmp_path / "one").returncode == 0
     config = tmp_path / "one" / "run.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -61,10 +62,10 @@ def make_former(output: Path) -> None:
 
 def test_a_run_of_the_former_version_goes_on_as_it_would_have(xrays: Path, tmp_path: Path) -> None:
     argv = ("--data", xrays, *LEAN)
-    whole = run_main(*argv, "--epochs", 2, "--output", tmp_path / "whole")
+    whole = run_main(*argv, "--epochs", 2, "--patience", 0, "--save_every", 1, "--output", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
-    begun = run_main(*argv, "--epochs", 2, "--patience", 0, "--save_every", 1, "--output", tmp_path / "out")
-    assert begun.returncode == 0, begun.stderr
+    shutil.copytree(tmp_path / "whole", tmp_path / "out")
+    (tmp_path / "out" / "pcrl_chest_pretask_1.0_2.pt").unlink()
     first = next((tmp_path / "out").glob("*_1.pt"))
     (tmp_path / "out" / "last.pt").write_bytes(first.read_bytes())
     make_former(tmp_path / "out")

@@ -39,7 +39,7 @@ def test_a_method_in_a_file_of_its_own_trains_resumes_and_is_exported(pairs: Pat
     a, b = (torch.load(tmp_path / each / name, weights_only=True)["model"] for each in ("whole", "resumed"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
-    few = write_pairs(tmp_path / "few", scans=2, pairs=1)
+    few = write_pairs(tmp_path / "few", scans=2)
     run("main.py", tmp_path, *full, "--data", few, "--epochs", 1, "--image_every", 0, "--output", "full")
     run("export.py", tmp_path, "--checkpoint", "full/last.pt", "--save", "weights")
     a = torch.load(tmp_path / "full" / "last.pt", weights_only=True)["model"]

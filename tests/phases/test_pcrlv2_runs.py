@@ -87,7 +87,7 @@ def test_2d_starts_from_imagenet_unless_told_otherwise(tmp_path: Path, monkeypat
     torch.save(resnet18().state_dict(), places / "resnet18-f37072fd.pth")  # as torch.hub keeps it
     found = run_main("--data", data, *CHEST, *FULL, "--dry_run", cwd=tmp_path)  # a process: it reads TORCH_HOME
     assert "weights of imagenet: 120 tensors used" in found.stdout, found.stderr
-    from_none = run(tmp_path, "--data", data, *CHEST, "--weight", "none", "--output", "out")
+    from_none = run(tmp_path, "--data", data, *CHEST, "--weight", "none", "--image_every", 0, "--output", "out")
     assert "weights of" not in from_none
     final = torch.load(tmp_path / "out" / FINAL_2D, weights_only=True)
     assert "inputs" not in final
@@ -106,7 +106,7 @@ def test_without_a_connection_the_ways_out_are_named(tmp_path: Path, monkeypatch
 
 
 def test_ranks_and_micro_batches_get_two_samples_each(crops: Path, tmp_path: Path) -> None:
-    flags = ("--data", crops, *LUNA, "--epochs", 1)
+    flags = ("--data", crops, *LUNA, "--epochs", 1, "--image_every", 0)
     two = ("--parallel", "ddp", "--processes", 2)
     found = run_main(*flags, "--b", 4, *two, "--output", "ranks", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
@@ -150,7 +150,7 @@ def test_flags_that_it_does_not_have_are_refused(crops: Path, tmp_path: Path, fl
 
 
 def test_views_made_on_the_device_train_alike(crops: Path, trained: Path, tmp_path: Path) -> None:
-    flags = ("--data", crops, *LUNA, "--epochs", 1, "--save_every", 1, "--output", "out", "--augment", "device")
+    flags = ("--data", crops, *LUNA, "--epochs", 1, "--image_every", 0, "--output", "out", "--augment", "device")
     run(tmp_path, *flags)
     first, by_workers = rows(tmp_path / "out")[0], rows(trained)[0]
     for name in ("loss", "restoration", "comparison", "local", "deep"):

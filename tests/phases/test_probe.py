@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.process_group import SINGLE
 
 SMALL: dict[str, Any] = {"n": "chest", "size": 64, "narrow": 8, "b": 4, "workers": 0, "gpus": "", "moco_k": 32}
-SMALL |= {"train_list": "none", "ratio": 1.0, "epochs": 2, "without": "mixup", "log_every": 1}
+SMALL |= {"train_list": "none", "ratio": 1.0, "epochs": 2, "without": "mixup", "log_every": 1, "image_every": 0}
 
 
 @pytest.fixture(scope="module")
