@@ -44,6 +44,7 @@ NOT_RUN = {
     "pip install": "changes the environment, and loads packages",
     "bash scripts/demo.sh": "installs, and takes minutes; it is a test of its own",
     "bash scripts/test.sh": "is what runs this test",
+    "bash scripts/oldest.sh": "makes an environment, and takes minutes",
     "sbatch scripts/slurm_one_node.sbatch": "needs Slurm; tests/test_scripts.py runs the script with a stand-in",
     "sbatch scripts/slurm_several_nodes.sbatch": "needs Slurm; tests/test_scripts.py runs the script with a stand-in",
     "bash scripts/finetune_example.sh": "installs, and takes minutes; its commands are those of FINETUNING_3D.md",
