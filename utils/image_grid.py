@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from utils.files import atomic_path
 
@@ -87,9 +88,10 @@ def draw_sheet(
     rows: Sequence[Sequence[Picture]], window: Window, title: str, path: str | Path, points: int = POINTS
 ) -> None:
     """Write the pictures as a PNG. ``window``: of those that have none of their own. ``points``: size of the titles."""
-    from matplotlib.figure import Figure  # late: it takes a second to import
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second to import
+    from matplotlib.figure import Figure
 
-    # One image with texts on it: an axis for each picture would take matplotlib ten times as long.
+    # matplotlib draws the texts alone: an axis for each picture would take it ten times as long.
     line = round(1.4 * points * DPI / 72)
     columns = max(map(len, rows))
     beside = [line * max(_lines(row[column].label) for row in rows if column < len(row)) for column in range(columns)]
@@ -99,7 +101,7 @@ def draw_sheet(
     width = sum(beside) + columns * (SIDE + GAP) + GAP
     height = head + sum(above) + sum(heights) + GAP * (len(rows) + 1)
     canvas = np.full((height, width), 255, np.uint8)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure = Figure(figsize=((width + 0.5) / DPI, (height + 0.5) / DPI), dpi=DPI)  # matplotlib rounds down
 
     def write(words: str, x: float, y: float, **how: Any) -> None:
         if words:  # a $ in a file's name is no formula
@@ -119,9 +121,11 @@ def draw_sheet(
             write(picture.label, left - 4, middle + len(pixels) / 2, fontsize=points - 1, **where)
             left += SIDE + GAP
         top += row_height + GAP
-    figure.figimage(canvas, cmap="gray", vmin=0, vmax=255)
+    texts = FigureCanvasAgg(figure)
+    texts.draw()
+    canvas = np.minimum(canvas, np.asarray(texts.buffer_rgba())[..., 0])  # black on white
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        Image.fromarray(canvas).save(temporary, format="PNG", dpi=(DPI, DPI))
 
 
 def _lines(words: str) -> int:

@@ -124,6 +124,8 @@ def draw_curves(rows: Iterable[Mapping[str, Any]], path: Path, title: str, of_me
         _draw(axis, mine, panel.title, LEGEND_LINE * _legend_lines(len(mine)) / PANEL_HEIGHT)
         axis.set_xlabel("step", fontsize=8)
         axis.set_ylabel(panel.axis, fontsize=8)
+        axis.xaxis.set_label_coords(0.5, -0.3 / PANEL_HEIGHT)  # else matplotlib measures all numbers first
+        axis.yaxis.set_label_coords(-0.55 / PANEL_WIDTH, 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         if panel.log and spans_a_decade(mine):
             axis.set_yscale("log")
