@@ -40,11 +40,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _git_commit() -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        # `describe --dirty` would write the index: in the way of a commit, and a lock that stays where it finds no room
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("describe", "--always", "--abbrev=40") + "-dirty" * bool(changed)
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _versions() -> dict[str, str]:
