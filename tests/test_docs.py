@@ -33,6 +33,7 @@ PAGES["docs/README.md"] = ROOT / "docs" / "README.md"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Where a page says that its Python snippets run, and what they need there beside what the page's commands write.
 SNIPPETS_IN = {"EXPORT.md": "weights"}
+PRETRAINED = {"chest": "chest14_data_path", "luna": "processedLUNA_save_path"}  # the runs that the pages begin with
 EXPORTS = (
     "python export.py --checkpoint pcrl_chest_pretask_1.0_240.pt --save weights_smp --target smp",
     "python export.py --checkpoint pcrl_luna_pretask_1.0_240.pt --save weights_3d",
@@ -128,10 +129,14 @@ def wide(page: str) -> frozenset[str]:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[frozenset[str]], Path]:
     """A function that gives a folder with all inputs that the pages name, small; which data sets' networks are wide."""
-    return cache(lambda wide: write_sample(tmp_path_factory.mktemp("sample"), wide))
+    make = tmp_path_factory.mktemp
+    data = cache(lambda: write_data(make("data")))
+    run = cache(lambda n, wide: write_run(make("run"), data(), n, wide))
+    return cache(lambda wide: write_sample(make("sample"), data(), {n: run(n, wide & {n}) for n in PRETRAINED}))
 
 
-def write_sample(folder: Path, wide: frozenset[str]) -> Path:
+def write_data(folder: Path) -> Path:
+    """X-rays, scans and pairs, with their lists and labels."""
     write_xrays(folder / "my_xrays", count=1)
     shutil.copy(folder / "my_xrays" / "chest_train.txt", folder / "my_xrays" / "chest_valid.txt")
     labelled = write_xrays(folder / "chest14_data_path", count=6)
@@ -146,15 +151,26 @@ def write_sample(folder: Path, wide: frozenset[str]) -> Path:
     for name, scans in (("processedLUNA_save_path", 2), ("my_pairs", 1), ("my_mr_pairs", 1)):
         write_pairs(folder / name, scans, pairs=1)
     torch.save(torchvision.models.resnet34().state_dict(), folder / "resnet34.pt")
+    return folder
+
+
+def write_run(folder: Path, data: Path, n: str, wide: frozenset[str]) -> Path:
+    """A pre-training on this data set; -> its folder."""
+    words = ["python", "main.py", "--n", n, "--data", str(data / PRETRAINED[n])]
+    run_page_command(Command("sample", 0, [*words, *narrowed(words, wide)]), folder)
+    return folder / "pcrl_output"
+
+
+def write_sample(folder: Path, data: Path, runs: dict[str, Path]) -> Path:
+    """The data, and a folder of a finished pre-training of 3D, with the weights of both there and beside it."""
+    for entry in data.iterdir():
+        (folder / entry.name).symlink_to(entry)
     output = folder / "pretrained_model_save_path"
-    for n, data in (("chest", "chest14_data_path"), ("luna", "processedLUNA_save_path")):
-        words = ["python", "main.py", "--n", n, "--data", data]
-        run_page_command(Command("sample", 0, [*words, *narrowed(words, wide)]), folder)
-        (folder / "pcrl_output" / f"pcrl_{n}_pretask_1.0_1.pt").rename(folder / f"pcrl_{n}_pretask_1.0_240.pt")
-        shutil.rmtree(output, ignore_errors=True)
-        (folder / "pcrl_output").rename(output)
-    for file in folder.glob("*_240.pt"):
-        os.link(file, output / file.name)
+    shutil.copytree(runs["luna"], output, copy_function=os.link)
+    (output / "pcrl_luna_pretask_1.0_1.pt").unlink()
+    for n, run in runs.items():
+        for place in (folder, output):
+            os.link(run / f"pcrl_{n}_pretask_1.0_1.pt", place / f"pcrl_{n}_pretask_1.0_240.pt")
     (folder / "pretrained").symlink_to(output)
     return folder
 
