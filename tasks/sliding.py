@@ -81,7 +81,7 @@ def label_map(planes: Iterable[Tensor], shape: Sequence[int], kept: np.ndarray |
     """
     labels = np.empty(shape, np.uint8)
     for x, plane in enumerate(planes):
-        labels[x] = plane.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        labels[x] = plane.max(dim=0).indices.to(torch.uint8).cpu().numpy()  # argmax takes ten times as long on a CPU
         if kept is not None:
             kept[:, x] = plane[1:].half().cpu().numpy()
     return labels
