@@ -1,10 +1,8 @@
 """Make CT scans and X-rays of thorax phantoms, laid out as LUNA16 and ChestX-ray14 are.
 
-SAVE/LUNA16         subset<k>/<series uid>.mhd and .raw, annotations.csv (the nodules, in world coordinates),
-                    candidates_V2.csv (the nodules, and positions without one)
-SAVE/Chest14        images/<patient>_<index>.png, chest_{train,valid,test}.txt, and labels.csv, the same as a table.
-                    The labels are true: they say what was put into the phantom.
-                    Patient 1 of the X-rays is also the patient of scan 1, and so on.
+SAVE/LUNA16         subset<k>/<series uid>.mhd and .raw, annotations.csv (nodules), candidates_V2.csv (and others)
+SAVE/Chest14        images/<patient>_<index>.png, chest_{train,valid,test}.txt, and labels.csv, the same as a table:
+                    what was put into the phantom. Patient 1 is also the patient of scan 1, and so on.
 SAVE/Task_Lungs     with --masks: the scans, and masks of their lungs
 SAVE/phantoms.json  what was made; a later run with the same --seed and --size can add phantoms
 
