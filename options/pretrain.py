@@ -20,7 +20,7 @@ class Pretraining(Training):
     augment: str = flag(
         "workers",
         "data",
-        "where to augment: in the worker processes; or the last steps on the training device, by whole batches",
+        "where the last steps of the augmentation run: in the worker processes, or on the training device, by batches",
         choices=["workers", "device"],
         phases=PRETRAINING,
     )
@@ -80,7 +80,7 @@ class Pretraining(Training):
     cuda_graph: str = flag(
         "auto",
         "machine",
-        "one GPU: run each step as one CUDA graph; auto: if a trial gives the same numbers; on: also, else end the run",
+        "one GPU: run a step as one CUDA graph, after a trial; if its numbers differ, auto runs without, on ends the run",
         choices=["auto", "on", "off"],
         phases=PRETRAINING,
     )

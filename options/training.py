@@ -16,7 +16,7 @@ class Training(Common):
     on_bad_sample: str = flag(
         "stop",
         "data",
-        "unreadable file: end the run, or skip the file (the run ends above 1 %% of an epoch's samples)",
+        "unreadable file: end the run, or take another one (up to 1 %% of an epoch's samples; more end the run)",
         choices=["stop", "skip"],
         phases=TRAINING,
     )

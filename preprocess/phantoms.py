@@ -1,12 +1,11 @@
 """Make CT scans and X-rays of thorax phantoms, laid out as LUNA16 and ChestX-ray14 are.
 
-SAVE/LUNA16         subset<k>/<series uid>.mhd and .raw, annotations.csv (nodules), candidates_V2.csv (and others)
-SAVE/Chest14        images/<patient>_<index>.png, chest_{train,valid,test}.txt, and labels.csv, the same as a table:
-                    what was put into the phantom. Patient 1 is also the patient of scan 1, and so on.
+SAVE/LUNA16         subset<k>/<uid>.mhd and .raw; annotations.csv: nodules; candidates_V2.csv: also places without one
+SAVE/Chest14        images/<patient>_<index>.png; chest_{train,valid,test}.txt and labels.csv: what was put into each.
+                    Patient 1 is also the patient of scan 1, and so on.
 SAVE/Task_Lungs     with --masks: the scans, and masks of their lungs
 SAVE/phantoms.json  what was made; a later run with the same --seed and --size can add phantoms
-
-Nothing is downloaded. The same seed gives the same bytes, whatever the number of workers.
+The same seed gives the same bytes, whatever the number of workers. Nothing is downloaded.
 """
 
 from __future__ import annotations
