@@ -80,7 +80,7 @@ class Pretraining(Training):
     cuda_graph: str = flag(
         "auto",
         "machine",
-        "one GPU: run a step as one CUDA graph, after a trial; if its numbers differ, auto runs without, on ends the run",
+        "one GPU: run a step as one CUDA graph, after a trial; if numbers differ, auto does without, on ends the run",
         choices=["auto", "on", "off"],
         phases=PRETRAINING,
     )
