@@ -87,9 +87,17 @@ def attenuation(phantom: Phantom, view: View) -> Array:
         from_detector = (j + 0.5) * sy + DETECTOR_MM
         shrink = (SOURCE_MM - from_detector) / SOURCE_MM  # one over this plane's magnification
         slide = np.tan(view.turn_rad) * (j - (ny - 1) / 2) * sy / phantom.spacing_mm[0]
-        offset = (center_z * (1 - shrink), center_x * (1 - shrink) + slide)
-        total += affine_transform(share[j], (shrink, shrink), offset, order=1, mode="nearest")
+        rows, columns = np.arange(nz) * shrink + center_z * (1 - shrink), np.arange(nx) * shrink + center_x * (1 - shrink)
+        total += _between(_between(share[j], rows, axis=0), columns + slide, axis=1)
     return total * np.float32(WATER_PER_MM * sy)
+
+
+def _between(plane: Array, places: NDArray[np.floating], axis: int) -> Array:
+    """Linear interpolation at ``places`` along an axis; beyond the edge, the edge's values."""
+    places = places.clip(0, plane.shape[axis] - 1)
+    lower = np.minimum(places.astype(int), plane.shape[axis] - 2)
+    share = np.expand_dims((places - lower).astype(np.float32), 1 - axis)
+    return plane.take(lower, axis) * (1 - share) + plane.take(lower + 1, axis) * share
 
 
 def _at_detector(integrals: Array, spacing: tuple[float, float, float], view: View, size: int) -> Array:
