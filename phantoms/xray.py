@@ -87,8 +87,9 @@ def attenuation(phantom: Phantom, view: View) -> Array:
         from_detector = (j + 0.5) * sy + DETECTOR_MM
         shrink = (SOURCE_MM - from_detector) / SOURCE_MM  # one over this plane's magnification
         slide = np.tan(view.turn_rad) * (j - (ny - 1) / 2) * sy / phantom.spacing_mm[0]
-        rows, columns = np.arange(nz) * shrink + center_z * (1 - shrink), np.arange(nx) * shrink + center_x * (1 - shrink)
-        total += _between(_between(share[j], rows, axis=0), columns + slide, axis=1)
+        rows = np.arange(nz) * shrink + center_z * (1 - shrink)
+        columns = np.arange(nx) * shrink + center_x * (1 - shrink) + slide
+        total += _between(_between(share[j], rows, axis=0), columns, axis=1)
     return total * np.float32(WATER_PER_MM * sy)
 
 
