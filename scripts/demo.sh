@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way on phantoms, in under six minutes: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, one page.
+# The whole way on phantoms, in under five minutes: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, one page.
 # bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
@@ -7,6 +7,12 @@ epochs=${2:-30}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
 if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,scratch,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
+# What waits for nothing runs beside the pre-training in 2D, and is shown when its turn comes. So small networks are no
+# faster with more threads: each of the two gets half of the cores.
+cores=$(nproc 2> /dev/null || sysctl -n hw.ncpu)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
+beside=""
+trap '[ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true' EXIT
 chest=$out/phantoms/Chest14
 xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.txt"
 parts="--valid_list $out/valid.txt --test_list $out/test.txt"
@@ -26,24 +32,38 @@ step "2/8 pairs of overlapping crops from the CT scans"
 python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
     --input_rows 32 --input_cols 32 --input_deps 16
 
+untrained() { python main.py $xrays $parts --phase knn --weight none --output "$out/knn_before"; }
+pretrain_3d() {
+    python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
+        --report --output "$out/luna"
+}
+finetune() { # FOLDER WEIGHTS
+    python main.py $xrays $parts --phase finetune --b 16 --epochs 6 --val_every 2 $learn --output "$out/$1" --weight "$2"
+}
+
 step "3/8 pre-training in 2D, without labels"
+set -m # a process group of its own, to be ended as one
+{
+    untrained &> "$out/untrained.log" && pretrain_3d &> "$out/luna.log" && finetune scratch none &> "$out/scratch.log"
+} &
+beside=$!
+set +m
 python main.py $xrays --preview 3 --output "$out/views"
 python main.py $xrays --b 16 --epochs "$epochs" $learn --report --output "$out/chest"
 weights=$(ls "$out"/chest/pcrl*_chest_pretask_*.pt)
 
 step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
-python main.py $xrays $parts --phase knn --weight none --output "$out/knn_before"
+wait "$beside" || { cat "$out"/{untrained,luna,scratch}.log 2> /dev/null; exit 1; }
+beside=""
+cat "$out/untrained.log"
 python main.py $xrays $parts --phase knn --weight "$weights" --output "$out/knn_after"
 
-step "5/8 pre-training in 3D, a moment of it"
-python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
-    --report --output "$out/luna"
+step "5/8 pre-training in 3D, a moment of it (it ran beside that in 2D)"
+cat "$out/luna.log"
 
 step "6/8 fine-tuning in 2D, from the pre-trained weights and from random ones"
-for start in finetuned scratch; do
-    python main.py $xrays $parts --phase finetune --b 16 --epochs 6 --val_every 2 $learn --output "$out/$start" \
-        --weight "$([ $start = finetuned ] && echo "$weights" || echo none)"
-done
+finetune finetuned "$weights"
+cat "$out/scratch.log"
 
 step "7/8 two X-rays that nobody has labelled: predictions"
 mkdir -p "$out/unseen"

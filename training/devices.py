@@ -153,6 +153,25 @@ class _Replica(nn.Module):
             return self.module(*inputs)
 
 
+BUSY = 1.5  # the load of a core from which on threads mostly wait for each other
+
+
+def busy_cores(threads: int) -> str:
+    """What to do where other programs use the cores; "" where they do not, or it is not known.
+
+    A thread that waits for the others of its program keeps its core busy, so that these get it later still.
+    """
+    if threads < 2 or os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" or not hasattr(os, "getloadavg"):
+        return ""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1  # the load is that of the machine, whatever this process gets
+    if load < BUSY * cores:
+        return ""
+    return (
+        f"other programs use the cores (load {load:.1f} on {counted(cores, 'core')}): {threads} threads may then be far "
+        "slower than one; OMP_NUM_THREADS=1 python main.py ... uses one (docs/TROUBLESHOOTING.md)"
+    )
+
+
 class Devices:
     """The devices of a process. ``main`` holds the parameters; it is CUDA's current device from here on.
 
@@ -183,6 +202,7 @@ class Devices:
             why = "asked for" if gpus is not None and not gpus.strip() else "no GPU to use"
             threads = torch.get_num_threads()
             self.note = f"device: CPU ({why}), {counted(threads, 'thread')}"
+            self.advice = busy_cores(threads)
 
     def wrap(self, module: nn.Module) -> Callable[..., Any]:
         """DataParallel over the GPUs if there are several, else the module itself. To be applied for each call."""

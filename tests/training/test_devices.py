@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from training.devices import _Replica, processes_wanted, select_gpus
+from training.devices import _Replica, busy_cores, processes_wanted, select_gpus
 from utils.errors import UserError
 
 
@@ -60,3 +60,16 @@ def test_replicas_in_threads_keep_the_type_of_autocast() -> None:
     thread.start()
     thread.join()
     assert dtypes == [torch.float16]
+
+
+def test_several_threads_on_cores_that_others_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr("os.getloadavg", lambda: (9.2, 0.0, 0.0))
+    assert "load 9.2 on 4 cores): 2 threads may" in busy_cores(2)
+    assert not busy_cores(1)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert not busy_cores(2)
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr("os.getloadavg", lambda: (4.5, 9.0, 9.0))
+    assert not busy_cores(2), "what this run's own earlier steps leave is no other program"
