@@ -20,9 +20,13 @@ install() {
 if [ "$1" = requirements.txt ] && [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/null &&
     ! python -c 'import sys, importlib.util as found; sys.exit(found.find_spec("torch") is None)'; then
     echo "no NVIDIA GPU here: installing torch for CPUs (1 GB on disk)"
-    install --timeout 15 --retries 1 --index-url https://download.pytorch.org/whl/cpu \
-        -r <(grep -E '^torch(vision)?[<>=!]' requirements.txt) 2> /dev/null ||
+    if ! install --timeout 15 --retries 1 --index-url https://download.pytorch.org/whl/cpu \
+        -r <(grep -E '^torch(vision)?[<>=!]' requirements.txt) 2> /dev/null; then
         echo "  not to be had from download.pytorch.org; the default one follows (6 GB on disk)"
+    elif ! python -c 'import torch, torchvision' 2> /dev/null; then # as where a mirror has one of them for CPUs alone
+        echo "  torch and torchvision of this index do not fit together; the default ones follow (6 GB on disk)"
+        python -m pip uninstall --quiet --yes torch torchvision
+    fi
 fi
 echo "installing what is missing of $1"
 install -r "$1"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,16 @@ def test_any_other_missing_module_is_a_traceback(module: str) -> None:
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert run.returncode == 1
     assert "Traceback" in run.stderr
+
+
+def test_a_torchvision_of_another_torch_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    command = [sys.executable, "-c", "import utils.requirements as r; r.say_missing_packages(); import torchvision"]
+    paths = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | paths)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: torchvision does not work with this torch")
+    assert run.stderr.count("\n") == 1
 
 
 def test_every_package_that_the_program_imports_is_known() -> None:

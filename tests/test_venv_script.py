@@ -18,7 +18,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU"),
 ]
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-HAS_TORCH, HAS_NONE = 'if [ "$1" = -c ]; then exit 0; fi', 'if [ "$1" = -c ]; then exit 1; fi'
+HAS_TORCH, HAS_NONE = 'if [ "$1" = -c ]; then exit 0; fi', 'if [[ "$1" = -c && "$2" = *find_spec* ]]; then exit 1; fi'
+UNFIT = 'if [ "$1" = -c ]; then exit 1; fi'  # neither is there a torch, nor can the new one be imported
 UNREACHABLE = f'{HAS_NONE}; if [[ "$*" == *index-url* ]]; then exit 1; fi'
 
 
@@ -48,3 +49,11 @@ def test_a_torch_that_is_there_stays_and_tests_have_the_default_one(
 ) -> None:
     (only,), _ = installed(tmp_path, python, requirements)
     assert only[-2:] == ["-r", requirements]
+
+
+def test_wheels_that_do_not_fit_together_are_replaced(tmp_path: Path) -> None:
+    (_, removed, others), told = installed(tmp_path, UNFIT, "requirements.txt")
+    assert removed[3] == "uninstall"
+    assert removed[-2:] == ["torch", "torchvision"]
+    assert others[-2:] == ["-r", "requirements.txt"]
+    assert "do not fit together" in told

@@ -167,8 +167,8 @@ def busy_cores(threads: int) -> str:
     if load < BUSY * cores:
         return ""
     return (
-        f"other programs use the cores (load {load:.1f} on {counted(cores, 'core')}): {threads} threads may be far slower "
-        "than one; OMP_NUM_THREADS=1 python main.py ... uses one (docs/TROUBLESHOOTING.md)"
+        f"other programs use the cores (load {load:.1f} on {counted(cores, 'core')}): {threads} threads may be far "
+        "slower than one; OMP_NUM_THREADS=1 python main.py ... uses one (docs/TROUBLESHOOTING.md)"
     )
 
 

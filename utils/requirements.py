@@ -1,4 +1,4 @@
-"""Called first by the command lines: a package that is not installed is one line, not a traceback.
+"""Called first by the command lines: a package that is not installed, or not as it should be, is one line.
 
 Outside the virtual environment already the first import of others' code fails, before there is anything to catch it.
 """
@@ -20,7 +20,13 @@ FOR_DEVELOPMENT = frozenset({"torchio"})  # of requirements-dev.txt, which bench
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """In place of a traceback where one of these packages is not installed."""
+    """In place of a traceback where one of these packages is not installed, or torchvision not made for this torch."""
+    if isinstance(error, RuntimeError) and "torchvision::" in str(error):
+        complain(
+            "torchvision does not work with this torch, as where one is built for CPUs and the other for CUDA; install "
+            "both anew from one index: pip install --force-reinstall torch torchvision"
+        )
+        sys.exit(2)
     if not isinstance(error, ModuleNotFoundError) or error.name not in PACKAGES | FOR_DEVELOPMENT:
         sys.__excepthook__(kind, error, trace)
         return
@@ -33,5 +39,5 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def say_missing_packages() -> None:
-    """From now on a package of these that is not installed ends the program with one line."""
+    """From now on a package of these that is not installed, or does not work, ends the program with one line."""
     sys.excepthook = _tell
