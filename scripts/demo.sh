@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way on phantoms, in under five minutes: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, one page.
+# The whole way on phantoms: images, pre-training in 2D and 3D, what it has learnt, fine-tuning, predictions, one page.
 # bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
@@ -12,10 +12,14 @@ step() { printf '\n== %s\n' "$1"; }
 cores=$(nproc 2> /dev/null || sysctl -n hw.ncpu)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
 beside=""
-trap '[ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true' EXIT
+ended() {
+    [ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true
+    [ -e "$out/.complete" ] || printf 'The demo is not done; started again, it goes on where it stopped.\n'
+}
+trap ended EXIT
 chest=$out/phantoms/Chest14
-xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.txt"
-parts="--valid_list $out/valid.txt --test_list $out/test.txt"
+xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.csv"
+parts="--valid_list $out/valid.csv --test_list $out/test.csv"
 learn="--optimizer adamw --lr 1e-3 --workers 1 --resume auto"
 
 step "1/8 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
@@ -25,8 +29,13 @@ else
     python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 160 --xrays_per_patient 2 --size 128
 fi
 # Half of the patients to learn from, a tenth to choose by, and as many as possible to judge on: so scores scatter less.
-sort "$chest"/chest_{train,valid,test}.txt | awk -v lists="$out/" '{
-    digit = substr($1, 8, 1); print > (lists (digit < 5 ? "train" : digit < 6 ? "valid" : "test") ".txt") }'
+# Of NIH's 14 findings those that phantoms have.
+for part in train valid test; do
+    echo image,Cardiomegaly,Effusion,Mass,Nodule,Pneumothorax,Consolidation > "$out/$part.csv"
+done
+sort "$chest"/chest_{train,valid,test}.txt | awk -v lists="$out/" -v OFS=, '{
+    digit = substr($1, 8, 1)
+    print $1, $3, $4, $6, $7, $9, $10 >> (lists (digit < 5 ? "train" : digit < 6 ? "valid" : "test") ".csv") }'
 
 step "2/8 pairs of overlapping crops from the CT scans"
 python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
@@ -38,7 +47,7 @@ pretrain_3d() {
         --report --output "$out/luna"
 }
 finetune() { # FOLDER WEIGHTS
-    python main.py $xrays $parts --phase finetune --b 16 --epochs 6 --val_every 2 $learn --output "$out/$1" --weight "$2"
+    python main.py $xrays $parts --phase finetune --b 16 --epochs 20 --val_every 4 $learn --output "$out/$1" --weight "$2"
 }
 
 step "3/8 pre-training in 2D, without labels"
@@ -67,7 +76,7 @@ cat "$out/scratch.log"
 
 step "7/8 two X-rays that nobody has labelled: predictions"
 mkdir -p "$out/unseen"
-for name in $(cut -d' ' -f1 "$out/test.txt" | grep _000 | head -2); do
+for name in $(cut -d, -f1 "$out/test.csv" | grep _000 | head -2); do
     cp "$chest/images/$name" "$out/unseen"
 done
 python main.py --phase predict --weight "$out/finetuned/best.pt" --data "$out/unseen" --output "$out/predicted"
