@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.base import Batch, Method, StepOutput
 from training.precision import Native
@@ -145,11 +145,23 @@ class GatedStep:
             output.images,
         )
 
+    def state(self) -> dict[str, list[Tensor]]:
+        """Every tensor that a step may change, by what it is."""
+        found: dict[str, list[Tensor]] = {}
+        for name, parameter in self.method.named_parameters():
+            found.setdefault(f"{name.partition('.')[0]} parameters", []).append(parameter)
+        for name, buffer in self.method.named_buffers():
+            found.setdefault(f"{name.partition('.')[0]} {name.rpartition('.')[2]}", []).append(buffer)
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    found.setdefault(f"optimizer {name}", []).append(value)
+        return found | self.precision.scale()
 
-def can_be_gated(precision: Native, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer is fused, and no gradient scaler, whose scale the host follows, is in use."""
-    fused = all(group.get("fused") for group in optimizer.param_groups)
-    return fused and not precision.scaler.is_enabled()
+
+def can_be_gated(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer is fused, and so can skip an update without the host."""
+    return all(group.get("fused") for group in optimizer.param_groups)
 
 
 def has_begun(optimizer: torch.optim.Optimizer) -> bool:
@@ -161,9 +173,3 @@ def has_begun(optimizer: torch.optim.Optimizer) -> bool:
         parameter in optimizer.state and all(value is not None for value in optimizer.state[parameter].values())
         for parameter in parameters
     )
-
-
-def all_state(method: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Every tensor that a step may change."""
-    moments = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-    return [*method.parameters(), *method.buffers(), *moments]

@@ -9,17 +9,17 @@ from utils.console import say
 from utils.errors import UserError
 
 
-def step_graph(wanted: str, trainer: Trainer, devices: Devices, same_operations: bool) -> StepGraph | None:
+def step_graph(wanted: str, trainer: Trainer, devices: Devices, same_operations: bool, size: int) -> StepGraph | None:
     """What captures the trainer's step, or None; says why not, unless that is plain. UserError if it must and cannot.
 
-    ``same_operations``: whether the method does the same ones in each step.
+    ``same_operations``: whether the method does the same ones in each step. ``size``: of a full batch, in samples.
     """
     if wanted == "off":
         return None
     on_cpu = devices.main.type != "cuda"
     why_not = "the run computes on the CPU" if on_cpu else _why_not(trainer, devices, same_operations)
     if not why_not:
-        return StepGraph(wanted)
+        return StepGraph(wanted, size)
     if wanted == "on":
         raise UserError(f"--cuda_graph on: {why_not}; leave it out")
     if same_operations and not on_cpu:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 from utils.text import counted
 
+Result = TypeVar("Result")
+
 
 def micro_batch_sizes(batch_size: int, ranks: int, parts: int) -> list[int]:
     """At most ``parts`` sizes, about equal, that sum to ``batch_size``; each rank's shares of them sum to its share."""
@@ -49,7 +51,7 @@ class Trainer:
     Create the Trainer before the method's state is restored: all ranks then start with the values of the first rank.
 
     ``gated``: on a GPU the host does not wait for a step (training/gated.py); :meth:`launch` gives what reads it.
-    ``graph``: takes the step of one batch in place of the operations, if it can (training/graph.py).
+    ``graph``: replays the steps of full batches, if it can (training/graph.py); not with ``accumulate``.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Trainer:
         self.ranks, self._forward = ranks, distributed(method, ranks)
         self.bad_in_a_row = 0
         self.gated = None
-        if isinstance(precision, Native) and can_be_gated(precision, optimizer):
+        if isinstance(precision, Native) and can_be_gated(optimizer):
             self.gated = GatedStep(method, self._forward, optimizer, precision)
         self.graph = graph
         self._begun = False
@@ -112,9 +114,15 @@ class Trainer:
         device = next(iter(parts[0].batch.values())).device
         for part in parts:
             part.draws = self.method.device_draws(part.draws, device, gated.precision.computes_in(self.method))
-        if self.graph and len(parts) == 1 and self.graph.takes(gated, parts[0]):
-            return self.graph(parts[0])
+        if self.graph:  # then a step has one part
+            return self.graph.step(gated, *parts)
         return gated(parts, self._gradients_stay)
+
+    def beside_graph(self, compute: Callable[[], Result]) -> Result:
+        """The result of ``compute``, which leaves the method as it was; if need be, the graph makes room for it."""
+        if self.graph and self.gated:
+            return self.graph.beside(self.gated, self.method.buffers(), compute)
+        return compute()
 
     def _ordinary_step(self, parts: list[Part]) -> StepResult:
         """The step, at whose loss and gradient the host looks before it goes on."""
@@ -277,7 +285,7 @@ def _judge(
     """Judge if it is time, ``epoch`` epochs being completed, and report it; -> the score."""
     if evaluation is None or not evaluation.due(epoch):
         return None
-    judged = evaluation(trainer.method, trainer.precision)
+    judged = trainer.beside_graph(lambda: evaluation(trainer.method, trainer.precision))
     reporter.validation(epoch - 1, judged)
     return judged.score
 
@@ -287,6 +295,6 @@ def _probe(trainer: Trainer, reporter: Reporter | NullReporter, probe: Evaluatio
     if probe is None or not probe.due(epoch):
         return None
     started = time.perf_counter()
-    result = probe(trainer.method, trainer.precision)
+    result = trainer.beside_graph(lambda: probe(trainer.method, trainer.precision))
     reporter.probe(epoch, result, time.perf_counter() - started)
     return result.score

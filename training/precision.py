@@ -79,15 +79,32 @@ class Native:
         self.scaler.update()  # which lowers the scale where unscaling met what is not finite
         return finite
 
-    def update_if(self, good: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-        """The fused optimizer's step where ``good``, and the gradient is finite; -> whether, a scalar on the device."""
-        good = good & gradient_norm(optimizer).isfinite()
+    def update_if(self, finite_loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        """The fused optimizer's step if loss and gradient are finite; -> whether, a scalar on the device.
+
+        As :meth:`update`, without the host: it is not called after a loss that is not finite, which leaves the scale.
+        """
+        if self.scaler.is_enabled():  # it remembers a step that was broken off: no memory, or a failed capture
+            self.scaler._per_optimizer_states.clear()
+        self.scaler.unscale_(optimizer)
+        good = finite_loss & gradient_norm(optimizer).isfinite()
         optimizer.found_inf, optimizer.grad_scale = (~good).float(), None  # type: ignore[attr-defined]
         try:
             optimizer.step()
         finally:
             del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+        former = [(tensor, tensor.clone()) for tensors in self.scale().values() for tensor in tensors]
+        self.scaler.update()
+        for tensor, value in former:
+            tensor.copy_(torch.where(finite_loss, tensor, value))
         return good
+
+    def scale(self) -> dict[str, list[Tensor]]:
+        """The gradient scaler's tensors, by what they are; it has them after the first step, and in fp16 alone."""
+        if not self.scaler.is_enabled():
+            return {}
+        own = {"gradient scale": self.scaler._scale, "steps of this gradient scale": self.scaler._growth_tracker}
+        return {name: [tensor] for name, tensor in own.items() if tensor is not None}
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()

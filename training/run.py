@@ -165,7 +165,8 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
     if len(set(ranks.gather_objects(list_sha256))) > 1:
         raise UserError(f"--data {options.data}: the training samples are not the same on all machines")
     trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks, options.accumulate)
-    trainer.graph = step_graph(options.cuda_graph, trainer, devices, job.same_operations)
+    size = max(loader.batch_sizes)
+    trainer.graph = step_graph(options.cuda_graph, trainer, devices, job.same_operations, size)
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     if options.dry_run:
         with closing(loader):
