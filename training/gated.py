@@ -151,7 +151,7 @@ class GatedStep:
         for name, parameter in self.method.named_parameters():
             found.setdefault(f"{name.partition('.')[0]} parameters", []).append(parameter)
         for name, buffer in self.method.named_buffers():
-            found.setdefault(f"{name.partition('.')[0]} {name.rpartition('.')[2]}", []).append(buffer)
+            found.setdefault(" ".join(dict.fromkeys((name.split(".")[0], name.split(".")[-1]))), []).append(buffer)
         for state in self.optimizer.state.values():
             for name, value in state.items():
                 if isinstance(value, Tensor):
