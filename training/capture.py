@@ -75,7 +75,7 @@ def first_cause(error: BaseException) -> str:
 
 
 def _end_allocation(device: torch.device, pool: tuple[int, int]) -> None:
-    """End what capture_end leaves underway, if it fails, in torch before 2.13 (pytorch/pytorch#180395)."""
+    """End what capture_end leaves underway, if it fails, in older torch (pytorch/pytorch#180395)."""
     for end in filter(None, (getattr(torch._C, name, None) for name in END_ALLOCATION)):
         with suppress(RuntimeError):  # it has been ended, and so has the graph's use of the pool
             end(device.index, pool)
@@ -83,7 +83,7 @@ def _end_allocation(device: torch.device, pool: tuple[int, int]) -> None:
 
 
 def _memory_comes_back(device: torch.device) -> bool:
-    """Whether the allocator takes back what another stream has used, which it puts off during a capture."""
+    """Whether the allocator takes back what another stream has used, which older versions do not during a capture."""
 
     def in_use() -> int:
         return torch.cuda.memory_stats(device)["active_bytes.all.current"]

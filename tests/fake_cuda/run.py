@@ -1,4 +1,4 @@
-"""Runs ``tests.fake_cuda.steps`` where torch takes stand-ins for CUDA's libraries."""
+"""Runs modules of this package where torch takes stand-ins for CUDA's libraries."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def why_not() -> str:
     return "" if shutil.which("gcc") else "there is no gcc to make stand-ins for CUDA's libraries"
 
 
-def count_steps(folder: Path, *cases: dict[str, Any]) -> list[dict[str, dict[str, int]]]:
-    """``operators`` and ``waits`` of each case; ``folder``: for the libraries."""
+def run(folder: Path, module: str, *arguments: str) -> list[dict[str, Any]]:
+    """The lines of JSON that a module of this package prints; ``folder``: for the libraries."""
     for source, library in (("cuda.c", "libcuda.so.1"), ("cudart.c", "libcudart_stand_in.so")):
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / library, HERE / source], check=True)
     paths = f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     environment = os.environ | {"LD_LIBRARY_PATH": paths, "LD_PRELOAD": str(folder / "libcudart_stand_in.so")}
-    command = [sys.executable, "-m", "tests.fake_cuda.steps", *map(json.dumps, cases)]
+    command = [sys.executable, "-m", f"tests.fake_cuda.{module}", *arguments]
     done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-9000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
