@@ -2,13 +2,14 @@
 
     python -m tests.fake_cuda.steps '{"dims": 3, "batch": 16}' ...
 
-In an environment that :func:`tests.fake_cuda.run.count_steps` makes, with stand-ins for CUDA's libraries. Keys of a
-case: dims, batch, and if need be size, amp ("native"), augment (False).
+In an environment that :func:`tests.fake_cuda.run.run` makes, with stand-ins for CUDA's libraries. Keys of a case:
+dims, batch, and if need be size, precision ("bfloat16", "float16" or "float32"), augment (False).
 """
 
 from __future__ import annotations
 
 import collections
+import inspect
 import json
 import sys
 import traceback
@@ -22,12 +23,17 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from datasets.ct import luna
+from datasets.transforms import batched
+from datasets.transforms.crops import sample_pair
+from datasets.xray import chest
 from methods.pcrl import PCRL, PCRLConfig
 from models.layers import OPERATORS
 from models.pcrl import build_network
+from training.graph import StaticStep
 from training.loop import Trainer
 from training.precision import build_precision
-from training.schedule import build_optimizer
+from training.schedule import _leave_compiler_out, build_optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES: dict[int, tuple[int, ...]] = {2: (224, 224), 3: (64, 64, 32)}
@@ -44,9 +50,15 @@ class Counter(TorchDispatchMode):
         self.operators: collections.Counter[str] = collections.Counter()
         self.waits: collections.Counter[str] = collections.Counter()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # its wrapper takes as long as all else
+
     def wait(self, kind: str) -> None:
         own = [f for f in traceback.extract_stack() if f.filename.startswith(str(ROOT)) and "site-packages" not in f[0]]
         own = [frame for frame in own if "/fake_cuda/" not in frame.filename]
+        if any(frame.name == "kept" for frame in own):
+            return  # a table of models/upconv.py, which is uploaded once
         place = f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].lineno}" if own else "torch"
         self.waits[f"{kind} {place}"] += 1
 
@@ -65,9 +77,9 @@ class Counter(TorchDispatchMode):
             self.wait("index from the CPU")
         if on_gpu and name == "nonzero":
             return args[0].new_zeros((max(1, args[0].numel() // 2), args[0].dim()), dtype=torch.int64)
-        if name.startswith("_fused_"):  # torch has no fake form of it
+        if name.startswith(("_fused_", "_amp_")):  # torch has no fake form of them
             self.operators[name] += 1
-            return None
+            return args[0] if func._schema.returns else None
         out = func(*args, **kwargs)
         returns = func._schema.returns
         view = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
@@ -107,7 +119,6 @@ def stand_in() -> None:
     """What fake tensors lack."""
     torch.cuda._lazy_init = lambda: None
     torch.cuda.is_available = lambda: True
-    torch.cuda.is_bf16_supported = lambda including_emulation=True: True
     torch.cuda.Event = Arrival  # type: ignore[misc, assignment]
     torch.Tensor.pin_memory = lambda self, *_: without_values(self)  # type: ignore[method-assign, assignment]
     empty, tensor, as_list, as_numpy = torch.empty, torch.tensor, Tensor.tolist, Tensor.numpy
@@ -132,6 +143,8 @@ def stand_in() -> None:
 
     torch.Tensor.numpy = numpy  # type: ignore[method-assign, assignment]
     torch.autograd.set_multithreading_enabled(False)
+    _leave_compiler_out()
+    FakeTensorMode.__torch_dispatch__ = inspect.unwrap(FakeTensorMode.__torch_dispatch__)  # type: ignore[method-assign]
 
 
 def on_fake_gpu(module: nn.Module, mode: FakeTensorMode, memory_format: torch.memory_format) -> None:
@@ -160,9 +173,6 @@ def raw_batch(dims: int, batch: int, size: tuple[int, ...]) -> dict[str, Tensor]
         kinds = {"input": ((batch, 3, *size), torch.uint8), "gt": ((batch, 3, *size), torch.uint8)}
         kinds |= {"holes": ((batch, 3, 2), torch.int64), "aug": ((batch, 6), torch.float32)}
         return {f"{k}{v}": torch.empty(s, dtype=t, device=CUDA) for k, (s, t) in kinds.items() for v in (1, 2)}
-    from datasets.transforms import batched
-    from datasets.transforms.crops import sample_pair
-
     (augmentation, _) = sample_pair(size, np.random.default_rng(0))
     raw = {"gt": np.zeros((1, *size), np.float32), **batched.parameters(augmentation, size)}
     values = {name: torch.as_tensor(np.asarray(value)) for name, value in raw.items()}
@@ -174,33 +184,53 @@ def raw_batch(dims: int, batch: int, size: tuple[int, ...]) -> dict[str, Tensor]
 
 
 def count(
-    dims: int, batch: int, size: tuple[int, ...] = (), amp: str = "native", augment: bool = False
+    dims: int, batch: int, size: tuple[int, ...] = (), precision: str = "bfloat16", augment: bool = False
 ) -> dict[str, Any]:
-    """Of the second step: ``operators`` by name, ``waits`` by place; with ``augment``, of finishing the views alone."""
+    """Of a step: ``operators`` by name, ``waits`` by place, and the ``copies`` that a graph needs for its inputs.
+
+    With ``augment``: of finishing the views alone.
+    """
     size, channels = tuple(size) or SIZES[dims], CHANNELS[dims]
     network = build_network(dims, channels, channels, "bn", {2: "none", 3: "sigmoid"}[dims])
     method = PCRL(network, PCRLConfig(100))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, Counter() as counter:
         Arrival.counter = counter
         if augment:
-            from datasets.ct import luna
-            from datasets.xray import chest
-
             finish = {2: chest.augment_batch, 3: luna.augment_batch}[dims]
-            finish(raw_batch(dims, batch, size))
+            raw = [raw_batch(dims, batch, size) for _ in range(2)]
+            finish(raw[0])  # which uploads tables
             counter.operators.clear()
             counter.waits.clear()
-            finish(raw_batch(dims, batch, size))
-        else:
-            on_fake_gpu(method, mode, OPERATORS[dims].channels_last)
-            optimizer = build_optimizer("sgd", method.trainable(), 1e-3, 0.9, 1e-4)
-            trainer = Trainer(method, optimizer, build_precision(amp, CUDA, method, optimizer), 0, 10)
-            trainer.method.train()
-            for step in range(2):  # the first one makes the optimizer's state
-                counter.operators.clear()
-                counter.waits.clear()
-                trainer.step(make_batch(dims, batch, size), step, batch)
-    return {"operators": counter.operators, "waits": counter.waits}
+            finish(raw[1])
+            return {"operators": counter.operators, "waits": counter.waits}
+        trainer = make_trainer(dims, method, precision, mode)
+        batches = [make_batch(dims, batch, size) for _ in range(2)]
+        counter.operators.clear()
+        counter.waits.clear()
+        trainer.step(batches[0], 0, batch)
+        found = {"operators": counter.operators.copy(), "waits": counter.waits.copy()}
+        parts = [next(trainer._micro_batches(each, batch, np.random.default_rng(0))) for each in batches]
+        for part in parts:
+            part.draws = trainer.method.device_draws(part.draws, CUDA, torch.float32)
+        assert trainer.gated
+        static = StaticStep(trainer.gated, parts[0])
+        counter.operators.clear()
+        static.fill(parts[1])
+        return found | {"copies": counter.operators}
+
+
+def make_trainer(dims: int, method: PCRL, precision: str, mode: FakeTensorMode) -> Trainer:
+    """As main.py makes one, after the first step, which makes the optimizer's state."""
+    torch.cuda.is_bf16_supported = lambda including_emulation=True: precision == "bfloat16"
+    on_fake_gpu(method, mode, OPERATORS[dims].channels_last)
+    optimizer = build_optimizer("sgd", method.trainable(), 1e-3, 0.9, 1e-4)
+    for parameter in method.trainable():
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    amp = "off" if precision == "float32" else "native"
+    trainer = Trainer(method, optimizer, build_precision(amp, CUDA, method, optimizer), 0, 10)
+    trainer.method.train()
+    assert trainer.precision.name == precision
+    return trainer
 
 
 if __name__ == "__main__":
