@@ -2,164 +2,187 @@
 
     python -m benchmarks.check_gpu [--device cpu] [--quick] [--no-speed]
 
-Prints ``ok`` or ``BAD`` for each check, then a table to paste into a report. Exit status 1 if something is bad.
+Prints ``ok``, ``BAD`` or ``skipped`` for each check, and by how much or why, then a table to paste into a report. Exit
+status 1 if something is bad.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic; before CUDA starts
 
 import numpy as np
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.gpu_step import QUICK, SHAPES, make_trainer, tables
-from benchmarks.step import Case, random_batch
-from datasets.transforms import batched
+from benchmarks.gpu_agreement import Answer, Check, parallel, precisions
+from benchmarks.gpu_step import QUICK, SHAPES, tables
+from datasets.transforms import batched, xray_batched
 from datasets.transforms.crops import sample_pair
-from methods.pcrl import PCRL, PCRLConfig, PCRLDraws
-from models.pcrl import PCRLNetwork
-from models.unet import load_published_state, published_state
-from models.unet2d import UNet2d
-from models.unet3d import UNet3d
+from datasets.transforms.xray import XRayParams, view
+from methods.pcrl import PCRLDraws
+from methods.pcrlv2 import PCRLv2Draws
+from tests.golden import methods as golden_methods
 from tests.golden import rules
+from training.devices import check_gpus
+from utils.errors import UserError
 
-CPU = torch.device("cpu")
-SMALL: dict[int, tuple[int, ...]] = {2: (64, 64), 3: (32, 32, 16)}
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "pcrl_steps.json"
-TERMS = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
-BATCH, STEPS = 4, 3
-bad: list[str] = []
-
-
-def check(name: str, good: bool, detail: str = "") -> None:
-    """Print a line, and keep what is bad."""
-    print(f"{'ok ' if good else 'BAD'} {name} {detail}", flush=True)
-    bad.extend([] if good else [name])
+NCE_AND_MSE = ("nce", "nce_mixup", "nce_mixed_key", "rec", "rec_mixup", "rec_mixed", "rec_mixup_mixed")
+OF_V2 = {"restoration": "restoration", "comparison": "comparison", "local": "local", "deep": "deep_restoration"}
+SCHEDULE = 240  # epochs of the published beta
+SMALLEST = 1e-3  # of a term, for a relative difference: a comparison may be near 0
+SLOW_CUDNN = range(90800, 91500)  # at 3D convolutions in half precision
 
 
-def versions(device: torch.device) -> None:
-    """Versions, and combinations known to be bad."""
+def versions(device: torch.device, quick: bool) -> Iterator[Check]:
+    """What runs here, and combinations known to be bad."""
     cudnn = torch.backends.cudnn.version() or 0
-    print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}")
-    if device.type == "cuda":
-        for number in range(torch.cuda.device_count()):
-            facts = torch.cuda.get_device_properties(number)
-            print(f"GPU {number}: {facts.name}, {facts.major}.{facts.minor}, {facts.total_memory / 2**30:.0f} GiB")
-        check("cuDNN is none that is slow at 3D convolutions (9.8 to 9.14)", not 90800 <= cudnn < 91500, str(cudnn))
+    print(f"Python {sys.version.split()[0]}, torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}")
+    if device.type != "cuda":
+        return
+    numbers = range(torch.cuda.device_count())
+    for number in numbers:
+        facts = torch.cuda.get_device_properties(number)
+        print(f"GPU {number}: {facts.name}, {facts.major}.{facts.minor}, {facts.total_memory / 2**30:.0f} GiB")
+
+    def usable() -> Answer:
+        try:
+            check_gpus(numbers)
+        except UserError as error:
+            return Answer(False, str(error))
+        return Answer(True)
+
+    yield "torch, driver and GPUs fit", usable
+    yield "torch is not 2.9", lambda: Answer(not torch.__version__.startswith("2.9."), torch.__version__)
+    yield "cuDNN is not slow at 3D (9.8 to 9.14)", lambda: Answer(cudnn not in SLOW_CUDNN, str(cudnn))
+    half = [torch.cuda.get_device_capability(number) >= (8, 0) for number in numbers]
+    yield "all GPUs compute bf16, or none", lambda: Answer(len(set(half)) == 1, f"bf16: {half}")
 
 
-def golden(device: torch.device, quick: bool) -> None:
-    """The published implementation's numbers, in float64."""
-    for case in json.loads(GOLDEN.read_text())[: 0 if quick else None]:
-        unet = UNet2d() if case["dim"] == 2 else UNet3d(norm=case["norm"])
-        network = PCRLNetwork(unet).double()
-        load_published_state(network, {name: rules.weight(name, t) for name, t in published_state(network).items()})
-        config = PCRLConfig(case["n_data"], case["temperature"], case["queue_size"], case["ema_momentum"])
-        method = PCRL(network, config).double().train()
-        method.queue.memory.copy_(rules.memory(case["queue_size"]))
-        method.to(device)
-        rates = {"momentum": case["momentum"], "weight_decay": case["weight_decay"]}
-        optimizer = torch.optim.SGD(method.trainable(), case["lr"], **rates)
-        worst = 0.0
-        for record in case["steps"]:
-            own = record["draws"]
-            orders = (torch.tensor(own[name]) for name in ("shuffle", "index"))
-            batch = {name: value.to(device) for name, value in rules.batch(case, record["step"]).items()}
-            output = method(batch, PCRLDraws(own["alpha1"], own["lam"], own["alpha2"], *orders))
-            optimizer.zero_grad()
-            output.loss.backward()
-            optimizer.step()
-            method.commit(output)
-            found = sorted(output.terms[name].item() for name in TERMS)
-            wanted = sorted([*record["nce"], *record["mse"]])
-            worst = max([worst, *(abs(a - b) / abs(b) for a, b in zip(found, wanted, strict=True))])
-        check(f"published numbers, {case['case']}", worst < 1e-9, f"{worst:.1e} apart")
+def golden(device: torch.device, quick: bool) -> Iterator[Check]:
+    """The published implementations' numbers, in float64."""
+    for name, worst_of in (("pcrl", _worst_of_pcrl), ("pcrlv2", _worst_of_pcrlv2)):
+        for case in golden_methods.cases(name)[: 1 if quick else None]:
+
+            def compare(case: dict[str, Any] = case, worst_of: Callable[..., float] = worst_of) -> Answer:
+                worst = worst_of(case, device, case["steps"][: 1 if quick else None])
+                return Answer(worst < 1e-9, f"{worst:.1e} apart")
+
+            yield f"published numbers, {name}, {case['case']}", compare
 
 
-def losses(
-    dims: int, device: torch.device, amp: bool, channels_last: bool, graph: bool = False, narrow: int = 1
-) -> list[float]:
-    """Of each step the loss and its terms."""
-    trainer = make_trainer(dims, device, graph, amp, channels_last, narrow)
-    batch = random_batch(Case("ours", "", dims, BATCH, SMALL[dims], device.type), np.random.default_rng(0))
-    found = []
-    for number in range(STEPS):
-        result = trainer.step(batch, number, BATCH)
-        found += [result.loss, *(result.terms[name] for name in TERMS)]
-    return found
+def _worst_of_pcrl(case: dict[str, Any], device: torch.device, records: list[dict[str, Any]]) -> float:
+    method, worst = golden_methods.pcrl(case).to(device), 0.0
+    optimizer = _golden_sgd(method, case)
+    for record in records:
+        own = record["draws"]
+        orders = (torch.tensor(own[name]) for name in ("shuffle", "index"))
+        batch = _moved(rules.batch(case, record["step"]), device)
+        terms = _step(method, optimizer, batch, PCRLDraws(own["alpha1"], own["lam"], own["alpha2"], *orders))
+        found = sorted(terms[name].item() for name in NCE_AND_MSE)
+        wanted = sorted([*record["nce"], *record["mse"]])
+        worst = max([worst, *(abs(a - b) / abs(b) for a, b in zip(found, wanted, strict=True))])
+    return worst
 
 
-def apart(found: list[float], wanted: list[float]) -> float:
-    return max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(found, wanted, strict=True))
+def _worst_of_pcrlv2(case: dict[str, Any], device: torch.device, records: list[dict[str, Any]]) -> float:
+    method, worst = golden_methods.pcrlv2(case).to(device), 0.0
+    optimizer = _golden_sgd(method, case)
+    for record in records:
+        optimizer.param_groups[0]["lr"] = record["lr"]
+        method.begin(record["epoch"], SCHEDULE)
+        batch = _moved(golden_methods.pcrlv2_batch(case, record["step"]), device)
+        terms = _step(method, optimizer, batch, PCRLv2Draws(tuple(record["draws"]["scales"])))
+        differences = {name: abs(terms[name].item() - record[key]) for name, key in OF_V2.items()}
+        worst = max([worst, *(off / max(abs(record[OF_V2[name]]), SMALLEST) for name, off in differences.items())])
+    return worst
 
 
-def precisions(device: torch.device, quick: bool) -> None:
-    """Each precision and memory format against float32 on the CPU, and with a graph against without."""
-    narrow = 16 if quick else 1
-    for dims in (2, 3):
-        wanted = losses(dims, CPU, False, False, narrow=narrow)
-        for amp, channels_last in ((False, False), (False, True), (True, False), (True, True)):
-            what = f"{dims}D {'bf16' if amp else 'float32'}, {'channels-last' if channels_last else 'contiguous'}"
-            plain = losses(dims, device, amp, channels_last, narrow=narrow)
-            check(f"{what} = CPU", apart(plain, wanted) < 0.05, f"{apart(plain, wanted):.1e} apart")
-            replayed = losses(dims, device, amp, channels_last, True, narrow)
-            tolerance = 2e-2 if amp else 2e-3
-            off = apart(replayed, plain)
-            check(f"{what}: graph = no graph", off < tolerance, f"{off:.1e} apart")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-        plain, replayed = (losses(dims, device, False, False, graph, narrow) for graph in (False, True))
-        check(f"{dims}D float32, deterministic: graph = no graph, to the bit", plain == replayed)
-        torch.backends.cudnn.allow_tf32 = tf32
-        torch.use_deterministic_algorithms(False)
+def _golden_sgd(method: Any, case: dict[str, Any]) -> torch.optim.SGD:
+    rates = {"momentum": case["momentum"], "weight_decay": case["weight_decay"]}
+    return torch.optim.SGD(method.trainable(), case["lr"], **rates)
 
 
-def augmentation(device: torch.device, quick: bool) -> None:
-    """``--augment device`` against the CPU: crops to rounding."""
+def _step(method: Any, optimizer: torch.optim.SGD, batch: dict[str, Tensor], draws: Any) -> dict[str, Tensor]:
+    output = method(batch, draws)
+    optimizer.zero_grad()
+    output.loss.backward()
+    optimizer.step()
+    method.commit(output)
+    return output.terms
+
+
+def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def augmentation(device: torch.device, quick: bool) -> Iterator[Check]:
+    """``--augment device`` against the CPU: crops to rounding, X-rays to the bit."""
+    yield "--augment device, 2D = CPU", lambda: _xrays(device)
+    yield "--augment device, 3D = CPU", lambda: _crops(device)
+
+
+def _xrays(device: torch.device) -> Answer:
+    size, image = 64, np.random.default_rng(0).integers(0, 256, (100, 90), np.uint8)
+    params = [XRayParams.sample(100, 90, size, np.random.default_rng(seed)) for seed in range(8)]
+    raw = [xray_batched.parameters(image, each, 3, size) for each in params]
+    found = xray_batched.finish(
+        {name: torch.from_numpy(np.stack([r[name] for r in raw])).to(device) for name in raw[0]}
+    )
+    wanted = [dict(zip(("input", "mask", "gt"), view(image, each, 3, size), strict=True)) for each in params]
+    whole = {name: torch.from_numpy(np.stack([one[name] for one in wanted])) for name in wanted[0]}
+    same = [torch.equal(found[name].cpu(), value) for name, value in whole.items()]
+    return Answer(all(same), "the same bits are wanted")
+
+
+def _crops(device: torch.device) -> Answer:
     shape, rng = (32, 32, 16), np.random.default_rng(0)
     pairs = (sample_pair(shape, np.random.default_rng(seed)) for seed in range(4))
     own = [batched.parameters(each, shape) for pair in pairs for each in pair]
     stacked = {name: torch.from_numpy(np.stack([one[name] for one in own])) for name in own[0]}
     crops = torch.from_numpy(rng.random((len(own), *shape), dtype=np.float32))
     wanted = batched.augment(crops, stacked)
-    found = batched.augment(crops.to(device), {name: value.to(device) for name, value in stacked.items()})
+    found = batched.augment(crops.to(device), _moved(stacked, device))
     largest = max((a.cpu() - b).abs().max().item() for a, b in zip(found, wanted, strict=True))
-    check("--augment device, 3D = CPU", largest < 1e-4, f"{largest:.1e} apart")
+    return Answer(largest < 1e-4, f"{largest:.1e} apart")
 
 
-def attempt(part: Callable[[], None], name: str) -> None:
-    """A check that cannot even run is bad."""
+def attempt(name: str, check: Callable[[], Answer], bad: list[str]) -> None:
+    """Print the answer; what cannot even run is bad."""
     started = time.time()
     try:
-        part()
+        answer = check()
     except Exception as error:  # whatever it is, the other checks go on
-        check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    print(f"    {name}: {time.time() - started:.0f} s", flush=True)
+        answer = Answer(False, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+    word = {True: "ok", False: "BAD", None: "skipped"}[answer.good]
+    print(f"{word:7} {name}: {answer.detail} ({time.time() - started:.0f} s)", flush=True)
+    bad.extend([name] if answer.good is False else [])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--no-speed", action="store_true", help="without the table")
     options = parser.parse_args()
-    device = torch.device(options.device)
+    device, bad = torch.device(options.device), list[str]()
     if device.type == "cuda" and not torch.cuda.is_available():
         print("there is no GPU here that torch can use; --device cpu tries the program itself", file=sys.stderr)
         return 2
-    attempt(lambda: versions(device), "versions")
-    for part in (golden, precisions, augmentation):
-        attempt(lambda part=part: part(device, options.quick), part.__name__)  # type: ignore[misc]
+    for part in (versions, golden, precisions, augmentation, parallel):
+        for name, check in part(device, options.quick):
+            attempt(name, check, bad)
     if not options.no_speed:
-        shapes = QUICK if options.quick else SHAPES[:2]
-        attempt(lambda: tables(device, 2 if options.quick else 5, options.quick, shapes), "speed")
+        tables(device, 2 if options.quick else 5, options.quick, QUICK if options.quick else SHAPES[:2])
     print("all right" if not bad else f"{len(bad)} BAD: {'; '.join(bad)}")
     return 1 if bad else 0
 

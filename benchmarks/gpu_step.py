@@ -1,14 +1,16 @@
-"""The training step on one GPU: milliseconds, launches, waits and memory, ours and the literal step's by turns.
+"""Training on one GPU: the step, ours and the literal one by turns; then loading beside it. A quarter of an hour.
 
-    python -m benchmarks.gpu_step [--device cpu] [--rounds 5] [--quick]
+    python -m benchmarks.gpu_step [--device cpu] [--rounds 5] [--quick] [--no-loading] | tee gpu_step.txt
 
-Ours as main.py trains (bf16, channels-last, a CUDA graph), and without the graph; the literal step in bf16, in torch's
-own memory format and channels-last. Each row is the median of the rounds; the ratio is to the first literal row.
+The step: milliseconds, launches, waits, memory. Ours as main.py trains (bf16, channels-last, a CUDA graph), and without
+the graph; the literal step in bf16, in torch's own memory format and channels-last. Each row is the median of the
+rounds; the ratio is to the first literal row. What fails is said, and the rest goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -19,20 +21,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.literal.step import LiteralStep
 from benchmarks.step import CHANNELS, Case, random_batch
-from methods.pcrl import PCRL, PCRLConfig
+from methods.base import Batch
+from methods.pcrl import PCRL, PCRLConfig, PCRLDraws
+from methods.spec import Wrap
 from models.layers import OPERATORS
 from models.pcrl import build_network
 from models.unet import published_state
-from training.graph import StepGraph, calls_again, cuda_graph
+from training.capture import calls_again, cuda_graph
+from training.graph import StepGraph
 from training.loop import Trainer
 from training.precision import Native
 from training.schedule import build_optimizer
+from utils.errors import UserError
+from utils.process_group import SINGLE, ProcessGroup
 
 SHAPES: list[tuple[int, int, tuple[int, ...]]] = [
     (2, 64, (224, 224)),
@@ -42,7 +48,9 @@ SHAPES: list[tuple[int, int, tuple[int, ...]]] = [
 ]
 QUICK: list[tuple[int, int, tuple[int, ...]]] = [(2, 2, (32, 32)), (3, 2, (16, 16, 8))]
 WAYS = ("literal, contiguous", "literal, channels-last", "ours, no graph", "ours")
-WARM_UP, STEPS = 4, 5
+BATCHES, N_DATA = 3, 100
+WARM_UP, STEPS = 4, 5  # a graph replays from the fourth step on
+SCALE = 2.0**10  # of the loss in fp16, with which no gradient overflows
 Step = Callable[[], Any]
 
 
@@ -55,59 +63,84 @@ class Found(NamedTuple):
     gib: float
 
 
+class Way(NamedTuple):
+    """How the network is trained. ``graph``: samples of the batches that are replayed, 0: none."""
+
+    precision: str = "bfloat16"
+    channels_last: bool = True
+    graph: int = 0
+    narrow: int = 1
+    norm: str = "bn"
+
+
 def make_trainer(
-    dims: int, device: torch.device, graph: bool, amp: bool = True, channels_last: bool = True, narrow: int = 1
+    dims: int,
+    device: torch.device,
+    way: Way,
+    ranks: ProcessGroup = SINGLE,
+    wrap: Wrap = lambda module: module,
 ) -> Trainer:
-    """As main.py makes one; a graph's capture has a stand-in on the CPU."""
+    """As main.py makes one; a graph's capture has a stand-in on the CPU, and fp16 there no scaler."""
     torch.manual_seed(0)
-    network = build_network(dims, CHANNELS[dims], CHANNELS[dims], "bn", {2: "none", 3: "sigmoid"}[dims], narrow=narrow)
-    if channels_last:
+    final_act = {2: "none", 3: "sigmoid"}[dims]
+    network = build_network(dims, CHANNELS[dims], CHANNELS[dims], way.norm, final_act, narrow=way.narrow)
+    if way.channels_last:
         network = network.to(memory_format=OPERATORS[dims].channels_last)
-    method = PCRL(network, PCRLConfig(100)).to(device).train()
+    method = PCRL(network, PCRLConfig(N_DATA), wrap, ranks).to(device).train()
     if device.type == "cuda":
         optimizer = build_optimizer("sgd", method.trainable(), 1e-3, 0.9, 1e-4)
     else:  # a fused one, as on a GPU
         optimizer = torch.optim.SGD(method.trainable(), 1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
-    trainer = Trainer(method, optimizer, Native(device, amp), 0, 10)
-    if graph:
-        trainer.graph = StepGraph("on", cuda_graph if device.type == "cuda" else calls_again)
+    precision = Native(device, way.precision != "float32")
+    if precision.enabled:
+        half = way.precision == "float16"
+        precision.dtype, precision.name = (torch.float16 if half else torch.bfloat16), way.precision
+        precision.scaler = torch.amp.GradScaler(device.type, init_scale=SCALE, enabled=half)
+    trainer = Trainer(method, optimizer, precision, 0, 10, ranks)
+    if way.graph:
+        trainer.graph = StepGraph("on", way.graph, cuda_graph if device.type == "cuda" else calls_again)
     return trainer
 
 
-def ours(dims: int, batch: dict[str, Tensor], device: torch.device, graph: bool) -> Step:
+def make_batches(dims: int, size: int, spatial: tuple[int, ...], device: torch.device) -> list[Batch]:
+    """Different ones, of random numbers."""
+    case, rng = Case("ours", "", dims, size, spatial, device.type), np.random.default_rng(0)
+    return [random_batch(case, rng) for _ in range(BATCHES)]
+
+
+def ours(dims: int, batches: list[Batch], device: torch.device, graph: bool) -> Step:
     """A step of ours, whose result is read a step late."""
-    trainer, size = make_trainer(dims, device, graph), len(batch["gt1"])
+    size, numbers = len(batches[0]["gt1"]), itertools.count()
+    trainer = make_trainer(dims, device, Way(graph=size if graph else 0))
     unread: list[Step] = []
 
     def step() -> None:
-        unread.append(trainer.launch(batch, step.number, size))  # type: ignore[attr-defined]
-        step.number += 1  # type: ignore[attr-defined]
+        number = next(numbers)
+        unread.append(trainer.launch(batches[number % BATCHES], number, size))
         while len(unread) > trainer.steps_behind:
             unread.pop(0)()
 
-    step.number = 0  # type: ignore[attr-defined]
     return step
 
 
-def literal(dims: int, batch: dict[str, Tensor], device: torch.device, channels_last: bool) -> Step:
+def literal(dims: int, batches: list[Batch], device: torch.device, channels_last: bool) -> Step:
     """The literal step, in bf16 and with SGD as torch has it."""
-    method, rng = make_trainer(dims, device, graph=False, channels_last=False).method, np.random.default_rng(0)
-    assert isinstance(method, PCRL)
-    state = published_state(method.student)
+    rng, numbers = np.random.default_rng(0), itertools.count()
+    plain = literal_step(dims, device, channels_last)
     if channels_last:
         form = OPERATORS[dims].channels_last
-        state, batch = (
-            {name: value.to(memory_format=form) if value.dim() == dims + 2 else value for name, value in each.items()}
-            for each in (state, batch)
-        )
-    plain = LiteralStep(dims, state, method.queue.memory, 100)
+        batches = [
+            {name: value.to(memory_format=form) if value.dim() == dims + 2 else value for name, value in batch.items()}
+            for batch in batches
+        ]
     parameters = [plain.student[name] for name in plain.parameters]
     optimizer = torch.optim.SGD(parameters, 1e-3, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:
+        batch = batches[next(numbers) % BATCHES]
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16):
-            losses = plain.losses(batch, method.draw(len(batch["gt1"]), rng))
+            losses = plain.losses(batch, PCRLDraws.sample(SINGLE.shares(len(batch["gt1"])), rng))
             loss = torch.stack(losses[:3]).mean() + torch.stack(losses[3:]).mean()
         loss.backward()
         optimizer.step()
@@ -115,6 +148,13 @@ def literal(dims: int, batch: dict[str, Tensor], device: torch.device, channels_
         loss.item()
 
     return step
+
+
+def literal_step(dims: int, device: torch.device, channels_last: bool) -> LiteralStep:
+    """It copies the network that it is made of, which is not needed any more."""
+    method = make_trainer(dims, device, Way(channels_last=channels_last)).method
+    assert isinstance(method, PCRL)
+    return LiteralStep(dims, published_state(method.student), method.queue.memory, N_DATA)
 
 
 def milliseconds(step: Step, steps: int, device: torch.device) -> float:
@@ -157,13 +197,13 @@ def launches_and_waits(step: Step, device: torch.device) -> tuple[int, int]:
 def compare(shape: tuple[int, int, tuple[int, ...]], device: torch.device, rounds: int, steps: int) -> dict[str, Found]:
     """All ways by turns; a way that fails is said, and left out."""
     dims, size, spatial = shape
-    batch = random_batch(Case("ours", "bfloat16", dims, size, spatial, device.type), np.random.default_rng(0))
+    batches = make_batches(dims, size, spatial, device)
     made: dict[str, tuple[Step, float]] = {}
     for way in WAYS:
         try:
-            made[way] = _warm(way, dims, batch, device, min(WARM_UP, steps + 1))
-        except RuntimeError as error:
-            print(f"{way}: {str(error).splitlines()[0]}")
+            made[way] = _warm(way, dims, batches, device)
+        except (RuntimeError, UserError) as error:
+            print(f"{dims}D b{size}, {way}: FAILED: {str(error).splitlines()[0]}", flush=True)
     times: dict[str, list[float]] = {way: [] for way in made}
     for _ in range(rounds):
         for way, (step, _) in made.items():
@@ -171,7 +211,7 @@ def compare(shape: tuple[int, int, tuple[int, ...]], device: torch.device, round
     return {way: Found(times[way], *launches_and_waits(step, device), gib) for way, (step, gib) in made.items()}
 
 
-def _warm(way: str, dims: int, batch: dict[str, Tensor], device: torch.device, steps: int) -> tuple[Step, float]:
+def _warm(way: str, dims: int, batches: list[Batch], device: torch.device) -> tuple[Step, float]:
     """A way after its first steps, and the peak of memory that they took."""
     before = 0
     if device.type == "cuda":
@@ -179,10 +219,10 @@ def _warm(way: str, dims: int, batch: dict[str, Tensor], device: torch.device, s
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     if way.startswith("literal"):
-        step = literal(dims, batch, device, way.endswith("last"))
+        step = literal(dims, batches, device, way.endswith("last"))
     else:
-        step = ours(dims, batch, device, graph=way == "ours")
-    for _ in range(steps):
+        step = ours(dims, batches, device, graph=way == "ours")
+    for _ in range(WARM_UP):
         step()
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
     return step, peak / 2**30
@@ -191,6 +231,8 @@ def _warm(way: str, dims: int, batch: dict[str, Tensor], device: torch.device, s
 def show(shape: tuple[int, int, tuple[int, ...]], found: dict[str, Found]) -> None:
     """Rows of a table in Markdown."""
     dims, size, spatial = shape
+    if not found:
+        return
     first = statistics.median(next(iter(found.values())).ms)
     for way, (ms, launches, waits, gib) in found.items():
         middle = statistics.median(ms)
@@ -207,17 +249,27 @@ def tables(device: torch.device, rounds: int, quick: bool, shapes: Sequence[Any]
         show(shape, compare(shape, device, rounds, 1 if quick else STEPS))
 
 
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="small networks' inputs and one step a round")
+    parser.add_argument("--quick", action="store_true", help="small inputs and one step a round")
+    parser.add_argument("--no-loading", action="store_true", help="only the step")
     options = parser.parse_args()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("there is no GPU here; --device cpu runs the same program on the CPU", file=sys.stderr)
         return 2
+    print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, {name_of(device)}", flush=True)
     tables(device, options.rounds, options.quick)
+    if not options.no_loading:
+        from benchmarks import gpu_loading
+
+        gpu_loading.table(device, options.quick)
     return 0
 
 

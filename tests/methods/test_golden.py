@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
-from methods.pcrl import PCRL, PCRLConfig, PCRLDraws
-from models.pcrl import PCRLNetwork
-from models.unet import load_published_state, published_state
-from models.unet2d import UNet2d
-from models.unet3d import UNet3d
+from methods.pcrl import PCRLDraws
+from models.unet import published_state
 from tests.examples import by_speed, golden_steps
-from tests.golden import rules
+from tests.golden import methods, rules
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "pcrl_steps.json"
-CASES = {case["case"]: case for case in json.loads(GOLDEN.read_text())}
+CASES = {case["case"]: case for case in methods.cases("pcrl")}
 RELATIVE = 1e-9
-
-
-def golden_method(case: dict) -> PCRL:
-    unet = UNet2d() if case["dim"] == 2 else UNet3d(norm=case["norm"])
-    network = PCRLNetwork(unet).double()
-    state = {name: rules.weight(name, tensor) for name, tensor in published_state(network).items()}
-    load_published_state(network, state)
-    config = PCRLConfig(
-        n_data=case["n_data"],
-        temperature=case["temperature"],
-        queue_size=case["queue_size"],
-        ema_momentum=case["ema_momentum"],
-    )
-    method = PCRL(network, config).double()
-    method.queue.memory.copy_(rules.memory(case["queue_size"]))
-    return method.train()
 
 
 def assert_figures(actual: list[float], expected: list[float], what: str) -> None:
@@ -46,7 +23,7 @@ def assert_figures(actual: list[float], expected: list[float], what: str) -> Non
 @pytest.mark.parametrize("name", by_speed(CASES))
 def test_three_steps_give_the_published_numbers(name: str) -> None:
     case = CASES[name]
-    method = golden_method(case)
+    method = methods.pcrl(case)
     optimizer = torch.optim.SGD(
         method.trainable(), case["lr"], momentum=case["momentum"], weight_decay=case["weight_decay"]
     )

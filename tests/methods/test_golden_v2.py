@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from methods.pcrlv2 import PCRLv2, PCRLv2Draws
-from models.pcrlv2 import Outputs, Vectors, build_network, enlarge
-from models.unet import load_published_state, published_state
+from methods.pcrlv2 import PCRLv2Draws
+from models.pcrlv2 import Outputs, Vectors, enlarge
+from models.unet import published_state
 from tests.examples import by_speed, golden_steps
-from tests.golden import rules
+from tests.golden import methods, rules
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "pcrlv2_steps.json"
-CASES = {case["case"]: case for case in json.loads(GOLDEN.read_text())}
+CASES = {case["case"]: case for case in methods.cases("pcrlv2")}
 RELATIVE, SMALLEST = 1e-9, 1e-3  # a comparison may be near 0
 SCHEDULE = 240  # epochs of the published beta
-
-
-def golden_method(case: dict[str, Any]) -> PCRLv2:
-    channels = 3 if case["dim"] == 2 else 1
-    network = build_network(case["dim"], channels, channels, "none" if case["dim"] == 2 else "sigmoid").double()
-    load_published_state(network, {name: rules.weight(name, t) for name, t in published_state(network).items()})
-    return PCRLv2(network).double().train()
-
-
-def golden_batch(case: dict[str, Any], step: int) -> dict[str, Tensor]:
-    channels = 3 if case["dim"] == 2 else 1
-    size, tag = case["batch_size"], f"{case['case']}/{step}"
-
-    def values(key: str, spatial: list[int]) -> np.ndarray:
-        r, shape = rules.rng(f"{tag}/{key}"), (size, channels, *spatial)
-        return r.random(shape) if key == "gt1" and case["dim"] == 3 else r.standard_normal(shape)
-
-    batch = {key: values(key, case["spatial"]) for key in ("input1", "input2", "gt1")}
-    locals_ = [values(f"local{number}", case["local_spatial"]) for number in range(case["local_views"])]
-    return {key: torch.from_numpy(value) for key, value in (batch | {"locals": np.stack(locals_, axis=1)}).items()}
 
 
 def assert_sums(actual: list[float], expected: list[float], what: str) -> None:
@@ -64,7 +40,7 @@ def assert_outputs(out: Outputs, expected: dict[str, Any], size: torch.Size) -> 
 @pytest.mark.parametrize("name", by_speed(CASES))
 def test_three_steps_give_the_published_numbers(name: str) -> None:
     case = CASES[name]
-    method = golden_method(case)
+    method = methods.pcrlv2(case)
     seen: list[Outputs] = []
     method.network.register_forward_hook(lambda _, inputs, outputs: seen.append(outputs))
     optimizer = torch.optim.SGD(
@@ -75,7 +51,7 @@ def test_three_steps_give_the_published_numbers(name: str) -> None:
         assert lr == pytest.approx(record["lr"], rel=RELATIVE)
         optimizer.param_groups[0]["lr"] = lr
         method.begin(record["epoch"], SCHEDULE)
-        batch = golden_batch(case, record["step"])
+        batch = methods.pcrlv2_batch(case, record["step"])
         output = method(batch, PCRLv2Draws(tuple(record["draws"]["scales"])))
         optimizer.zero_grad()
         output.loss.backward()
