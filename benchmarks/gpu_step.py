@@ -249,6 +249,24 @@ def tables(device: torch.device, rounds: int, quick: bool, shapes: Sequence[Any]
         show(shape, compare(shape, device, rounds, 1 if quick else STEPS))
 
 
+def asked_for(options: Any, parser: argparse.ArgumentParser) -> int:
+    """The table for the flags of ``benchmarks/step.py --device cuda``."""
+    for name in ("model", "clock", "precision", "agreement"):
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name} is not for --device cuda")
+    if not torch.cuda.is_available():
+        parser.error("--device cuda: there is no GPU here that torch can use")
+    shapes = [
+        (dims, options.batch or batch, options.size or size)
+        for dims, batch, size in (QUICK if options.quick else SHAPES)
+        if dims == (options.dims or dims)
+    ]
+    if options.size:  # given with --dims: then the shapes are the same
+        del shapes[1:]
+    tables(torch.device("cuda"), options.repeats or 5, options.quick, shapes)
+    return 0
+
+
 def name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
 

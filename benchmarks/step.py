@@ -1,11 +1,13 @@
 """How fast the training step is, how much memory it takes, and whether it computes the same.
 
     python benchmarks/step.py [--model pcrlv2] [--quick] [--dims 2|3] [--size 64x64x32] [--batch N] [--repeats N]
-                              [--device cuda] [--clock cpu|both] [--precision float32]
+                              [--clock cpu|both] [--precision float32]
+    python benchmarks/step.py --device cuda [--quick] [--dims 2|3] [--size 64x64x32] [--batch N] [--repeats N]
     python benchmarks/step.py --agreement 50 [--model pcrlv2] [--dims 2|3] [--size 32x32x16]
 
 A step is forward, backward, SGD, the teacher's update and the queue's. The baseline is the literal step in float32,
-in torch's own memory format; ours is in the format that main.py trains in.
+in torch's own memory format; ours is in the format that main.py trains in. ``--device cuda``: the table of
+benchmarks/gpu_step.py, in which all ways, with a CUDA graph and without, take turns in bf16.
 """
 
 from __future__ import annotations
@@ -162,11 +164,7 @@ def work(case: Case) -> None:
         with count if number == 0 else nullcontext():
             started = _clocks()
             losses = step()
-        if case.device == "cpu":
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        else:
-            torch.cuda.synchronize()
-            peak = torch.cuda.max_memory_allocated() / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         milliseconds = {clock: (now - started[clock]) * 1e3 for clock, now in _clocks().items()}
         measured = Measured(milliseconds, peak, losses, count.flop / 1e9, count.bytes / 1e9)
         print(json.dumps(measured), flush=True)
@@ -207,9 +205,9 @@ def take_turns(cases: list[Case], steps: int) -> Iterator[list[Measured]]:
             yield [step() for step in processes]
 
 
-def ways(device: str = "cpu") -> list[tuple[str, str]]:
-    """What takes turns: the literal step and ours, and ours in bf16 where the device has instructions for it."""
-    return [("literal", "float32"), ("ours", "float32"), *[("ours", "bfloat16")] * has_bf16(device)]
+def ways() -> list[tuple[str, str]]:
+    """What takes turns: the literal step and ours, and ours in bf16 where the processor has instructions for it."""
+    return [("literal", "float32"), ("ours", "float32"), *[("ours", "bfloat16")] * has_bf16()]
 
 
 class StepResult(NamedTuple):
@@ -225,7 +223,6 @@ def measure(
     dims: int,
     batch: int,
     repeats: int,
-    device: str = "cpu",
     clock: str = "wall",
     size: tuple[int, ...] = (),
     model: str = "pcrl",
@@ -233,8 +230,8 @@ def measure(
 ) -> list[StepResult]:
     """Our ``ways`` against the literal float32 step, after a step each to warm up; ``precision``: ours in it alone."""
     size = size or SIZES[dims]
-    wanted = [("literal", "float32"), ("ours", precision)] if precision else ways(device)
-    cases = [Case(way, precision, dims, batch, size, device, clock, model) for way, precision in wanted]
+    wanted = [("literal", "float32"), ("ours", precision)] if precision else ways()
+    cases = [Case(way, precision, dims, batch, size, "cpu", clock, model) for way, precision in wanted]
     literal, *ours = list(zip(*take_turns(cases, repeats + 1), strict=True))
     what = f"step {model} {dims}D, {'x'.join(map(str, size))}, batch {batch}"
     clocks = CLOCKS if clock == "both" else (clock,)
@@ -303,7 +300,7 @@ def main() -> int:
     parser.add_argument("--size", type=size_of, default=(), help="of an image, such as 64x64x32; with --dims")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--repeats", type=int)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--clock", choices=[*CLOCKS, "both"], default="wall", help="cpu: for a machine in use")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="", help="only this, of our step")
     parser.add_argument("--agreement", type=int, metavar="STEPS")
@@ -313,6 +310,10 @@ def main() -> int:
         work(Case(*json.loads(options.worker)))
         return 0
     chosen = [options.dims] if options.dims else list(SIZES)
+    if options.device == "cuda":
+        from benchmarks import gpu_step
+
+        return gpu_step.asked_for(options, parser)
     if options.agreement:
         agree = [agreement(dims, options.agreement, options.size, options.model) for dims in chosen]
         return 0 if all(agree) else 1
@@ -325,7 +326,6 @@ def main() -> int:
             dims,
             options.batch or batch,
             options.repeats or repeats,
-            options.device,
             options.clock,
             options.size or size,
             options.model,
