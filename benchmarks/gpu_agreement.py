@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.gpu_step import BATCHES, Way, make_batches, make_trainer
+from methods.pcrl import PCRLDraws
 from methods.spec import Wrap
 from training.devices import Devices
 from utils.process_group import SINGLE, ProcessGroup
@@ -26,6 +27,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 DEVICES = {"float32": 0.02, "bfloat16": 0.05, "float16": 0.05}
 GRAPH = {"float32": 2e-3, "bfloat16": 2e-2, "float16": 2e-2}
 RANKS = 0.01
+TWO = ProcessGroup(0, 2)
 
 
 class Answer(NamedTuple):
@@ -39,10 +41,16 @@ Check = tuple[str, Callable[[], Answer]]
 
 
 def losses(
-    dims: int, device: torch.device, way: Way, ranks: ProcessGroup = SINGLE, wrap: Wrap = lambda module: module
+    dims: int,
+    device: torch.device,
+    way: Way,
+    ranks: ProcessGroup = SINGLE,
+    wrap: Wrap = lambda module: module,
+    draws: ProcessGroup = SINGLE,
 ) -> np.ndarray:
-    """(steps, terms), of different batches; the loss comes first."""
+    """(steps, terms), of different batches; the loss comes first. ``draws``: by whom random numbers are drawn."""
     trainer, batches = make_trainer(dims, device, way, ranks, wrap), make_batches(dims, BATCH, SMALL[dims], device)
+    trainer.method.draw = lambda size, rng: PCRLDraws.sample(draws.shares(size), rng)  # type: ignore[method-assign, assignment]
     rows, found = ranks.shares(BATCH).own, []
     for number in range(STEPS):
         batch = {name: value[rows] for name, value in batches[number % BATCHES].items()}
@@ -121,7 +129,7 @@ def _two_processes(device: torch.device, way: Way) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_rank, (backend, device.type, way, folder), nprocs=2)
         found = [np.load(Path(folder) / f"{rank}.npy") for rank in range(2)]
-    off = apart(found[0], losses(3, device, way))
+    off = apart(found[0], losses(3, device, way, draws=TWO))  # a mixup stays within a process
     return Answer(off < RANKS and bool((found[0] == found[1]).all()), f"{off:.1e} apart, over {backend}")
 
 
@@ -130,6 +138,6 @@ def _rank(rank: int, backend: str, device_type: str, way: Way, folder: str) -> N
         torch.cuda.set_device(rank)
     dist.init_process_group(backend, f"file://{folder}/store", world_size=2, rank=rank)
     device = torch.device(device_type, rank) if device_type == "cuda" else CPU
-    np.save(Path(folder) / f"{rank}.npy", losses(3, device, way, ProcessGroup(rank, 2)))
+    np.save(Path(folder) / f"{rank}.npy", losses(3, device, way, ranks := ProcessGroup(rank, 2), draws=ranks))
     dist.barrier()
     dist.destroy_process_group()
