@@ -90,7 +90,7 @@ def measure(source: Source, on_device: bool, workers: int, device: torch.device,
     with closing(loader):
         beside, waiting = _times(loader, trainer, 0, warm_up, size)
         alone, _ = _times(loader, None, 1, warm_up, size)
-    return f"{beside * 1e3:.1f} | {waiting / beside:.0%} | {size / beside:.0f} | {size / alone:.0f}"
+    return f"{beside * 1e3:.1f} | {waiting / beside:.0%} | {size / beside:.3g} | {size / alone:.3g}"
 
 
 def _times(loader: Loader, trainer: Trainer | None, epoch: int, warm_up: int, size: int) -> tuple[float, float]:
