@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.forms import FORMS
 from models.layers import BATCH_NORMS
 
 
@@ -35,7 +36,8 @@ def lean_convolve(norm: nn.Module, activation: nn.Module, conv: Callable[[Tensor
     def run(x: Tensor) -> Tensor:
         return conv(activation(norm(x)))
 
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler finds by itself what to recompute
+    # A compiler finds by itself what to recompute.
+    if not FORMS.recomputed or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return run(x)
     return checkpoint(
         run,

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from models.forms import FORMS
 from models.layers import OPERATORS, Convolution, TransposedConvolution
 
 # Composing costs 216 * channels^2 * out_channels multiplications a step, whatever the batch. Measured on a CPU in 3D
@@ -218,6 +220,11 @@ def upsample_convolve(
     be added. -> (B, O, 2h, 2w[, 2d]) each.
     """
     operators = OPERATORS[passes[0].dim() - 2]
+    if not FORMS.composed:
+        upsampled = [F.interpolate(x, scale_factor=2.0) if up is None else up(x) for x in passes]
+        skips = [] if skip is None else skip.passes()
+        joined = [torch.cat(maps, dim=1) for maps in zip(upsampled, skips, strict=True)] if skips else upsampled
+        return [operators.convolve(x, conv.weight, conv_bias, padding=1) for x in joined]
     channels = passes[0].shape[1]
     weight, skip_weight = conv.weight.split([channels, conv.in_channels - channels], dim=1)
 
