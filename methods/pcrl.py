@@ -26,6 +26,7 @@ from models.ema import make_teacher, teacher_mode, update_teacher
 from models.layers import BATCH_NORMS
 from models.pcrl import EMBEDDING_SIZE, Context, PCRLNetwork, build_network
 from models.queue import KeyQueue, QueueState
+from models.shared import Part, sharing
 from models.unet import UNetNetwork, checkpoint_weights, load_published_state, published_state
 from utils.console import warn
 from utils.process_group import SINGLE, BatchShards, ProcessGroup
@@ -33,6 +34,7 @@ from utils.transfer import to_device
 
 FEATURES_MB = {2: 5, 3: 45}  # of a sample of 224 x 224 or 64 x 64 x 32, in float32
 NETWORK_OPTIONS = ("d", "inchannel", "outchannel", "norm", "final_act", "backbone", "narrow")
+ENCODER_USES, DECODER_USES = 2, 4  # of a weight of the student in a step
 FULL_QUEUE = 0.99  # keys whose norm is a little off are keys, too
 RECONSTRUCTION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss}
 
@@ -166,6 +168,15 @@ class PCRL(Method):
         return key, features
 
     def forward(self, batch: Batch, draws: PCRLDraws) -> StepOutput:
+        """One step; where one device has the whole batch, its passes share their weights (models/shared.py)."""
+        if self._wrap(self.student) is not self.student:
+            return self.step(batch, draws)
+        (encoder, decoder), (of_teacher, _) = self.student.parts(), self.teacher.parts()
+        parts = Part(of_teacher, 1), Part(encoder, ENCODER_USES), Part(decoder, DECODER_USES)
+        with sharing(batch["input1"].device, *parts):
+            return self.step(batch, draws)
+
+    def step(self, batch: Batch, draws: PCRLDraws) -> StepOutput:
         """One step on this rank's ``input1 input2 mask1 mask2 gt1 gt2`` (B, C, ...) and ``aug1 aug2`` (B, 6 or 7).
 
         The loss is the mean of the three NCE terms plus the mean of the four reconstruction terms.

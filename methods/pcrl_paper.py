@@ -53,7 +53,7 @@ class PaperNetwork(PCRLNetwork):
 class PCRLPaper(PCRL):
     """The step of the paper; teacher, queue, schedule and checkpoints are PCRL's."""
 
-    def forward(self, batch: Batch, draws: PCRLDraws) -> StepOutput:
+    def step(self, batch: Batch, draws: PCRLDraws) -> StepOutput:
         """One step on this rank's ``input1 input2 mask1 mask2 mask3`` (B, C, ...) and ``aug1 aug2 aug3`` (B, 6 or 7).
 
         The loss is the mean of the two NCE terms plus the mean of the three reconstruction terms.

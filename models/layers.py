@@ -9,11 +9,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.shared import count_batch, is_shared, shared
+
 GROUPS = 8  # of group normalisation
 
 
 Convolution = nn.Conv2d | nn.Conv3d
 TransposedConvolution = nn.ConvTranspose2d | nn.ConvTranspose3d
+
+
+class Conv2d(nn.Conv2d):
+    """Torch's, with weights that may be shared (models/shared.py)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), convolved."""
+        return self._conv_forward(x, shared(self.weight), shared(self.bias))
+
+
+class Conv3d(nn.Conv3d):
+    """Torch's, with weights that may be shared (models/shared.py)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z), convolved."""
+        return self._conv_forward(x, shared(self.weight), shared(self.bias))
+
+
+def batch_normalise(norm: nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor) -> Tensor:
+    """As torch's layer, with weights that may be shared, and batches that are counted together with other layers'."""
+    if norm.training:
+        count_batch(norm)
+    mean, variance = norm.running_mean, norm.running_var
+    weight, bias = shared(norm.weight), shared(norm.bias)
+    return F.batch_norm(x, mean, variance, weight, bias, norm.training, norm.momentum or 0.0, norm.eps)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Torch's, computed by :func:`batch_normalise`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), normalised."""
+        return batch_normalise(self, x)
 
 
 class BatchNorm3d(nn.BatchNorm3d):
@@ -25,12 +60,8 @@ class BatchNorm3d(nn.BatchNorm3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, X, Y, Z), normalised."""
         if x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d):
-            return normalise_as_2d(super().forward, x)
-        return super().forward(x)
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        if x.dim() not in (4, 5):
-            raise ValueError(f"a map of 3 axes has 5 dimensions, not {x.dim()}")
+            return normalise_as_2d(lambda x: batch_normalise(self, x), x)
+        return batch_normalise(self, x)
 
 
 def normalise_as_2d(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -54,6 +85,7 @@ def _is_idle(bias: Tensor, norm: nn.Module) -> bool:
 def with_zero_gradients(x: Tensor, pairs: Iterable[tuple[Convolution, nn.Module]]) -> Tensor:
     """``x``; biases that :func:`before_norm` has detached get a gradient of zeros through it."""
     biases = [conv.bias for conv, norm in pairs if conv.bias is not None and _is_idle(conv.bias, norm)]
+    biases = [bias for bias in biases if not is_shared(bias)]
     return x + (0 * torch.cat(biases).sum()).to(x.dtype) if biases and torch.is_grad_enabled() else x
 
 
@@ -86,16 +118,16 @@ class Operators:
 OPERATORS = {
     2: Operators(
         2,
-        nn.Conv2d,
+        Conv2d,
         nn.ConvTranspose2d,
         nn.MaxPool2d,
-        nn.BatchNorm2d,
+        BatchNorm2d,
         nn.InstanceNorm2d,
         torch.channels_last,
     ),
     3: Operators(
         3,
-        nn.Conv3d,
+        Conv3d,
         nn.ConvTranspose3d,
         nn.MaxPool3d,
         BatchNorm3d,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.build import build_unet
+from models.shared import shared
 from models.unet import UNet, UNetNetwork
 
 EMBEDDING_SIZE = 128
@@ -48,7 +49,7 @@ class PCRLNetwork(UNetNetwork):
 
     def head(self, deepest: Tensor) -> Tensor:
         """Deepest feature (B, C, ...) -> embedding (B, 128), not normalised."""
-        return self.fc2(F.relu(self.fc1(deepest.flatten(2).mean(-1))))
+        return _linear(self.fc2, F.relu(_linear(self.fc1, deepest.flatten(2).mean(-1))))
 
     def gate(self, deepest: Tensor, code: Tensor) -> Tensor:
         """Weigh the channels of (B, C, ...) by the spatial-transform code (B, 6) in 2D, (B, 7) in 3D.
@@ -63,8 +64,14 @@ class PCRLNetwork(UNetNetwork):
 
         This calls no module, so it can be used outside ``forward``, also where DataParallel wraps the network.
         """
-        hidden = F.relu(F.linear(code, self.aug_fc1.weight, self.aug_fc1.bias))
-        return torch.sigmoid(F.linear(hidden, self.aug_fc2.weight, self.aug_fc2.bias))
+        return torch.sigmoid(_linear(self.aug_fc2, F.relu(_linear(self.aug_fc1, code))))
+
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """The modules of encoder and heads, and those of the decoder."""
+        roots = [*self.unet.up_blocks(), self.unet.output_layer()]
+        decoder = [module for root in roots for module in root.modules()]
+        of_decoder = set(decoder)
+        return [module for module in self.modules() if module not in of_decoder], decoder
 
     def forward(
         self,
@@ -91,6 +98,11 @@ class PCRLNetwork(UNetNetwork):
         own, others = [*skips, deepest], [*context_skips, context_deepest]
         plain, mixed = self.unet.decode_both(own, others, context.alpha)
         return embedding, plain, mixed
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A layer with weights that may be shared (models/shared.py)."""
+    return F.linear(x, shared(layer.weight), shared(layer.bias))
 
 
 def build_network(

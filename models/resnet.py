@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.layers import BatchNorm2d, Conv2d
+
 STEM_CHANNELS = 64
 WIDTHS = (64, 128, 256, 512)  # of layer1 .. layer4, times the block's expansion
 CLASSES = 1000  # of the classifier that torchvision's has
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+    return Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -27,10 +29,10 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int, downsample: nn.Module | None) -> None:
         super().__init__()
         self.conv1 = _conv(in_channels, channels, 3, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = _conv(channels, channels, 3)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = BatchNorm2d(channels)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,11 +51,11 @@ class Bottleneck(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int, downsample: nn.Module | None) -> None:
         super().__init__()
         self.conv1 = _conv(in_channels, channels, 1)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = BatchNorm2d(channels)
         self.conv2 = _conv(channels, channels, 3, stride)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = BatchNorm2d(channels)
         self.conv3 = _conv(channels, channels * self.expansion, 1)
-        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+        self.bn3 = BatchNorm2d(channels * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -88,8 +90,8 @@ class ResNet(nn.Module):
         stem, widths = STEM_CHANNELS // narrow, [width // narrow for width in WIDTHS]
         self.backbone = backbone
         self.channels = (stem, *(width * block.expansion for width in widths))
-        self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
+        self.conv1 = Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
@@ -108,6 +110,6 @@ def _layer(
     """``number`` blocks, the first of them with the stride."""
     out_channels, downsample = channels * block.expansion, None
     if stride != 1 or in_channels != out_channels:
-        downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+        downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), BatchNorm2d(out_channels))
     first = block(in_channels, channels, stride, downsample)
     return nn.Sequential(first, *(block(out_channels, channels, 1, None) for _ in range(1, number)))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from models.layers import BatchNorm2d, Conv2d
 from models.recompute import lean_convolve
 from models.resnet import ResNet
+from models.shared import Prepared, shared
 from models.unet import UNet
-from models.upconv import Mixture, upsample_convolve
+from models.upconv import Mixture, prepare, upsample_convolve
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 
@@ -21,7 +25,7 @@ class ResNetEncoder(ResNet):
     def __init__(self, in_channels: int, backbone: str = "resnet18", narrow: int = 1) -> None:
         super().__init__(backbone, narrow)
         if in_channels != 3:
-            self.conv1 = nn.Conv2d(in_channels, self.channels[0], 7, stride=2, padding=3, bias=False)
+            self.conv1 = Conv2d(in_channels, self.channels[0], 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -35,9 +39,9 @@ class ResNetEncoder(ResNet):
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    conv = Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_uniform_(conv.weight, mode="fan_in", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 class DecoderBlock(nn.Module):
@@ -45,6 +49,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.conv1 = _conv_norm_relu(in_channels + skip_channels, out_channels)
         self.conv2 = _conv_norm_relu(out_channels, out_channels)
 
@@ -52,8 +57,16 @@ class DecoderBlock(nn.Module):
         """The passes' maps (B, C, h, w) and the mixture of their skips -> (B, out_channels, 2h, 2w) each."""
         conv, norm, activation = self.conv1
         next_conv, *rest = self.conv2
-        convolved = upsample_convolve(passes, skip, None, cast(nn.Conv2d, conv), None)
-        return [nn.Sequential(*rest)(lean_convolve(norm, activation, next_conv, x)) for x in convolved]
+        maps = []
+        for x in upsample_convolve(passes, skip, None, cast(nn.Conv2d, conv), None):
+            convolve = functools.partial(F.conv2d, weight=shared(cast(nn.Conv2d, next_conv).weight), padding=1)
+            maps.append(nn.Sequential(*rest)(lean_convolve(norm, activation, convolve, x)))
+        return maps
+
+    def prepare(self) -> tuple[nn.Module, Prepared, list[Tensor]]:
+        """What is made of the first convolution's weights, whatever is decoded."""
+        conv = cast(nn.Conv2d, self.conv1[0])
+        return conv, prepare(None, conv, None, self.in_channels), [conv.weight]
 
 
 class Decoder(nn.Module):
@@ -95,7 +108,7 @@ class UNet2d(UNet):
         self.encoder = ResNetEncoder(in_channels, backbone, narrow)
         self.feature_channels = self.encoder.channels
         self.decoder = Decoder(self.feature_channels, skips, narrow)
-        output = nn.Conv2d(self.map_channels[-1], out_channels, 3, padding=1)
+        output = Conv2d(self.map_channels[-1], out_channels, 3, padding=1)
         nn.init.xavier_uniform_(output.weight)
         nn.init.zeros_(output.bias)  # type: ignore[arg-type]  # there is one
         self.segmentation_head = nn.Sequential(output, *([nn.Sigmoid()] if final_act == "sigmoid" else []))

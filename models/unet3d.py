@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from models.layers import OPERATORS, Convolution, before_norm, norm_layer, with_zero_gradients
 from models.recompute import lean_convolve
+from models.shared import Prepared, shared
 from models.unet import UNet
-from models.upconv import Mixture, upsample_convolve
+from models.upconv import Mixture, is_composed, prepare, upsample_convolve
 
 DIMS = 3
 # Voxels of the first axis where, on the CPU, the bf16 gradient of a 3 x 3 x 3 kernel cannot be used: as oneDNN 3
@@ -33,9 +34,10 @@ class ConvNormReLU(nn.Module):
         self.bn1 = norm_layer(norm, out_channels, DIMS)
         self.activation = nn.ReLU(inplace=True)
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """The convolution alone, as its norm lets it be computed."""
-        return OPERATORS[DIMS].convolve(x, self.conv1.weight, before_norm(self.conv1.bias, self.bn1), padding=1)
+    def convolution(self) -> Callable[[Tensor], Tensor]:
+        """The convolution alone, for one use of its weights, as its norm lets it be computed."""
+        weight, bias = shared(self.conv1.weight), before_norm(shared(self.conv1.bias), self.bn1)
+        return lambda x: OPERATORS[DIMS].convolve(x, weight, bias, padding=1)
 
 
 class ConvPair(nn.Sequential):
@@ -52,12 +54,14 @@ class ConvPair(nn.Sequential):
         return [(layer.conv1, layer.bn1) for layer in self.layers()]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.after_first(self.layers()[0].convolve(x))
+        return self.after_first(self.layers()[0].convolution()(x))
 
     def after_first(self, convolved: Tensor) -> Tensor:
         """All that follows the first convolution."""
         first, second = self.layers()
-        return second.activation(second.bn1(lean_convolve(first.bn1, first.activation, second.convolve, convolved)))
+        return second.activation(
+            second.bn1(lean_convolve(first.bn1, first.activation, second.convolution(), convolved))
+        )
 
 
 class DownTransition(nn.Module):
@@ -90,6 +94,13 @@ class UpTransition(nn.Module):
         first, _ = self.ops.layers()
         bias = before_norm(first.conv1.bias, first.bn1)
         return [self.ops.after_first(x) for x in upsample_convolve(passes, skip, self.up_conv, first.conv1, bias)]
+
+    def prepare(self) -> tuple[nn.Module, Prepared, list[Tensor]]:
+        """What is made of the first convolution's weights, whatever is decoded."""
+        (first, _), up = self.ops.layers(), self.up_conv
+        bias = before_norm(first.conv1.bias, first.bn1)
+        made = prepare(up, first.conv1, bias, up.in_channels)
+        return first.conv1, made, [first.conv1.weight, *(up.parameters() if is_composed(up) else ())]
 
 
 class OutputTransition(nn.Module):
