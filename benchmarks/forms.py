@@ -40,7 +40,8 @@ def start(case: Case, forms: Forms) -> subprocess.Popen[str]:
 
 def ask(process: subprocess.Popen[str]) -> Measured:
     """One step of it."""
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     process.stdin.write("step\n")
     return Measured(*json.loads(process.stdout.readline()))
 

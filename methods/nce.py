@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,51 +18,55 @@ EPSILON = 1e-5
 
 @dataclass
 class ContrastOutput:
-    """``loss``: the NCE term (scalar). ``positive``: mean of P0. ``state``: the queue after the push."""
+    """``losses``: the NCE terms (N). ``positive``: mean of P0 in the first call. ``state``: the queue after it all."""
 
-    loss: Tensor
+    losses: Tensor
     positive: Tensor
     state: QueueState
 
 
-def logits(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
-    """Unit queries (B, D), unit keys (B, D), memory (K, D) -> (B, 1 + K): q.k first, then q against the queue."""
-    positive = (queries * keys).sum(dim=1, keepdim=True)
-    return torch.cat([positive, queries @ memory.T], dim=1)
-
-
-def nce_loss(probabilities: Tensor, n_data: int) -> Tensor:
-    """NCE of unnormalised probabilities P (B, 1 + K), positive first.
+def nce_loss(positive: Tensor, negative: Tensor, n_data: int) -> Tensor:
+    """NCE of unnormalised probabilities P0 (..., B) and Pj (..., B, K).
 
     -( sum_b log(P0 / (P0 + m Pn + eps)) + sum_b sum_j log(m Pn / (Pj + m Pn + eps)) ) / B
     with the noise density Pn = 1 / n_data, m = K and eps = 1e-5.
     """
-    batch, columns = probabilities.shape
-    noise = (columns - 1) / n_data
-    positive, negative = probabilities[:, 0], probabilities[:, 1:]
-    positive_terms = torch.log(positive / (positive + noise + EPSILON)).sum()
-    negative_terms = torch.log(noise / (negative + noise + EPSILON)).sum()
+    batch, keys = negative.shape[-2:]
+    noise = keys / n_data
+    positive_terms = torch.log(positive / (positive + (noise + EPSILON))).sum(-1)
+    negative_terms = torch.log(noise / (negative + (noise + EPSILON))).sum((-2, -1))
     return -(positive_terms + negative_terms) / batch
 
 
 def contrast(
-    queries: Tensor, keys: Tensor, state: QueueState, temperature: float, n_data: int, shares: BatchShards
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    state: QueueState,
+    temperature: float,
+    n_data: int,
+    shares: BatchShards,
 ) -> ContrastOutput:
-    """One contrast call: L2-normalise both (B, D), compare with the queue, then push the keys.
+    """N contrast calls in turn, of L2-normalised queries and keys, (B, D) each.
 
+    Each call compares its queries with its keys and the queue, then pushes its keys, so that the next one sees them.
     Z is set once, at the very first call of a run, to the mean of exp(logit / T) times ``n_data``. The mean is over
-    the batches of all ranks, and the keys of all ranks are pushed, in rank order; ``loss`` is that of this rank's B.
-    Half-precision inputs are computed in the queue's precision, since exp(logit / T) / Z needs it.
+    the batches of all ranks, and the keys of all ranks are pushed, in rank order; the losses are those of this rank's
+    B. Half-precision inputs are computed in the queue's precision, since exp(logit / T) / Z needs it.
     """
-    dtype = state.memory.dtype
-    with full_precision(queries.device):
-        queries = F.normalize(queries.to(dtype), dim=1)
-        keys = F.normalize(keys.detach().to(dtype), dim=1)
-        similarities = torch.exp(logits(queries, keys, state.memory) / temperature)
-        gathered = shares.gather(torch.cat([keys, similarities.detach().mean(dim=1, keepdim=True)], dim=1))
-        all_keys, row_means = gathered[:, :-1], gathered[:, -1]
-        z = torch.where(state.z == 0, row_means.mean() * n_data, state.z)
-        probabilities = similarities / z
-        loss = nce_loss(probabilities, n_data)
-    pushed = QueueState(state.memory, state.pointer, z).push(all_keys)
-    return ContrastOutput(loss, probabilities[:, 0].detach().mean(), pushed)
+    dtype, z = state.memory.dtype, state.z
+    with full_precision(queries[0].device):
+        own_queries = F.normalize(torch.stack(list(queries)).to(dtype), dim=-1)
+        own_keys = F.normalize(torch.stack(list(keys)).detach().to(dtype), dim=-1)
+        memories = []
+        for pushed in shares.gather(own_keys.transpose(0, 1)).unbind(1):
+            memories.append(state.memory)
+            state = state.push(pushed)
+        positive = torch.exp((own_queries * own_keys).sum(dim=-1) / temperature)
+        cosines = torch.stack([rows @ memory.T for rows, memory in zip(own_queries.unbind(), memories, strict=True)])
+        negative = torch.exp(cosines / temperature)
+        with torch.no_grad():
+            row_means = (positive[0] + negative[0].sum(dim=1)) / (1 + negative.shape[-1])
+            z = torch.where(z == 0, shares.gather(row_means).mean() * n_data, z)
+        positive = positive / z
+        losses = nce_loss(positive, negative / z, n_data)
+    return ContrastOutput(losses, positive[0].detach().mean(), replace(state, z=z))

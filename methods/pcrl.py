@@ -63,8 +63,13 @@ class PCRLDraws:
 
 
 def larger(share: float | Tensor) -> float | Tensor:
-    """A share of two, as max(v, 1 - v): of the first, which has the larger one."""
-    return torch.maximum(share, 1 - share) if isinstance(share, Tensor) else max(share, 1 - share)
+    """A share of two, as max(v, 1 - v): of the first, which has the larger one. A tensor has been made so already."""
+    return share if isinstance(share, Tensor) else max(share, 1 - share)
+
+
+def blend(share: float | Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """share * first + (1 - share) * second."""
+    return torch.lerp(second, first, share.to(first.dtype) if isinstance(share, Tensor) else share)
 
 
 class PCRL(Method):
@@ -172,7 +177,9 @@ class PCRL(Method):
         if self._wrap(self.student) is not self.student:
             return self.step(batch, draws)
         (encoder, decoder), (of_teacher, _) = self.student.parts(), self.teacher.parts()
-        parts = Part(of_teacher, 1), Part(encoder, ENCODER_USES), Part(decoder, DECODER_USES)
+        parts = [Part(of_teacher, 1), Part(encoder, ENCODER_USES)]
+        if "reconstruction" in self.parts:
+            parts.append(Part(decoder, DECODER_USES))
         with sharing(batch["input1"].device, *parts):
             return self.step(batch, draws)
 
@@ -193,12 +200,12 @@ class PCRL(Method):
         # 2. The student encodes view 1 and decodes twice, gated: its own features, and those mixed with the teacher's.
         q, plain, mixed = self._student_pass(x1, teacher, alpha1, batch["aug1"], batch["aug2"])
         pairs, views = {"nce": (q, k)}, {"view 1": x1}
-        targets = {"rec": (plain, mask1), "rec_mixed": (mixed, alpha1 * mask1 + (1 - alpha1) * mask2)}
+        targets = {"rec": (plain, mask1), "rec_mixed": (mixed, blend(alpha1, mask1, mask2))}
 
         if "mixup" in self.parts:
             # 3. Mixup of views, keys and uncorrupted crops, all with one share and one permutation.
             mixup_x1, mixup_x2, mixup_k, gt1, gt2 = (
-                lam * value + (1 - lam) * value[index] for value in (x1, x2, k, batch["gt1"], batch["gt2"])
+                blend(lam, value, value[index]) for value in (x1, x2, k, batch["gt1"], batch["gt2"])
             )
 
             # 4. The same on the mixed-up views, without the gate; the targets are the mixed-up crops.
@@ -206,7 +213,7 @@ class PCRL(Method):
             q_of_mixup, plain, mixed = self._student_pass(mixup_x1, teacher, alpha2)
             views["mixup"] = mixup_x1
             pairs |= {"nce_mixup": (q_of_mixup, k_of_mixup), "nce_mixed_key": (q_of_mixup, mixup_k)}
-            targets |= {"rec_mixup": (plain, gt1), "rec_mixup_mixed": (mixed, alpha2 * gt1 + (1 - alpha2) * gt2)}
+            targets |= {"rec_mixup": (plain, gt1), "rec_mixup_mixed": (mixed, blend(alpha2, gt1, gt2))}
 
         # 5. The contrast calls; each pushes its keys, and the next one sees them.
         nce, positive, state = self._contrast(pairs, shares)
@@ -244,12 +251,12 @@ class PCRL(Method):
         self, pairs: Mapping[str, tuple[Tensor, Tensor]], shares: BatchShards
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], QueueState]:
         """Queries and keys (B, 128) by name -> NCE terms by name, P0 of the first as ``positive``, the new queue."""
-        state, nce, positives = self.queue.read(), {}, []
-        for name, (queries, keys) in pairs.items() if "contrast" in self.parts else ():
-            call = contrast(queries, keys, state, self.config.temperature, self.config.n_data, shares)
-            state, nce[name] = call.state, call.loss
-            positives.append(call.positive)
-        return nce, {"positive": positives[0]} if positives else {}, state
+        state = self.queue.read()
+        if "contrast" not in self.parts:
+            return {}, {}, state
+        queries, keys = zip(*pairs.values(), strict=True)
+        calls = contrast(queries, keys, state, self.config.temperature, self.config.n_data, shares)
+        return dict(zip(pairs, calls.losses.unbind(), strict=True)), {"positive": calls.positive}, calls.state
 
     def _reconstruction(self, targets: Targets) -> dict[str, Tensor]:
         """Outputs and targets by name -> reconstruction terms by name."""

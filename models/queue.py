@@ -26,7 +26,7 @@ class QueueState:
         size = len(self.memory)
         steps = torch.arange(max(0, len(keys) - size), len(keys), device=keys.device)
         rows = (self.pointer + steps) % size
-        memory = self.memory.index_copy(0, rows, keys[steps].to(self.memory.dtype))
+        memory = self.memory.index_copy(0, rows, keys[-size:].to(self.memory.dtype))
         return QueueState(memory, (self.pointer + len(keys)) % size, self.z)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.upconv import Mixture
+from models.upconv import DeviceShare, Mixture
 
 # Files speak the published names: there the 2D U-Net sits under "model.", the 3D one at the top.
 PUBLISHED_PREFIX = {2: "model.", 3: ""}
@@ -61,7 +61,8 @@ class UNet(nn.Module, ABC):
 
     def decode_both(self, features: Sequence[Tensor], others: Sequence[Tensor], share: float | Tensor) -> list[Tensor]:
         """The decoded ``features``, and the decoded share * features + (1 - share) * others."""
-        return self._decode([Mixture(*pair, share) for pair in zip(features, others, strict=True)])
+        shared_by_all = DeviceShare(share) if isinstance(share, Tensor) else share
+        return self._decode([Mixture(*pair, shared_by_all) for pair in zip(features, others, strict=True)])
 
     def library_parts(self) -> dict[str, dict[str, Tensor]]:
         """The entries of a checkpoint that other libraries load, under their names; none if no library has this net."""

@@ -32,19 +32,33 @@ from models.shared import Prepared, prepared, shared
 MAX_COMPOSED_CHANNELS = 256
 
 
+class DeviceShare:
+    """A share that is a scalar of float64 on the device, and what mixing makes of it: once for all maps."""
+
+    def __init__(self, share: Tensor) -> None:
+        self.exact, self.rest = share, 1 - share
+        self._rounded: dict[torch.dtype, Tensor] = {}
+
+    def rounded(self, dtype: torch.dtype) -> Tensor:
+        """The share in the type of a map."""
+        if dtype not in self._rounded:
+            self._rounded[dtype] = self.exact.to(dtype)
+        return self._rounded[dtype]
+
+
 class _Mix(torch.autograd.Function):
-    """``torch.lerp`` by a share that is a scalar of float64 on the device, with the bits of one by a number."""
+    """``torch.lerp`` by such a share, with the bits of one by a number."""
 
     @staticmethod
-    def forward(ctx: Any, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-        ctx.save_for_backward(share)
-        return torch.lerp(start, end, share.to(end.dtype))
+    def forward(ctx: Any, start: Tensor, end: Tensor, share: DeviceShare) -> Tensor:
+        ctx.save_for_backward(share.exact, share.rest)
+        return torch.lerp(start, end, share.rounded(end.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (share,) = ctx.saved_tensors
+        share, rest = ctx.saved_tensors
         of_start, of_end, _ = ctx.needs_input_grad
-        return grad * (1 - share) if of_start else None, grad * share if of_end else None, None
+        return grad * rest if of_start else None, grad * share if of_end else None, None
 
 
 class Mixture(NamedTuple):
@@ -52,7 +66,7 @@ class Mixture(NamedTuple):
 
     own: Tensor
     other: Tensor | None = None
-    share: float | Tensor = 1.0
+    share: float | DeviceShare = 1.0
 
     def map(self, linear: Callable[[Tensor], Tensor]) -> Mixture:
         """The mixture of what a linear map makes of the parts: the same as its values of the mixture."""
@@ -62,7 +76,7 @@ class Mixture(NamedTuple):
         """The inputs themselves."""
         if self.other is None:
             return [self.own]
-        if isinstance(self.share, Tensor):
+        if isinstance(self.share, DeviceShare):
             return [self.own, cast(Tensor, _Mix.apply(self.other, self.own, self.share))]
         return [self.own, torch.lerp(self.other, self.own, self.share)]
 
@@ -100,11 +114,20 @@ def _tap_sums(dims: int) -> Tensor:
 
 
 @_table
-def _regions(size: int) -> Tensor:
-    """(size,): 0 for the first position of an axis, 2 for the last, 1 between."""
-    regions = torch.ones(size)
-    regions[0], regions[-1] = 0, 2
-    return regions
+def _regions(*size: int) -> Tensor:
+    """Of each position of a map, row by row: the number of its region, of the 3^d."""
+    number = torch.zeros(())
+    for length in size:
+        along = torch.ones(length)
+        along[0], along[-1] = 0, 2
+        number = number.unsqueeze(-1) * 3 + along
+    return number.flatten()
+
+
+@_table
+def _ends(length: int) -> Tensor:
+    """(length, 3): 1 where a position is the first of an axis, between, or the last."""
+    return (_regions(torch.device("cpu"), torch.int64, length).unsqueeze(1) == torch.arange(3)).float()
 
 
 def nearest_kernel(conv: Tensor) -> Tensor:
@@ -151,17 +174,15 @@ def _borders(dims: int) -> Iterator[tuple[Any, Any]]:
 
 def spread_response(response: Tensor, size: Sequence[int]) -> Tensor:
     """The whole map (O, ..) of a ``response`` (O, 3, ..)."""
-    for axis, length in enumerate(size, 1):
-        response = response.index_select(axis, _regions(response.device, torch.int64, length))
-    return response
+    regions = _regions(response.device, torch.int64, *size)
+    return response.flatten(1).index_select(1, regions).unflatten(1, tuple(size))
 
 
 def gathered_response(grad: Tensor) -> Tensor:
     """Sums of a map's gradient (O, ..) over the regions of a response: (O, 3, ..), 0 for the inner one."""
     dims = grad.dim() - 1
-    for axis in range(1, dims + 1):
-        edges = [grad.narrow(axis, 0, 1), grad.narrow(axis, 1, grad.shape[axis] - 2).sum(axis, keepdim=True)]
-        grad = torch.cat([*edges, grad.narrow(axis, grad.shape[axis] - 1, 1)], axis)
+    for _ in range(dims):  # each time the first axis becomes the last one, of 3
+        grad = torch.tensordot(grad, _ends(grad.device, grad.dtype, grad.shape[1]), dims=([1], [0]))
     grad.flatten(1)[:, 3**dims // 2] = 0
     return grad
 

@@ -51,8 +51,8 @@ def test_three_calls_in_a_row_equal_the_literal_loops() -> None:
     for call in range(3):
         queries, keys = torch.randn(2, 3, 5, dtype=torch.float64)
         loss, z, positive = literal(queries, keys, state.memory, 0.2, 11, z)
-        output = contrast(queries, keys, state, 0.2, 11, SINGLE.shares(3))
-        assert output.loss.item() == pytest.approx(loss, rel=1e-12), call
+        output = contrast([queries], [keys], state, 0.2, 11, SINGLE.shares(3))
+        assert output.losses.item() == pytest.approx(loss, rel=1e-12), call
         assert output.state.z.item() == pytest.approx(z, rel=1e-12)
         assert output.positive.item() == pytest.approx(positive, rel=1e-12)
         pushed = [output.state.memory[(3 * call + i) % 7].tolist() for i in range(3)]
@@ -64,7 +64,7 @@ def test_three_calls_in_a_row_equal_the_literal_loops() -> None:
 def test_gradient_reaches_the_queries_and_never_the_keys() -> None:
     queries = torch.randn(4, 5, requires_grad=True)
     keys = torch.randn(4, 5, requires_grad=True)
-    contrast(queries, keys, KeyQueue(7, 5).read(), 0.2, 3, SINGLE.shares(4)).loss.backward()
+    contrast([queries], [keys], KeyQueue(7, 5).read(), 0.2, 3, SINGLE.shares(4)).losses.sum().backward()
     assert queries.grad is not None
     assert queries.grad.abs().sum() > 0
     assert keys.grad is None
@@ -74,7 +74,7 @@ def test_half_precision_inputs_are_computed_in_the_queues_precision() -> None:
     queries, keys = torch.randn(2, 4, 5).bfloat16()
     state = KeyQueue(7, 5).read()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = contrast(queries, keys, state, 0.2, 3, SINGLE.shares(4))
-    full = contrast(queries.float(), keys.float(), state, 0.2, 3, SINGLE.shares(4))
-    assert half.loss.dtype == torch.float32
-    assert torch.equal(half.loss, full.loss)
+        half = contrast([queries], [keys], state, 0.2, 3, SINGLE.shares(4))
+    full = contrast([queries.float()], [keys.float()], state, 0.2, 3, SINGLE.shares(4))
+    assert half.losses.dtype == torch.float32
+    assert torch.equal(half.losses, full.losses)

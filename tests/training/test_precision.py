@@ -76,9 +76,9 @@ def test_the_scaler_goes_on_where_it_was() -> None:
 def contrast_loss(queries: Tensor, keys: Tensor) -> Tensor:
     torch.manual_seed(1)
     state = KeyQueue(64, 128).read()
-    result = contrast(queries, keys, state, 0.2, 7, SINGLE.shares(len(queries)))
-    assert result.loss.dtype == result.state.z.dtype == result.state.memory.dtype == torch.float32
-    return result.loss
+    result = contrast([queries], [keys], state, 0.2, 7, SINGLE.shares(len(queries)))
+    assert result.losses.dtype == result.state.z.dtype == result.state.memory.dtype == torch.float32
+    return result.losses
 
 
 def test_the_contrast_is_computed_in_float32_under_autocast() -> None:
