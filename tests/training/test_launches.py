@@ -12,9 +12,9 @@ from tests.fake_cuda.run import run, why_not
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=f"fake CUDA tensors: {why_not()}")
 # Small images: the operators are those of large ones. The most that a step may launch, one by one.
 STEPS = [
-    ({"dims": 2, "batch": 2, "size": [32, 32], "precision": "float16"}, 1950),
-    ({"dims": 3, "batch": 2, "size": [8, 8, 8], "precision": "bfloat16"}, 1650),
-    ({"dims": 3, "batch": 2, "size": [8, 8, 8], "precision": "float32"}, 1600),
+    ({"dims": 2, "batch": 2, "size": [32, 32], "precision": "float16"}, 1180),
+    ({"dims": 3, "batch": 2, "size": [8, 8, 8], "precision": "bfloat16"}, 980),
+    ({"dims": 3, "batch": 2, "size": [8, 8, 8], "precision": "float32"}, 980),
 ]
 AUGMENTED = [
     ({"dims": 2, "batch": 2, "size": [64, 64], "augment": True}, 60),
