@@ -180,11 +180,12 @@ def spread_response(response: Tensor, size: Sequence[int]) -> Tensor:
 
 def gathered_response(grad: Tensor) -> Tensor:
     """Sums of a map's gradient (O, ..) over the regions of a response: (O, 3, ..), 0 for the inner one."""
-    dims = grad.dim() - 1
-    for _ in range(dims):  # each time the first axis becomes the last one, of 3
-        grad = torch.tensordot(grad, _ends(grad.device, grad.dtype, grad.shape[1]), dims=([1], [0]))
-    grad.flatten(1)[:, 3**dims // 2] = 0
-    return grad
+    dims, sums = grad.dim() - 1, grad.movedim(0, -1)  # as a channels-last map lies in memory
+    for axis in range(dims):
+        ends = _ends(grad.device, grad.dtype, sums.shape[axis])
+        sums = torch.tensordot(ends, sums, dims=([0], [axis]))  # (3, axes summed before, last one first, the rest, O)
+    sums[(1,) * dims] = 0
+    return sums.permute(*reversed(range(dims + 1)))
 
 
 class _AddToBorder(torch.autograd.Function):
