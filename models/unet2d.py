@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -44,6 +43,12 @@ def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(conv, BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
+def _convolution(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    """A convolution of kernel 3, for one use of its weights."""
+    weight = shared(conv.weight)
+    return lambda x: F.conv2d(x, weight, padding=1)
+
+
 class DecoderBlock(nn.Module):
     """Nearest upsampling by 2, joined with the skip, two conv3x3 + BN + ReLU."""
 
@@ -59,7 +64,7 @@ class DecoderBlock(nn.Module):
         next_conv, *rest = self.conv2
         maps = []
         for x in upsample_convolve(passes, skip, None, cast(nn.Conv2d, conv), None):
-            convolve = functools.partial(F.conv2d, weight=shared(cast(nn.Conv2d, next_conv).weight), padding=1)
+            convolve = _convolution(cast(nn.Conv2d, next_conv))
             maps.append(nn.Sequential(*rest)(lean_convolve(norm, activation, convolve, x)))
         return maps
 
