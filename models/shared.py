@@ -89,13 +89,15 @@ def _copied(targets: list[Tensor], sources: Sequence[Tensor]) -> list[Tensor]:
 def _sums(of_each: list[list[Tensor]]) -> dict[int, Tensor]:
     """The sums of the lists that are not empty, by their number. The tensors are left as they are."""
     sums = {number: tensors[0] for number, tensors in enumerate(of_each) if tensors}
-    for at in range(1, max(map(len, of_each), default=0)):
-        longer = [number for number, tensors in enumerate(of_each) if len(tensors) > at]
-        added = [sums[number] for number in longer], [of_each[number][at] for number in longer]
-        if at == 1:
-            sums |= zip(longer, torch._foreach_add(*added), strict=True)
-        else:
-            torch._foreach_add_(*added)
+    for dtype in {tensor.dtype for tensor in sums.values()}:  # those of one type are added by one kernel
+        numbers = [number for number, tensor in sums.items() if tensor.dtype == dtype]
+        for at in range(1, max(len(of_each[number]) for number in numbers)):
+            numbers = [number for number in numbers if len(of_each[number]) > at]
+            added = [sums[number] for number in numbers], [of_each[number][at] for number in numbers]
+            if at == 1:
+                sums |= zip(numbers, torch._foreach_add(*added), strict=True)
+            else:
+                torch._foreach_add_(*added)
     return sums
 
 
