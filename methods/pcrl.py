@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from methods.base import Batch, Method, Panel, StepOutput
 from methods.buffers import gather_buffers, restore_buffers
+from methods.mixing import blend, larger
 from methods.nce import contrast
 from methods.pcrl_config import PARTS, PCRLConfig, config_of
 from methods.pcrl_report import Targets, curve_panels, feature_statistics, filled, gate_statistics, pictures, upright
@@ -60,16 +61,6 @@ class PCRLDraws:
         shuffle = rng.permutation(shares.total)
         index = np.concatenate([part.start + rng.permutation(part.stop - part.start) for part in shares.slices])
         return cls(alpha1, lam, alpha2, torch.from_numpy(shuffle), torch.from_numpy(index))
-
-
-def larger(share: float | Tensor) -> float | Tensor:
-    """A share of two, as max(v, 1 - v): of the first, which has the larger one. A tensor has been made so already."""
-    return share if isinstance(share, Tensor) else max(share, 1 - share)
-
-
-def blend(share: float | Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """share * first + (1 - share) * second."""
-    return torch.lerp(second, first, share.to(first.dtype) if isinstance(share, Tensor) else share)
 
 
 class PCRL(Method):

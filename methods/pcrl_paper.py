@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from methods.base import Batch, StepOutput
-from methods.pcrl import PCRL, PCRLDraws, config_of, larger
+from methods.mixing import larger
+from methods.pcrl import PCRL, PCRLDraws, config_of
 from methods.pcrl import SPEC as OF_CODE
 from methods.pcrl_report import feature_statistics, pictures
 from methods.spec import Settings, Wrap, unet_of
