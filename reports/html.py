@@ -44,6 +44,7 @@ figure { margin: 0; background: var(--panel); border-radius: 8px; padding: .7rem
 figure img { display: block; width: 100%%; height: auto; border-radius: 4px; background: #fff }
 figure svg { display: block; width: 100%%; height: auto }
 figcaption { margin-top: .4rem }
+section > * + figure, section > * + .scroll, section > * + .grid { margin-top: .9rem }
 svg text { fill: var(--dim); font-size: 11px; font-family: inherit }
 svg .axis { stroke: var(--line); stroke-width: 1; fill: none }
 svg path { fill: none; stroke-width: 1.8; stroke-linejoin: round }

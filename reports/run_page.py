@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +19,10 @@ from methods.base import Panel
 from methods.spec import MethodSpec
 from options import telling
 from reports.chart import chart
+from reports.facts import data_facts, first_weights, is_number, mapping, plain, short
 from reports.html import Html, details, joined, page, picture, section, table, tag, tiles
 from reports.remarks import remarks
+from reports.results import results_table
 from training.predict import RESULTS
 from training.reporting.curves import Curves, curves, panels, read_rows
 from training.reporting.reporter import MEANS, METRICS, PICTURES
@@ -29,6 +32,10 @@ from utils.files import write_text
 
 FILE_NAME = "report.html"
 RECORD, VIEWS = "run.json", "views.png"
+TEST_PICTURES = {
+    "roc.png": "ROC curves of the test part.",
+    "cases.png": "The worst and the best volumes of the test part: a slice of each, the label solid, the mask dashed.",
+}
 PHASES = {
     "pretask": "pre-training",
     "finetune": "fine-tuning",
@@ -55,7 +62,7 @@ class Run:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return _mapping(self.record.get("options"))
+        return mapping(self.record.get("options"))
 
     def name(self, spec: MethodSpec | None) -> str:
         """What it is, for people; ``spec``: of its method, None of one that is not known."""
@@ -67,8 +74,21 @@ class Run:
     def pictures(self) -> list[Path]:
         """Of the reconstructions, in the order in which they were drawn; not those of a former run in the folder."""
         found = [path for path in (self.folder / PICTURES).glob("*.png") if not path.name.startswith(".")]
-        own = [path for path in found if path.stat().st_mtime >= self.started]
-        return sorted(own, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return sorted(filter(self.is_own, found), key=lambda path: (self._step_of(path), path.name))
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a file is there, and is not of a former run in the folder."""
+        try:
+            return path.stat().st_mtime >= self.started
+        except OSError:
+            return False
+
+    def _step_of(self, path: Path) -> int:
+        """When a picture was drawn; times of files say nothing of that in a copy of the folder."""
+        unit, _, number = epoch_or_step(path).rpartition(" ")
+        if unit == "epoch":
+            return max((row["step"] for row in self.rows if row.get("epoch") == int(number)), default=sys.maxsize)
+        return int(number) if unit else 0
 
     @property
     def started(self) -> float:
@@ -79,13 +99,9 @@ class Run:
             return 0.0
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        return _mapping(json_text.parse(path.read_text(encoding="utf-8", errors="replace")))
+        return mapping(json_text.parse(path.read_text(encoding="utf-8", errors="replace")))
     except (OSError, ValueError):
         return {}
 
@@ -96,20 +112,11 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder}: no such folder; give the --output of a run")
     rows = []
     if (folder / METRICS).is_file():
-        rows = [row for row in read_rows(folder / METRICS) if isinstance(row, dict) and _is_number(row.get("step"))]
+        rows = [row for row in read_rows(folder / METRICS) if isinstance(row, dict) and is_number(row.get("step"))]
     run = Run(folder, _json(folder / RECORD), rows, _json(folder / RESULTS))
     if not (run.record or run.rows or run.results):
         raise UserError(f"{folder}: it holds no run (neither {RECORD} nor {METRICS}); give the --output of a run")
     return run
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def short(value: Any) -> str:
-    """A figure for people; "" if it is none."""
-    return f"{value:.4g}" if _is_number(value) else ""
 
 
 def known_curves(run: Run) -> Curves:
@@ -128,10 +135,10 @@ def curve_figures(run: Run, of_method: Sequence[Panel], first: int | None = None
 def _last(run: Run, name: str) -> Any:
     """The last mean of an epoch, else the last value; None if there is none."""
     for row in reversed(run.rows):
-        mean = _mapping(row.get(MEANS)).get(name)
-        if _is_number(mean):
+        mean = mapping(row.get(MEANS)).get(name)
+        if is_number(mean):
             return mean
-    return next((row[name] for row in reversed(run.rows) if _is_number(row.get(name))), None)
+    return next((row[name] for row in reversed(run.rows) if is_number(row.get(name))), None)
 
 
 def key_figures(run: Run, spec: MethodSpec | None) -> Html:
@@ -147,25 +154,6 @@ def key_figures(run: Run, spec: MethodSpec | None) -> Html:
         values[words] = short(run.results.get(name))
     values["images a second"] = short(_last(run, "images_per_s"))
     return tiles(values)
-
-
-def results_table(results: Mapping[str, Any]) -> Html:
-    """The figures of metrics.json: those that stand alone, then tables of what there is by class."""
-    alone = {name: short(value) or str(value) for name, value in results.items() if not isinstance(value, dict | list)}
-    parts = [table(alone)]
-    for name, value in results.items():
-        if isinstance(value, dict) and value:
-            rows = [[key, *_cells(entry)] for key, entry in value.items()]
-            parts += [tag("h3", name.replace("_", " ")), table(rows)]
-    return joined(parts)
-
-
-def _cells(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [f"{key} {short(each) or each}" for key, each in value.items()]
-    if isinstance(value, list):
-        return [", ".join(short(each) or str(each) for each in value)]
-    return [short(value) or str(value)]
 
 
 def epoch_or_step(path: Path) -> str:
@@ -185,6 +173,14 @@ def reconstruction_figures(run: Run, spec: MethodSpec | None) -> Html:
     return joined([*words, tag("div", joined(figures), class_="grid two")])
 
 
+def test_pictures(run: Run) -> Html:
+    """ROC curves of the test part, or its best and worst volumes."""
+    figures = [
+        picture(run.folder / name, words) for name, words in TEST_PICTURES.items() if run.is_own(run.folder / name)
+    ]
+    return tag("div", joined(figures), class_="grid two") if any(figures) else Html("")
+
+
 def _command(run: Run) -> Html:
     words = run.record.get("command")
     if not isinstance(words, list) or not words:
@@ -192,59 +188,32 @@ def _command(run: Run) -> Html:
     return tag("pre", f"python {shlex.join(map(str, words))}")
 
 
-def data_table(run: Run) -> Html:
-    """What it was trained on."""
-    data = _mapping(run.record.get("data"))
-    shown = {name: value for name, value in data.items() if value not in ("", [], {}, None) and "sha256" not in name}
-    plain = {name.replace("_", " "): _plain(value) for name, value in shown.items()}
-    if plain.get("list") == "none":
-        plain["list"] = "none: all images in the folder"
-    return table({"folder": str(run.options.get("data", "")), **plain} if run.options else plain)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(each, int | float | str) for each in value):
-        return " x ".join(map(str, value))
-    if isinstance(value, list):
-        return "; ".join(_plain(each) for each in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
-    return str(value)
-
-
 def machine_table(run: Run) -> Html:
     """When, where and with what it ran."""
-    machine, versions = _mapping(run.record.get("machine")), _mapping(run.record.get("versions"))
+    machine, versions = mapping(run.record.get("machine")), mapping(run.record.get("versions"))
     resumed = run.record.get("resumed")
     rows = {
         "started": run.record.get("started"),
-        "resumed": _plain(resumed) if resumed else None,
+        "resumed": plain(resumed) if resumed else None,
         "device": str(run.record.get("device", "")).removeprefix("device: "),
         "precision": run.record.get("precision"),
         "processes": run.record.get("world_size"),
-        "machine": ", ".join(f"{key} {_plain(value)}" for key, value in machine.items() if value not in ("", [], None)),
+        "machine": plain(machine),
         "commit": run.record.get("commit"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return table({name: value for name, value in rows.items() if value})
 
 
-def _weights_at_the_start(run: Run) -> str:
-    """The ``--weight`` that the run began with: a file's name, or what stands for one."""
-    file = _mapping(_mapping(run.record.get("data")).get("weight")).get("file", "")
-    given = str(run.options.get("weight") or "none")
-    return _plain(file) or ("random values" if given == "none" else Path(given).name)
-
-
 def card(run: Run, spec: MethodSpec | None) -> Html:
     """The model card: what its weights are, and are not."""
-    options, data = run.options, _mapping(run.record.get("data"))
+    options, data = run.options, mapping(run.record.get("data"))
     network = [f"{name} {options[name]}" for name in ("backbone", "norm", "narrow", "inchannel") if options.get(name)]
     rows = {
         "what": run.name(spec),
         "network": ", ".join(network),
         "trained on": f"{data['samples']} samples" if data.get("samples") else "",
-        "weights at the start": _weights_at_the_start(run),
+        "weights at the start": first_weights(data, options),
         "limits": LIMITS,
         "licence": LICENCE,
         "method": spec.citation if spec else "",
@@ -290,11 +259,11 @@ def run_sections(run: Run, of_method: Sequence[Panel], spec: MethodSpec | None) 
     """All sections of a run's page."""
     options = {name: value for name, value in telling(run.options).items() if value not in ("", None)}
     return [
-        section("Results", results_table(run.results)),
+        section("Results", results_table(run.results), test_pictures(run)),
         section("Curves", in_words(run), curve_figures(run, of_method)),
         section("Reconstructions", reconstruction_figures(run, spec)),
         section("Views", picture(run.folder / VIEWS, "What pre-training sees of the first samples.")),
-        section("Data", data_table(run)),
+        section("Data", table(data_facts(mapping(run.record.get("data")), run.options))),
         section("Run", _command(run), machine_table(run), details("All options", table(options))),
         section("Model card", card(run, spec)) if run.options else Html(""),
     ]
