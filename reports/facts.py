@@ -83,7 +83,7 @@ def first_weights(data: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     trained = [
         f"{made[unit]:g} {unit}{'s' * (made[unit] != 1)}" for unit in ("epoch", "step") if _is_count(made.get(unit))
     ]
-    samples = mapping(made.get("run")).get("samples")
+    samples: Any = mapping(made.get("run")).get("samples")
     on = f" on {counted(samples, 'sample')}" if trained and _is_count(samples) else ""
     return ", ".join(filter(None, (name, " and ".join(trained) + on)))
 

@@ -25,7 +25,7 @@ def results_table(results: Mapping[str, Any]) -> Html:
     """What stands alone; a table by class; the classes that have no figure; volumes; then whatever else there is."""
     measure = next((name for name in MEASURES if mapping(results.get(name))), "")
     spans = mapping(results.get("intervals"))
-    with_spans = {MEANS_OF.get(measure), *(name for name in results if interval(spans.get(name)))}
+    with_spans = {MEANS_OF.get(measure, ""), *(name for name in results if interval(spans.get(name)))}
     alone = {
         name.replace("_", " "): short(value) or plain(value, name)
         for name, value in results.items()
@@ -55,7 +55,7 @@ def _judged(results: Mapping[str, Any], measure: str, figures: Sequence[str]) ->
     spans = mapping(results.get("intervals"))
     of_class, spans_of = mapping(results.get(measure)), mapping(spans.get(measure))
     before, after = ([name] if mapping(results.get(name)) else [] for name in (BEFORE, AFTER))
-    mean, rows = MEANS_OF.get(measure), []
+    mean, rows = MEANS_OF.get(measure, ""), []
     for name, value in of_class.items():
         span = spans_of.get(name)
         if name == "mean" and mean in figures:  # it stands among the classes, its interval does not

@@ -56,7 +56,10 @@ def draw_roc(output: Path, labels: np.ndarray, scores: np.ndarray, classes: Sequ
 def draw_cases(
     output: Path, volumes: Sequence[Volume], rows: Mapping[str, Sequence[float]], classes: Sequence[str]
 ) -> None:
-    """Write ``cases.png``: of the worst and the best volumes the axial slice with most of any class, with outlines.
+    """Write ``cases.png``: of the worst and the best volumes an axial slice with outlines.
+
+    It is the slice with most of any class in the label, in the mask where the label is empty: a poor mask may be
+    largest where there is nothing to find.
 
     ``rows``: Dice of each of the ``classes``, by the volume's name. Images are read anew, and masks from ``masks/``.
     """
@@ -85,7 +88,7 @@ def _draw_case(axis: Any, output: Path, volume: Volume) -> None:
     image, truth = stacked([channel])[0], np.asarray(volume.truth)
     (mask,) = channels_of(read_file(mask_path(output, volume.name), nearest=True), nearest=True)
     found = sitk.GetArrayFromImage(mask).T
-    z = int(((truth > 0) | (found > 0)).sum(axis=(0, 1)).argmax())
+    z = fullest_slice(truth if truth.any() else found)
     low, high = np.percentile(image, PERCENTILES)
     width, depth, _ = channel.GetSpacing()
     axis.imshow(image[:, :, z].T, "gray", vmin=low, vmax=max(high, low + 1e-6), aspect=depth / width)
@@ -95,6 +98,11 @@ def _draw_case(axis: Any, output: Path, volume: Volume) -> None:
             places = np.arange(-1, inside.shape[1] - 1), np.arange(-1, inside.shape[0] - 1)
             axis.contour(*places, inside, [0.5], colors=f"C{(number - 1) % 10}", linestyles=style, linewidths=thickness)
     axis.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[0] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
+
+
+def fullest_slice(labels: np.ndarray) -> int:
+    """The slice along the last axis of labels (X, Y, Z) with most voxels of any class; the first of several."""
+    return int((labels > 0).sum(axis=(0, 1)).argmax())
 
 
 def _plain(name: str) -> str:
