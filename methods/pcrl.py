@@ -340,5 +340,6 @@ SPEC = MethodSpec(
     headline=PCRL.headline,
     pictures="Two rows of each sample: view 1, and mixup, a blend of two images. A target is what has to be "
     "reconstructed, shown upright; that of a blend has no holes. Mixed: from the features of student and teacher "
-    "together, towards the mix of both views' targets.",
+    "together, towards the mix of both views' targets. Early in a run a reconstruction may look turned: the network "
+    "has not yet learnt to follow the flip or turn that it is told, and that is undone here.",
 )

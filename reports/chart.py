@@ -17,12 +17,14 @@ Place = Callable[[float, float], Span]  # (step, value) -> where it is drawn
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two values, about ``TICKS`` of them."""
-    raw = (high - low) / TICKS
-    size = 10 ** math.floor(math.log10(raw))
-    step = next(size * nice for nice in (1, 2, 5, 10) if size * nice >= raw)
-    first = math.ceil(low / step)
-    return [round(number * step, 12) for number in range(first, math.floor(high / step) + 1)]
+    """Round numbers between two values, as near to ``TICKS`` of them as there are; never one alone."""
+    size = 10 ** math.floor(math.log10((high - low) / TICKS))
+    steps = [size * nice for nice in (1, 2, 5, 10)]
+    return min((_multiples(step, low, high) for step in steps), key=lambda found: abs(len(found) - TICKS))
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -50,7 +52,9 @@ def chart(panel: Panel, lines: Curves) -> Html:
         values = [value for _, ys in lines.values() for value in thinned(ys) if math.isfinite(value)]
         span = math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
     low, high = span
-    first, last = min(steps), max(max(steps), min(steps) + 1)
+    first, last = min(steps), max(steps)
+    if first == last:  # a single point stands in the middle
+        first, last = first - 1, last + 1
 
     def place(step: float, value: float) -> tuple[float, float]:
         x = LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
@@ -94,7 +98,7 @@ def _axes(panel: Panel, place: Place, steps: Span, span: Span, log: bool) -> lis
 def _curve(points: Sequence[tuple[float, float]], colour: str, held_out: bool) -> Html:
     if len(points) == 1:
         x, y = points[0]
-        return Html(f'<path class="{colour}" d="M{x - 3:.1f} {y:.1f}h6m-3 -3v6"/>')
+        return Html(f'<path class="{colour} dot" d="M{x:.1f} {y:.1f}h0"/>')
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     dashed = ' stroke-dasharray="5 3"' * held_out
     return Html(f'<path class="{text(colour)}"{dashed} d="M{path}"/>') if points else Html("")

@@ -8,12 +8,16 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+CLONE = Path(__file__).resolve().parents[1]
+PAGES = re.compile(r"((?:docs|benchmarks)/\w+\.md)")
 LARGEST_PICTURE = 500_000  # bytes: a larger one is made smaller, so that pages can be sent by mail
 WIDEST_PICTURE = 1100  # pixels of a picture that is made smaller
 # Scripts, fonts, and whatever lies elsewhere are forbidden to the page, whatever a run's files make it hold.
@@ -41,28 +45,38 @@ p, li { max-width: 75ch }
 .tile { background: var(--panel); border-radius: 8px; padding: .6rem .8rem }
 .tile b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums }
 figure { margin: 0; background: var(--panel); border-radius: 8px; padding: .7rem }
-figure img { display: block; width: 100%%; height: auto; border-radius: 4px; background: #fff }
+section > figure { width: fit-content; max-width: 100%% }
+figure img { display: block; max-width: 100%%; height: auto; border-radius: 4px; background: #fff }
+th img { display: block; width: 128px; max-width: 22vw; height: auto }
 figure svg { display: block; width: 100%%; height: auto }
 figcaption { margin-top: .4rem }
 section > * + figure, section > * + .scroll, section > * + .grid { margin-top: .9rem }
 svg text { fill: var(--dim); font-size: 11px; font-family: inherit }
 svg .axis { stroke: var(--line); stroke-width: 1; fill: none }
 svg path { fill: none; stroke-width: 1.8; stroke-linejoin: round }
+svg .dot { stroke-width: 8; stroke-linecap: round }
 .legend span { white-space: nowrap; margin-right: .9rem }
 .legend i { display: inline-block; width: 1.3em; border-top: 3px solid; vertical-align: middle; margin-right: .35em }
 .legend i.dashed { border-top-style: dashed }
-.scroll { overflow-x: auto }
+.scroll { overflow-x: auto; background: linear-gradient(to right, var(--paper) 30%%, transparent) left / 3rem 100%%,
+  linear-gradient(to left, var(--paper) 30%%, transparent) right / 3rem 100%%,
+  linear-gradient(to right, var(--dim), transparent) left / .6rem 100%%,
+  linear-gradient(to left, var(--dim), transparent) right / .6rem 100%%; background-repeat: no-repeat;
+  background-attachment: local, local, scroll, scroll }  /* a shadow where there is more to scroll to */
 table { border-collapse: collapse; font-size: .9rem; min-width: 50%% }
 th, td { text-align: left; vertical-align: top; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere }
-th { font-weight: 600; white-space: nowrap }
-pre { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem }
+th { font-weight: 600; white-space: nowrap; overflow-wrap: break-word }
+pre { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; font-size: .85rem;
+  white-space: pre-wrap; overflow-wrap: anywhere }
+pre span { display: block; padding-left: 2em; text-indent: -2em }
+@media (max-width: 600px) { th { white-space: normal } td, th { padding-right: .5rem } table { min-width: 100%% } }
 summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
 %s
 @media print {
   :root { color-scheme: light } body { max-width: none; padding: 0; font-size: 11pt }
   figure, .tile, tr, pre { break-inside: avoid } h2 { break-after: avoid }
-  pre { white-space: pre-wrap } .grid { grid-template-columns: 1fr 1fr } details > * { display: block }
+  .scroll { background: none } .grid { grid-template-columns: 1fr 1fr } details > * { display: block }
 }
 """
 
@@ -117,8 +131,33 @@ def details(summary: str, inside: Html) -> Html:
     return tag("details", tag("summary", summary), inside) if inside else Html("")
 
 
+def commands(*lines: str) -> Html:
+    """Lines for a terminal; long ones are wrapped, and the wrapped part is indented. Nothing if there are none."""
+    spans = [tag("span", line) for line in lines if line]
+    return tag("pre", *spans) if spans else Html("")
+
+
+def linked(words: str, folder: Path) -> Html:
+    """Text with links to the pages that it names (``docs/EVIDENCE.md``), if ``folder``, its place, is in the clone."""
+    place = folder.resolve()
+    if not place.is_relative_to(CLONE):
+        return text(words)
+    parts = PAGES.split(words)  # texts and, at odd places, names of pages
+    for at, part in enumerate(parts):
+        page_is_there = at % 2 and (CLONE / part).is_file()
+        href = Path(os.path.relpath(CLONE / part, place)).as_posix()
+        parts[at] = tag("a", part, href=href) if page_is_there else text(part)
+    return Html("".join(parts))
+
+
 def picture(path: Path, caption: str) -> Html:
     """A picture with its caption, kept in the page; nothing if it is not there or is no picture."""
+    image = image_tag(path, caption)
+    return tag("figure", image, tag("figcaption", caption)) if image else Html("")
+
+
+def image_tag(path: Path, words: str) -> Html:
+    """The picture alone; ``words``: for those who do not see it."""
     try:
         data = path.read_bytes()
         kind, data = ("png", data) if len(data) <= LARGEST_PICTURE else ("jpeg", _smaller(data))
@@ -127,8 +166,7 @@ def picture(path: Path, caption: str) -> Html:
     except (OSError, ValueError, Image.DecompressionBombError):
         return Html("")
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    image_tag = f'<img src="{source}" alt="{text(caption)}" width="{width}" height="{height}">'
-    return tag("figure", Html(image_tag), tag("figcaption", caption))
+    return Html(f'<img src="{source}" alt="{text(words)}" width="{width}" height="{height}">')
 
 
 def _smaller(data: bytes) -> bytes:

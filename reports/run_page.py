@@ -20,7 +20,7 @@ from methods.spec import MethodSpec
 from options import telling
 from reports.chart import chart
 from reports.facts import data_facts, first_weights, is_number, mapping, plain, short
-from reports.html import Html, details, joined, page, picture, section, table, tag, tiles
+from reports.html import Html, commands, details, joined, linked, page, picture, section, table, tag, tiles
 from reports.remarks import remarks
 from reports.results import results_table
 from training.predict import RESULTS
@@ -185,7 +185,7 @@ def _command(run: Run) -> Html:
     words = run.record.get("command")
     if not isinstance(words, list) or not words:
         return Html("")
-    return tag("pre", f"python {shlex.join(map(str, words))}")
+    return commands(f"python {shlex.join(map(str, words))}")
 
 
 def machine_table(run: Run) -> Html:
@@ -242,17 +242,14 @@ def next_steps(run: Run) -> Html:
         steps[
             f"A network of --narrow {options['narrow']} is for trying things out; other libraries have no such one."
         ] = ""
-    return joined(part for words, command in steps.items() for part in (tag("p", words), _pre(command)))
-
-
-def _pre(command: str) -> Html:
-    return tag("pre", command) if command else Html("")
+    pairs = ((tag("p", linked(words, run.folder)), commands(command)) for words, command in steps.items())
+    return joined(part for pair in pairs for part in pair)
 
 
 def in_words(run: Run) -> Html:
     """What the curves of a pre-training say."""
     said = remarks(run.rows) if run.options.get("phase", "pretask") == "pretask" else []
-    return tag("p", " ".join(said)) if said else Html("")
+    return tag("p", linked(" ".join(said), run.folder)) if said else Html("")
 
 
 def run_sections(run: Run, of_method: Sequence[Panel], spec: MethodSpec | None) -> list[Html]:

@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from reports.demo_page import write_demo
-from tests.conftest import write_xrays
+from reports.html import linked
+from tests.conftest import ROOT, write_xrays
 from tests.reports.test_run_page import checked, write_run
 from utils.errors import UserError
 
@@ -32,6 +33,7 @@ def write_demo_folder(folder: Path) -> Path:
         intervals = {"mean_auroc": [auroc - 0.1, auroc + 0.1], "auroc": {}}
         results = {"mean_auroc": auroc, "auroc": {"Cardiomegaly": auroc}, "intervals": intervals}
         (folder / name / "metrics.json").write_text(json.dumps(results))
+    shutil.copytree(xrays / "images", folder / "unseen")
     (folder / "predicted").mkdir()
     (folder / "predicted" / "predictions.csv").write_text("file,Mass,Cardiomegaly\nnew/00000005_000.png,0.25,0.875\n")
     return folder
@@ -43,13 +45,19 @@ def test_all_of_a_demo_is_on_its_page(tmp_path: Path) -> None:
     for told in (
         "0.62 (0.53 .. 0.72)",
         "0.75 (0.65 .. 0.85)",
-        "0.55 (0.45 .. 0.65) from random ones",
+        "0.55 (0.45 .. 0.65)",
+        "nearest neighbours, untrained encoder: AUROC",
+        "source .venv/bin/activate",
         "Cardiomegaly 0.88, Mass 0.25",
         "00000005_000.png",
         "After epoch 9.",
     ):
         assert told in words, told
-    assert parser.seen.count("img") == 6, "phantoms, slices, and two pictures of each pre-training"
+    parts = ("After epoch 9.", "Then the same network", "X-rays of six", "untrained encoder")
+    order = [words.index(told) for told in parts]
+    assert order == sorted(order), "what was learnt comes first"
+    assert parser.seen.count("img") == 7, "phantoms, slices, two pictures of each pre-training, the predicted X-ray"
+    assert words.count("a blend of two images") == 1, "the pictures are explained once"
 
 
 def test_a_demo_that_is_not_whole_is_one_line(tmp_path: Path) -> None:
@@ -60,3 +68,11 @@ def test_a_demo_that_is_not_whole_is_one_line(tmp_path: Path) -> None:
     shutil.rmtree(folder / "knn_after")
     with pytest.raises(UserError, match="knn_after: no such folder"):
         write_demo(folder)
+
+
+def test_pages_that_are_named_are_links_where_the_page_lies_in_the_clone(tmp_path: Path) -> None:
+    said = "See docs/EVIDENCE.md, <b>, docs/NO_SUCH_PAGE.md."
+    plain = "See docs/EVIDENCE.md, &lt;b&gt;, docs/NO_SUCH_PAGE.md."
+    assert linked(said, tmp_path) == plain
+    link = '<a href="../../docs/EVIDENCE.md">docs/EVIDENCE.md</a>'
+    assert linked(said, ROOT / "demo_output" / "chest") == plain.replace("docs/EVIDENCE.md", link)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from methods.base import Panel
+from reports.chart import LEFT, RIGHT, WIDTH, chart, ticks
 from reports.html import page, picture
 from reports.of_run import report_on
 from tests.conftest import ROOT
@@ -160,6 +162,16 @@ def test_a_browser_shows_it(width: int, tmp_path: Path) -> None:
     assert pixels.shape[1] == width
     assert pixels.std() > 10
     assert (pixels[:, -4:] == pixels[0, -1]).all(), "nothing sticks out on the right"
+
+
+def test_an_axis_has_several_numbers_and_a_single_value_is_seen() -> None:
+    for low in (2.05, 0.61, 0.0499, 19.2):
+        for width in (0.11, 0.16, 0.19, 0.24, 0.51, 7.9):
+            assert 3 <= len(ticks(low, low + width)) <= 8, (low, width)
+    drawn = chart(Panel("dice", "score", ("dice",)), {"dice": ([2], [0.5])})
+    assert 'class="c0 dot"' in drawn
+    x = float(drawn.partition('dot" d="M')[2].split()[0])
+    assert abs(x - (LEFT + WIDTH - RIGHT) / 2) < 1, "in the middle, not on the frame"
 
 
 def test_an_empty_page_is_a_page(tmp_path: Path) -> None:
