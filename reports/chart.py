@@ -10,7 +10,7 @@ from reports.html import COLOURS, Html, tag, text
 from training.reporting.curves import HELD_OUT, Curves, limits, spans_a_decade, thinned
 
 WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 34  # margins
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 8, 34  # margins
 TICKS = 4
 Span = tuple[float, float]
 Place = Callable[[float, float], Span]  # (step, value) -> where it is drawn

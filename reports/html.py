@@ -40,7 +40,7 @@ h3 { font-size: 1rem; margin: 1rem 0 .3rem }
 p, li { max-width: 75ch }
 .dim, figcaption, .legend { color: var(--dim); font-size: .88rem }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%%, 320px), 1fr)) }
-.two { grid-template-columns: repeat(auto-fit, minmax(min(100%%, 480px), 1fr)) }
+.two { align-items: start; grid-template-columns: repeat(auto-fit, minmax(min(100%%, 480px), 1fr)) }
 .tiles { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); margin: 1rem 0 }
 .tile { background: var(--panel); border-radius: 8px; padding: .6rem .8rem }
 .tile b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums }
@@ -70,6 +70,7 @@ th { font-weight: 600; white-space: nowrap; overflow-wrap: break-word }
 pre { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; font-size: .85rem;
   white-space: pre-wrap; overflow-wrap: anywhere }
 pre span { display: block; padding-left: 2em; text-indent: -2em }
+pre code { display: inline-block; max-width: 100%%; text-indent: 0; font: inherit }  /* --b is not parted */
 @media (max-width: 600px) { th { white-space: normal } td, th { padding-right: .5rem } table { min-width: 100%% } }
 summary { cursor: pointer; font-weight: 600; margin: .6rem 0 }
 %s
@@ -132,8 +133,9 @@ def details(summary: str, inside: Html) -> Html:
 
 
 def commands(*lines: str) -> Html:
-    """Lines for a terminal; long ones are wrapped, and the wrapped part is indented. Nothing if there are none."""
-    spans = [tag("span", line) for line in lines if line]
+    """Lines for a terminal; long ones are wrapped between words, and indented then. Nothing if there are none."""
+    words = [re.split("( +)", line) for line in lines if line]
+    spans = [tag("span", *(each if each.isspace() else tag("code", each) for each in line)) for line in words]
     return tag("pre", *spans) if spans else Html("")
 
 
