@@ -49,3 +49,14 @@ def test_pictures_of_a_former_run_in_the_same_folder_are_not_shown(tmp_path: Pat
         Image.new("L", (4, 4)).save(path)
         os.utime(path, (at, at))
     assert [path.stem for path in read_run(tmp_path).pictures()] == ["epoch_0002"]
+
+
+def test_pictures_stand_in_the_order_of_their_steps_in_a_copy_of_the_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "step": 40}\n{"epoch": 2, "step": 80}\n')
+    (tmp_path / "reconstructions").mkdir()
+    for number, name in enumerate(("epoch_0002", "epoch_0001", "step_00000060", "step_00000001")):
+        path = tmp_path / "reconstructions" / f"{name}.png"
+        Image.new("L", (4, 4)).save(path)
+        os.utime(path, (number, number))
+    found = [path.stem for path in read_run(tmp_path).pictures()]
+    assert found == ["step_00000001", "epoch_0001", "step_00000060", "epoch_0002"]
