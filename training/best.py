@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from training.checkpoint import BEST, TrainingState
+from training.reporting.curves import HELD_OUT
 from utils import torch_file
 from utils.console import say, warn
 from utils.errors import UserError, reason
@@ -37,6 +38,25 @@ def read_best(output: Path, state: TrainingState, run: Mapping[str, Any]) -> dic
 
 def _started(checkpoint: Mapping[str, Any]) -> str | None:
     return checkpoint.get("run", {}).get("started")
+
+
+def best_in_words(epoch: int, score: float, rows: Iterable[Mapping[str, Any]], by_probe: bool) -> str:
+    """Which epoch of a pre-training ``best.pt`` holds, and its result; also whether the untrained network was better.
+
+    ``score``: the lower the better. ``rows``: of metrics.jsonl. ``by_probe``: whether the linear probe chose the epoch;
+    it judged the untrained network, epoch 0, too.
+    """
+    figure = "probe_linear" if by_probe else f"{HELD_OUT}loss"
+    found = {row["epoch"]: row[figure] for row in rows if isinstance(row.get(figure), float) and "epoch" in row}
+    words = f"{BEST}: epoch {epoch}"
+    if (best := found.get(epoch)) is None:
+        return words
+    words += f", {'probe linear' if by_probe else 'loss on held-out data'} {best:.3f}"
+    untrained = found.get(0)
+    larger_is_better = score == -best  # as of AUROC; an error is the score itself
+    if by_probe and untrained is not None and (untrained > best if larger_is_better else untrained < best):
+        words += f"; the untrained network had {untrained:.3f} (docs/LEARNING.md)"
+    return words
 
 
 def settle_best(output: Path, state: TrainingState, checkpoint: dict[str, Any] | None) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets.loader import Loader
 from methods.base import Method
-from options import Options, telling
-from training.best import settle_best
+from options import PRETRAINING, Options, telling
+from training.best import best_in_words, settle_best
 from training.checkpoint import BEST, Position, TrainingState, check_same_run, find_resume
 from training.checkpoint_manager import CheckpointManager
 from training.devices import Devices
@@ -24,7 +24,8 @@ from training.graph_choice import step_graph
 from training.loop import Trainer, train
 from training.precision import build_precision
 from training.redeal import CHANGES, deal_anew
-from training.reporting.reporter import PICTURES, NullReporter, Reporter
+from training.reporting.curves import read_rows
+from training.reporting.reporter import METRICS, PICTURES, NullReporter, Reporter
 from training.reporting.run_record import list_hash, times, write_run_record
 from training.reporting.trackers import open_tracker
 from training.schedule import build_optimizer
@@ -132,8 +133,15 @@ def _tell_end(options: Options, state: TrainingState) -> None:
     judged = options.probe_every if options.keep == "best-probe" else options.val_every
     if judged and not state.best_epoch:
         warn(f"{options.output} has no {BEST}: no result on held-out data counted, or the file was not written")
+    best = ""
+    if state.best_epoch and options.phase not in PRETRAINING:  # whose results on the test part name the epoch
+        best = f"; {BEST} holds the best state, of epoch {state.best_epoch}"
+    elif state.best_epoch and state.ranks.first:
+        rows: list[dict[str, Any]] = []
+        with suppress(OSError):
+            rows = read_rows(Path(options.output) / METRICS)
+        say(best_in_words(state.best_epoch, state.best, rows, by_probe=options.keep == "best-probe"))
     if epoch < options.epochs:
-        best = f"; {BEST} holds the best state, of epoch {state.best_epoch}" if state.best_epoch else ""
         say(
             f"stopped after epoch {epoch} of {options.epochs}: {counted(state.waited, 'result')} on held-out data "
             f"without improvement (--patience {options.patience}){best}"

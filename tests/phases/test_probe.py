@@ -80,7 +80,9 @@ def test_it_changes_no_bit_and_tells_what_is_learned(data: Path, tmp_path: Path)
     assert losses[0] == losses[1]
 
 
-def test_resumed_it_is_the_run_that_never_stopped(data: Path, tmp_path: Path) -> None:
+def test_resumed_it_is_the_run_that_never_stopped(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = {"probe_list": str(data / "probe.csv"), "probe_every": 1, "keep": "best-probe", "target": "regression"}
     flags |= {"label_column": "age", "save_every": 1}
     whole = pretrain(data, tmp_path / "whole", **flags)
@@ -93,6 +95,9 @@ def test_resumed_it_is_the_run_that_never_stopped(data: Path, tmp_path: Path) ->
     assert same(state(tmp_path / "whole")["model"], state(tmp_path / "again")["model"])
     best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)
     errors = {row["epoch"]: row["probe_linear"] for row in results[0][1:]}
+    (told,) = {line for line in capsys.readouterr().out.splitlines() if line.startswith("best.pt: ")}
+    assert told.startswith(f"best.pt: epoch {best['epoch']}, probe linear {best['best']:.3f}")
+    assert ("; the untrained network had" in told) == (results[0][0]["probe_linear"] < best["best"])
     assert (best["epoch"], best["best"]) == (min(errors, key=lambda epoch: errors[epoch]), min(errors.values()))
     with pytest.raises(UserError, match="--keep best-probe, not best-loss; give the same values again"):
         pretrain(data, tmp_path / "other", resume=str(first))

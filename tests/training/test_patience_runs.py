@@ -42,9 +42,9 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
     last = max(scores)
     assert 3 <= last < 9
     assert printed[-1] == (
-        f"stopped after epoch {last} of {EPOCHS}: 1 result on held-out data without improvement (--patience 1); "
-        f"best.pt holds the best state, of epoch {best['best_epoch']}"
+        f"stopped after epoch {last} of {EPOCHS}: 1 result on held-out data without improvement (--patience 1)"
     )
+    assert printed[-2] == f"best.pt: epoch {best['best_epoch']}, loss on held-out data {best['best']:.3f}"
     assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["whole_list_sha256"]
 
 
