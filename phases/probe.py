@@ -22,7 +22,7 @@ from models.unet import UNetNetwork, z_normal
 from options import Options
 from tasks.base import plain_loader
 from tasks.chest import labelling
-from tasks.class_scores import NEIGHBOURS, neighbour_scores
+from tasks.class_scores import NEIGHBOURS, NO_NEGATIVES, NO_POSITIVES, neighbour_scores
 from tasks.kinds import Kind, kind_of
 from tasks.nodules import TARGET
 from training.devices import Devices
@@ -30,7 +30,7 @@ from training.evaluation import EvalResult
 from training.network import check_size
 from training.precision import Precision
 from training.predict import evaluating, predict
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup
 from utils.text import counted
@@ -124,7 +124,8 @@ def build_probe(
     if type(method).features is Method.features:
         raise UserError(f"--probe_every: --model {options.method_name} does not define Method.features, so no probes")
     samples, found, kind, teaches = _xrays(options) if options.dims == 2 else _crops(options)
-    for part, rows in (("teaching", teaches), ("judged", ~teaches)):
+    for part, rows in (("training", teaches), ("test", ~teaches)):
+        _warn_of_undefined(kind, part, found.labels[rows])
         kind.check(f"probe's {part}", found.labels[rows], judged=True)
     loader = plain_loader(options, samples, devices, SINGLE)
     check_size(network.unet, loader.first_sample["image"].shape[1:], options.probe_data or options.data)
@@ -134,6 +135,17 @@ def build_probe(
         f"patients; after every {counted(options.probe_every, 'epoch')}"
     )
     return Probe(loader, found.labels, teaches, kind, options.probe_every, network.z_normalised, ranks)
+
+
+def _warn_of_undefined(kind: Kind, part: str, labels: np.ndarray) -> None:
+    """Warn of classes that a part of the probe's images has no positives or no negatives of."""
+    why = kind.undefined(labels)
+    images = f"the {counted(len(labels), f'{part} image')}"
+    for reason, have in ((NO_POSITIVES, f"none of {images} has"), (NO_NEGATIVES, f"none of {images} is without")):
+        if classes := [name for name in why if why[name] == reason]:
+            left_out = "left out" if part == "test" else "not learned"
+            these = "this class is" if len(classes) == 1 else "these classes are"
+            warn(f"probe: {have} {', '.join(classes)}; {these} {left_out}")
 
 
 def _xrays(options: Options) -> tuple[PairDataset, Labelled, Kind, np.ndarray]:

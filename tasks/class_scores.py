@@ -56,7 +56,9 @@ class ClassScores:
         intervals: Mapping[str, Interval] | None = None,
         more: Mapping[str, tuple[float, Interval | None]] | None = None,
     ) -> str:
-        """Lines to read, one a class; ``never_seen``: the classes whose AUROC says nothing, for want of examples.
+        """Lines to read, one a class, and one of all that have no positives, neither here nor in training.
+
+        ``never_seen``: the classes whose AUROC says nothing, for want of examples in training.
 
         ``intervals``: of the classes, and of the mean under ``""`` (tasks/intervals.py). ``more``: other figures, with
         theirs.
@@ -66,12 +68,17 @@ class ClassScores:
         others = more or {}
         width = max(map(len, (title, mean, *self.positives, *others)))
         lines = [f"{title:<{width}}  positives   AUROC" + f"  {PERCENT} % interval" * bool(found)]
+        nowhere = [name for name in self.positives if name in never_seen and self.skipped.get(name) == NO_POSITIVES]
         for name, count in self.positives.items():
+            if name in nowhere:
+                continue
             value = f"{self.auroc[name]:.4f}" if name in self.auroc else f"   nan  {self.skipped[name]}"
             remark = "  no positives in training" if name in never_seen and name in self.auroc else ""
             lines.append(f"{name:<{width}}  {count:9d}  {value}  {shown(found.get(name))}".rstrip() + remark)
         lines.append(f"{mean:<{width}}  {'':9}  {self.mean:.4f}  {shown(found.get(''))}".rstrip())
         lines += [f"{name:<{width}}  {'':9}  {value:.4f}  {shown(span)}" for name, (value, span) in others.items()]
+        if nowhere:
+            lines.append(f"no positives: {', '.join(nowhere)}")
         return "\n".join(lines)
 
 

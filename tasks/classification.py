@@ -18,7 +18,8 @@ from methods.supervised import Supervised
 from models.classifier import Classifier
 from options import Options
 from tasks.base import Results, Task, plain_loader, training_loader
-from tasks.kinds import Kind, kind_of
+from tasks.intervals import warn_if_few
+from tasks.kinds import Kind, kind_of, warn_of_undefined
 from tasks.outputs import IDENTITY, as_numbers
 from tasks.prediction_files import write_table
 from tasks.prediction_pictures import draw_roc
@@ -55,7 +56,7 @@ class Classification:
 
     ``listed``: the training images before ``--ratio`` left some out. ``note``: what an epoch takes of those that it
     left, if not each once. ``windows``: of CT crops, as far as their records tell (datasets/ct/crop_records.py).
-    ``written``: texts for the output folder, by the names of their files.
+    ``written``: texts for the output folder, by the names of their files. ``group``: what a ``patient`` of a part is.
     """
 
     target: Target
@@ -67,6 +68,7 @@ class Classification:
     note: str = ""
     windows: Sequence[Mapping[str, Any]] = ()
     written: Mapping[str, str] = field(default_factory=dict)
+    group: str = "patient"
 
     def kind(self) -> Kind:
         """What its labels mean."""
@@ -76,16 +78,23 @@ class Classification:
     def announce(self, ratio: float) -> None:
         """Say how large the parts are, and what cannot be judged in them; UserError if nothing can."""
         parts = {"training": self.train, "validation": self.valid, "test": self.test}
+        groups = {name: len(set(part.patients)) for name, part in parts.items()}
+        known = any(groups[name] < len(part.files) for name, part in parts.items())  # else each image has its own
         sizes = {name: f"{len(part.files)} {name}" for name, part in parts.items()}
+        brackets = {name: [str(number)] * known for name, number in groups.items()}
+        if known:
+            brackets["training"] = [counted(groups["training"], self.group)]
         if ratio < 1:
-            sizes["training"] = (
-                f"{len(self.train.files)} of {self.listed} training (--ratio {ratio}: the others are reserved for "
-                "pre-training; --ratio 1.0 uses all)"
-            )
+            sizes["training"] = f"{len(self.train.files)} of {self.listed} training"
+            brackets["training"] += [f"--ratio {ratio}: the others are reserved for pre-training; --ratio 1.0 uses all"]
+        sizes = {name: size + f" ({'; '.join(brackets[name])})" * bool(brackets[name]) for name, size in sizes.items()}
         say(f"images: {', '.join(sizes.values())}")
         say(f"labels: {self._labels()}")
+        kind = self.kind()
+        warn_of_undefined(kind, {name: part.labels for name, part in parts.items()})
         for name, part in parts.items():
-            self.kind().check(name, part.labels, judged=part is not self.train)
+            kind.check(name, part.labels, judged=part is not self.train)
+        warn_if_few(groups["test"], f"test {self.group if known else 'image'}")
 
     def _labels(self) -> str:
         names = self.target.classes

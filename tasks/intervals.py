@@ -10,11 +10,13 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from utils.console import warn
 from utils.seeding import generator
 from utils.text import counted
 
 DRAWS = 2000
 PERCENT = 95
+FEW = 30  # patients or cases, below which an interval says little
 CHUNK = 50  # draws that are computed together
 
 Interval = tuple[float, float]
@@ -96,6 +98,12 @@ def mean_interval(values: np.ndarray, groups: Sequence[Hashable], seed: int, dra
 def shown(found: Interval | None) -> str:
     """``0.812 .. 0.874``."""
     return f"{found[0]:.3f} .. {found[1]:.3f}" if found else ""
+
+
+def warn_if_few(number: int, of: str) -> None:
+    """Warn of a test part with few ``of`` which intervals are drawn over, "test patient" or "test case"."""
+    if number < FEW:
+        warn(f"{counted(number, of)}: the result and its interval say little (fewer than {FEW})")
 
 
 def recorded(intervals: Mapping[str, object], groups: Sequence[Hashable], of: str) -> dict[str, object]:

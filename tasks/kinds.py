@@ -7,7 +7,7 @@ absolute error).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from tasks.outputs import IDENTITY, SIGMOID, SOFTMAX, as_numbers
 from training.evaluation import EvalResult
 from utils.console import warn
 from utils.errors import UserError
-from utils.text import counted
+from utils.text import counted, listing
 
 OUTPUTS = {MULTILABEL: SIGMOID, CLASSES: SOFTMAX, REGRESSION: IDENTITY}
 
@@ -66,7 +66,11 @@ class Kind(ABC):
 
     @abstractmethod
     def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
-        """Warn of what cannot be told of this part; UserError if it is ``judged`` on, and nothing can."""
+        """UserError if this part is ``judged`` on, and nothing can be told of it."""
+
+    def undefined(self, labels: np.ndarray) -> dict[str, str]:
+        """The classes that these labels cannot judge, and why."""
+        return {}
 
     def never_seen(self, train_labels: np.ndarray) -> list[str]:
         """The classes without a positive among the training images."""
@@ -120,14 +124,14 @@ class YesOrNo(Kind):
         return {}
 
     def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
-        why = undefined(labels, self.target.classes)
-        for reason in sorted(set(why.values())):
-            warn(f"{part} images, {reason}: {', '.join(label for label in why if why[label] == reason)}")
-        if judged and len(why) == len(self.target.classes):
+        if judged and len(self.undefined(labels)) == len(self.target.classes):
             raise UserError(
                 f"{part} images: no class has both positives and negatives, so there is no AUROC; give this part more "
                 "patients (--split, or the lists)"
             )
+
+    def undefined(self, labels: np.ndarray) -> dict[str, str]:
+        return undefined(labels, self.target.classes)
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,18 @@ class Number(Kind):
 
     def never_seen(self, train_labels: np.ndarray) -> list[str]:
         return []
+
+
+def warn_of_undefined(kind: Kind, parts: Mapping[str, np.ndarray]) -> None:
+    """Warn of the classes that the labels of these parts cannot judge: one line for parts that lack the same ones."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for part, labels in parts.items():
+        why = kind.undefined(labels)
+        for reason in sorted(set(why.values())):
+            classes = ", ".join(label for label in why if why[label] == reason)
+            told.setdefault((reason, classes), []).append(part)
+    for (reason, classes), names in told.items():
+        warn(f"{reason} in {listing(names)} images: {classes}")
 
 
 def kind_of(target: Target, train_labels: np.ndarray, masked: bool = False) -> Kind:

@@ -27,7 +27,7 @@ from models.segmenter import build_segmenter
 from options import Options
 from tasks.base import Results, Task, training_loader
 from tasks.dice import dice, dice_ce_loss
-from tasks.intervals import PERCENT, mean_interval, recorded, shown
+from tasks.intervals import PERCENT, mean_interval, recorded, shown, warn_if_few
 from tasks.prediction_files import mask_path, write_mask
 from tasks.prediction_pictures import draw_cases
 from tasks.sliding import OVERLAP, Windows, segment, softmax_of
@@ -126,6 +126,7 @@ def read_data(options: Options) -> Data:
         f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
         f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm"
     )
+    warn_if_few(len(test), "test case")
     return Data(train, valid, test, classes, recipe)
 
 

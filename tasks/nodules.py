@@ -33,7 +33,7 @@ def find_nodules(options: Options) -> Classification:
     rare, kind = counted(len(augmented.rare), "crop"), "with a" if augmented.rare_label else "without a"
     note = f"balanced classes: each epoch uses the {rare} {kind} nodule once, and as many crops of the other class"
     windows = windows_of(crop.file for part in (parts.train, parts.valid, parts.test) for crop in part)
-    return Classification(TARGET, train_part, valid, test, augmented, len(parts.train), note, windows)
+    return Classification(TARGET, train_part, valid, test, augmented, len(parts.train), note, windows, group="scan")
 
 
 def _part(crops: Sequence[Crop], seed: int) -> Part:

@@ -162,7 +162,7 @@ ROWS = "".join(f"{n + 1:08d}_000.png,{n},{'train' if n < 3 else 'test'},{n % 2}\
         (HEAD + ROWS, {"label_column": "b"}, "--label_column b: the table .* has no such column"),
         (HEAD + ROWS, {"label_column": "split,ill"}, "the column split has 'train', which must be 0, 1"),
         (HEAD + ROWS.replace(",4,test", ",0,test"), {}, "patient 0 is in both the train rows of .* and the other rows"),
-        (HEAD + ROWS.replace(",1\n", ",0\n"), {}, "probe's teaching images: no class has both positives and negatives"),
+        (HEAD + ROWS.replace(",1\n", ",0\n"), {}, "probe's training images: no class has both positives and negatives"),
         ("image,patient,ill\n00000001_000.png,1,0\n00000002_000.png,1,1\n", {}, "images of 1 patient; 2 parts need"),
         (
             "image,ill\na.png,0\nb.png,1\n",

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datasets.xray.label_columns import KINDS, Target
 from options.labels import TARGETS
 from tasks.class_scores import known_bce_loss, neighbour_scores
-from tasks.kinds import Number, OneOfMany, YesOrNo, kind_of
+from tasks.kinds import Number, OneOfMany, YesOrNo, kind_of, warn_of_undefined
 from tasks.outputs import as_numbers
 from utils.errors import UserError
 
@@ -76,7 +76,8 @@ def test_one_of_many_is_one_against_the_rest() -> None:
     assert found.values["mean_auroc"] == pytest.approx(np.mean(each))
     assert found.values["skipped"] == {"d": "no positives"}
     assert {"auroc", "balanced_accuracy", "auroc/a"} <= set(found.scalars)
-    assert found.table.splitlines()[-1].startswith("balanced accuracy  ")
+    assert found.table.splitlines()[-2].startswith("balanced accuracy  ")
+    assert found.table.splitlines()[-1] == "no positives: d"
     judged = kind.judged(labels, scores)
     assert judged.score == -judged.values["auroc"] == -found.values["mean_auroc"]
     assert judged.values["balanced_accuracy"] == found.values["balanced_accuracy"]
@@ -113,7 +114,12 @@ def test_a_part_that_nothing_can_be_judged_on_is_refused(capsys: pytest.CaptureF
     kind = YesOrNo(Target("multilabel", ("a", "b")))
     labels = np.array([[1, NAN], [1, 0]], np.float32)
     kind.check("training", labels, judged=False)
-    assert "training images, no negatives: a" in capsys.readouterr().err
+    both = np.array([[1, 1], [0, 0]], np.float32)
+    warn_of_undefined(kind, {"training": labels, "validation": both, "test": labels})
+    told = "warning: no negatives in training and test images: a\nwarning: no positives in training and test images: b\n"
+    assert capsys.readouterr().err == told
+    warn_of_undefined(kind, {"training": both, "validation": labels})
+    assert capsys.readouterr().err == told.replace("training and test", "validation")
     with pytest.raises(UserError, match="test images: no class has both positives and negatives"):
         kind.check("test", labels, judged=True)
 

@@ -70,10 +70,10 @@ def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest
     seen.write_text("".join(f"1.2.{subset}\n" for subset in range(4)))
     half = Options(n="nodules", phase="finetune", data=str(crops), ratio=0.5, train_list=str(seen))
     find_nodules(half).announce(half.ratio)
-    left = "--ratio 0.5: the others are reserved for pre-training; --ratio 1.0 uses all"
-    expected = f"images: 20 of 28 training ({left}), 4 validation, 8 test\nlabels: yes or no of 1 class (nodule)\n"
-    assert capsys.readouterr().out == expected
+    left = "5 scans; --ratio 0.5: the others are reserved for pre-training; --ratio 1.0 uses all"
+    labels = "labels: yes or no of 1 class (nodule)\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"images: 20 of 28 training ({left}), 4 validation (1), 8 test (2)\n{labels}"
+    assert printed.err == "warning: 2 test scans: the result and its interval say little (fewer than 30)\n"
     find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)
-    assert (
-        capsys.readouterr().out == "images: 28 training, 4 validation, 8 test\nlabels: yes or no of 1 class (nodule)\n"
-    )
+    assert capsys.readouterr().out == f"images: 28 training (7 scans), 4 validation (1), 8 test (2)\n{labels}"
