@@ -56,8 +56,8 @@ class Data:
 
     @property
     def windows(self) -> list[dict[str, Any]]:
-        """Of the channels that are CT."""
-        return [{"hu": window} for window in self.recipe.windows if window]
+        """Of the channels that are CT; of images without such a channel the percentiles."""
+        return [{"hu": window} for window in self.recipe.windows if window] or [{"percentiles": PERCENTILES}]
 
     def facts(self, patch: Sequence[int]) -> dict[str, Any]:
         """All that turns a file into what the network sees, and its outputs into a mask, plain: for the model card."""

@@ -13,7 +13,7 @@ from models.build import build_unet
 from models.layers import OPERATORS
 from models.unet import UNet, UNetNetwork
 from models.weights import load_weights
-from options import PRETRAINING, Options
+from options import PRETRAINING, SEGMENTATION, Options
 from training.reporting.run_record import origin
 from utils import torch_file
 from utils.console import say, warn
@@ -119,8 +119,9 @@ def differences(made: Mapping[str, Any], options: Options, windows: Sequence[Map
     recipes = made.get("run", {}).get("recipes", ())
     there, here = ({window_in_words(each) for each in side} - {""} for side in (recipes, windows))
     if there and here and there != here:
+        flags = "--modality, --hu_min, --hu_max" if options.n == SEGMENTATION else "--hu_min, --hu_max, --percentiles"
         others.append(
             f"window {' and '.join(sorted(there))}, not {' and '.join(sorted(here))}; take the same one for both "
-            "(--hu_min, --hu_max)"
+            f"({flags})"
         )
     return others

@@ -103,8 +103,8 @@ class Images:
             say(f"passed over in {self.data}: {passed_over}")
         return images
 
-    def named(self, names: list[str], source: Path, remedy: str = REMEDY) -> list[str]:
-        """The images of these names or paths; ``source`` is the list they are from, for messages.
+    def named(self, names: list[str], source: Path, remedy: str = REMEDY, part: str = "") -> list[str]:
+        """The images of these names or paths; for messages, ``source`` is the list they are from, and ``part`` of it.
 
         A path may be below the folder of images, below ``--data`` or the folder that it is in, or absolute.
         """
@@ -118,8 +118,10 @@ class Images:
                 raise UserError(self._none())
         if missing:
             there = f" (an image there: {min(self.files)})" if self.files else ""
+            where = f" in its {part} part" if part else ""
             raise UserError(
-                f"{len(missing)} of the {counted(len(names), 'image')} that {source} names are not in {self.data}: "
+                f"{len(missing)} of the {counted(len(names), 'image')} that {source} names{where} are not in "
+                f"{self.data}: "
                 f"{', '.join(map(_in_a_line, missing[:3]))}{', ...' if len(missing) > 3 else ''}{there}; "
                 f"complete the images, {remedy}"
             )

@@ -71,7 +71,7 @@ class ChestParts:
 
 @dataclass(frozen=True)
 class Rows:
-    """Lines of a list. ``what``: the list, and of one with several parts which; ``labels``: as Target says."""
+    """Lines of a list. ``what``: the list, and of one with several parts which, ``part``; ``labels``: as Target says."""
 
     path: Path
     what: str
@@ -79,6 +79,7 @@ class Rows:
     patients: list[str]
     source: Table | ImageList
     labels: np.ndarray | None = None
+    part: str = ""
 
     def take(self, rows: Sequence[int], part: str = "") -> Rows:
         """Some of them."""
@@ -91,7 +92,8 @@ class Rows:
         names, patients = ([each[row] for row in rows] for each in (self.names, self.patients))
         labels = None if self.labels is None else self.labels[list(rows)]
         what = f"the {part} rows of {self.path}" if part else self.what
-        return replace(self, what=what, names=names, patients=patients, source=chosen, labels=labels)
+        part = part or self.part
+        return replace(self, what=what, names=names, patients=patients, source=chosen, labels=labels, part=part)
 
     def text(self) -> str:
         """The lines as a list of the same kind, without a column that tells parts."""
@@ -132,7 +134,7 @@ def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelli
     if isinstance(whole.source, Table):
         remedies = ("look at --data and --image_column, or take those rows out of the table",) * 3
     train, valid, test = found = [
-        Labelled(images.named(rows.names, rows.path, remedy), _float(rows), rows.patients)
+        Labelled(images.named(rows.names, rows.path, remedy, rows.part), _float(rows), rows.patients)
         for rows, remedy in zip((rest, *parts[1:]), remedies, strict=True)
     ]
     for (rows, part), (others, another) in itertools.combinations(zip(parts, found, strict=True), 2):

@@ -1,4 +1,4 @@
-"""--continue: a new run begins with the teacher and the queue of a former one."""
+"""--continue_with: a new run begins with the teacher and the queue of a former one."""
 
 from __future__ import annotations
 

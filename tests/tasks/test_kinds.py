@@ -110,13 +110,16 @@ def test_records_turn_outputs_into_answers() -> None:
     assert number.record() == {"kind": "identity", "classes": ["age"], "mean": 60, "scale": 10}
 
 
+MISSING = (("negatives", "a"), ("positives", "b"))
+
+
 def test_a_part_that_nothing_can_be_judged_on_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     kind = YesOrNo(Target("multilabel", ("a", "b")))
     labels = np.array([[1, NAN], [1, 0]], np.float32)
     kind.check("training", labels, judged=False)
     both = np.array([[1, 1], [0, 0]], np.float32)
     warn_of_undefined(kind, {"training": labels, "validation": both, "test": labels})
-    told = "warning: no negatives in training and test images: a\nwarning: no positives in training and test images: b\n"
+    told = "".join(f"warning: no {what} in training and test images: {name}\n" for what, name in MISSING)
     assert capsys.readouterr().err == told
     warn_of_undefined(kind, {"training": both, "validation": labels})
     assert capsys.readouterr().err == told.replace("training and test", "validation")

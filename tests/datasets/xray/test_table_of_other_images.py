@@ -21,3 +21,4 @@ def test_wrong_names_in_a_table_are_answered_by_what_is_there(tmp_path: Path) ->
     assert "(an image there: 00000001_000.png)" in message
     assert "look at --data and --image_column" in message
     assert "chest_valid.txt" not in message
+    assert f"6 of the 6 images that {table} names in its train part are not in {data}: scan" in message
