@@ -19,6 +19,11 @@ DATA = {  # what they are, and what is said where the list is not known
     "chest": ("chest X-rays", "ChestX-ray14 or images in its place"),
     "luna": ("CT or MR crops", "LUNA16 or scans in its place"),
 }
+TERMS = {  # of public data, which a run can have used
+    "chest": " (if they are of ChestX-ray14: those of the NIH Clinical Center)",
+    "luna": " (if they are of LUNA16: CC BY 4.0)",
+    "nodules": " (if they are of LUNA16: CC BY 4.0)",
+}
 TEMPLATE = """---
 library_name: {library}
 tags: [medical-imaging, {dims}d, {method}, {phase}]
@@ -65,7 +70,7 @@ Flags (of paths the last part):
 ## Licence
 
 The code is under the MIT licence. The licence of the weights is for those who trained them to choose, within the terms
-of the images: LUNA16's are CC BY 4.0; for ChestX-ray14 see the NIH Clinical Center's; your own are yours.
+of the images{terms}.
 
 Method: {citation}.
 """
@@ -134,6 +139,7 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         facts="\n".join(f"| {name} | {value} |" for name, value in made.items()),
         flags=_flags(options, run) or UNKNOWN,
         left_out=_left_out(facts, options),
+        terms=TERMS.get(str(options.get("n")), ""),
         files="\n".join(f"| `{name}` | {size} | `{digest}` |" for name, size, digest in facts.files),
     )
 

@@ -270,7 +270,7 @@ class PCRL(Method):
         if "contrast" not in self.parts:
             return ""
         share = filled(self.queue.memory).item()
-        return "" if share >= FULL_QUEUE else f"queue {100 * share:.0f} % full"
+        return "" if share >= FULL_QUEUE else f"the queue is {100 * share:.0f} % full"
 
     def on_micro_batch_end(self, output: StepOutput) -> None:
         """Write the queue: each micro-batch is compared with the keys of those before it."""

@@ -56,6 +56,7 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
     run = run_main("--data", pairs, "--b", 5, *more, *LUNA.split(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "device: CPU" in run.stdout
+    assert re.search(r"^data: .*, 2 steps an epoch, 4 steps in all; ", run.stdout, re.M)
     assert run.stderr.count("warning") == 1, run.stderr
     assert "no GPU 0, 1, 2, 3" in run.stderr
     assert "\x1b" not in run.stdout + run.stderr
@@ -66,7 +67,7 @@ def test_luna_command_with_a_last_batch_of_one(pairs: Path, tmp_path: Path) -> N
         assert len(re.findall(rf"^epoch {epoch}/2: loss .* images/s(, 0:\d\d:\d\d left)?$", run.stdout, re.M)) == 1
     assert run.stdout.splitlines()[-3:] == [
         "report: out/report.html",
-        "queue 0 % full: until it is, the contrast rises, which is no fault (docs/LEARNING.md)",
+        "the queue is 0 % full; the contrast rises until it is full: this is normal (docs/LEARNING.md)",
         "finished: 2 epochs, as --epochs asks; out holds the run",
     ]
     assert "PCRL pre-training on CT or MR crops" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -83,6 +84,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(pairs: Path, tmp_path: Path) -> 
     assert run.returncode == 0, run.stderr
     assert list(tmp_path.iterdir()) == []
     for told in (
+        "dry run: measuring 6 steps\n",
         f"data: 6 samples in {pairs}: 2 batches of 4 samples per epoch, the last batch has 2 samples\n",
         "the network reads images of 1 x 16 x 16 x 16 (channels first)\n",
         "trainable parameters: 0.3 million; precision: float32\n",

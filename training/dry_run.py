@@ -147,6 +147,7 @@ def rehearse(
 
     ``note``: as of a TrainingJob.
     """
+    say(f"dry run: measuring {counted(1 + TIMED_STEPS, 'step')}")
     trainer.method.train()
     set_lr(trainer.optimizer, cosine_lr(options.lr, 0, options.epochs, options.warmup_epochs))
     size, batch = loader.batch_sizes[0], next(loader.epoch(0))

@@ -129,7 +129,7 @@ def _tell_end(options: Options, state: TrainingState) -> None:
     """Say, as the last line, why the training ended; before it, that there is no best state though it was asked for."""
     epoch = state.position.epoch
     if why := state.method.warming():
-        say(f"{why}: until it is, the contrast rises, which is no fault (docs/LEARNING.md)")
+        say(f"{why}; the contrast rises until it is full: this is normal (docs/LEARNING.md)")
     judged = options.probe_every if options.keep == "best-probe" else options.val_every
     if judged and not state.best_epoch:
         warn(f"{options.output} has no {BEST}: no result on held-out data counted, or the file was not written")
@@ -234,9 +234,10 @@ def _begin(
             warn_if_short(estimated_bytes(job.method, state.optimizer, options.optimizer), options)
     state.best, state.best_epoch, state.waited = ranks.broadcast((state.best, state.best_epoch, state.waited))
     _tell_beginning(options, output, state, len(job.loader), resumed=checkpoint is not None)
+    steps, in_all = (counted(len(job.loader) * epochs, "step") for epochs in (1, options.epochs))
     say(
-        f"data: {counted(len(job.files), 'sample')} in {options.data}, {counted(len(job.loader), 'step')} an epoch"
-        f"{f' ({job.note})' if job.note else ''}; precision: {state.precision.name}; output: {output}"
+        f"data: {counted(len(job.files), 'sample')} in {options.data}, {steps} an epoch"
+        f"{f' ({job.note})' if job.note else ''}, {in_all} in all; precision: {state.precision.name}; output: {output}"
     )
 
 

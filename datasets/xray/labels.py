@@ -71,7 +71,7 @@ class ChestParts:
 
 @dataclass(frozen=True)
 class Rows:
-    """Lines of a list. ``what``: the list, and of one with several parts which, ``part``; ``labels``: as Target says."""
+    """Lines of a list. ``what``: the list, and its ``part`` if it has several; ``labels``: as Target says."""
 
     path: Path
     what: str

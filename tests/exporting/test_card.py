@@ -59,6 +59,8 @@ def test_card_tells_which_list_and_what_precision(tmp_path: Path) -> None:
     ):
         assert fact in card, fact
     assert "in its place" not in card
+    assert "of the images (if they are of LUNA16: CC BY 4.0).\n" in card
+    assert "ChestX-ray14" not in card
     assert "CT or MR crops (all that were there)" in carded(tmp_path / "b", {"list": "none"})
     assert "CT or MR crops (of the list `mine.txt`)" in carded(tmp_path / "c", {}, train_list="/secret/place/mine.txt")
 
@@ -119,6 +121,7 @@ def test_card_of_a_classifier_tells_what_its_inputs_are(tmp_path: Path) -> None:
     ):
         assert fact in card, fact
     card = carded(tmp_path / "b", {"classes": ["Mass", "Hernia"]}, n="chest", size=96, phase="finetune")
+    assert "LUNA16" not in card
     for fact in ("96 x 96)", "resized to that size, whatever its proportions", "trained to tell: Mass, Hernia."):
         assert fact in card, fact
 

@@ -35,7 +35,7 @@ def test_only_a_network_that_was_trained_is_the_best_and_the_end_is_explained(tm
     scores = {row["epoch"]: row["val_loss"] for row in rows(tmp_path / "out") if "val_loss" in row}
     (uncounted,) = [line for line in printed if "not counted" in line]
     assert uncounted.startswith(f"epoch 1/{EPOCHS}: on held-out data loss ")
-    assert uncounted.endswith("; not counted: queue 50 % full")
+    assert uncounted.endswith("; not counted: the queue is 50 % full")
     counted = {epoch: score for epoch, score in scores.items() if epoch > 1}
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
     assert (best["best_epoch"], best["best"]) == (min(counted, key=lambda e: counted[e]), min(counted.values()))
@@ -59,10 +59,10 @@ def test_a_queue_that_never_fills_chooses_nothing_and_that_is_said(tmp_path: Pat
 def test_a_method_says_when_it_is_warm() -> None:
     network = build_network(2, 1, 1, "bn", "none")
     method = PCRL(network, PCRLConfig(n_data=1, queue_size=10))
-    assert method.warming() == "queue 0 % full"
+    assert method.warming() == "the queue is 0 % full"
     keys = torch.nn.functional.normalize(torch.randn(6, 128), dim=1)
     method.queue.write(method.queue.read().push(keys))
-    assert method.warming() == "queue 60 % full"
+    assert method.warming() == "the queue is 60 % full"
     method.queue.write(method.queue.read().push(keys))
     assert method.warming() == ""
     alone = PCRL(network, PCRLConfig(n_data=1, queue_size=10, without=frozenset({"contrast"})))

@@ -173,7 +173,7 @@ class Progress:
         if not self._bar.disable:
             self._bar.set_description_str(fitted(now, _columns(sys.stderr)), refresh=False)
             self._bar.update()
-        elif time.monotonic() - self._last_line > PLAIN_INTERVAL_S:
+        elif now.step < now.steps and time.monotonic() - self._last_line > PLAIN_INTERVAL_S:  # else epoch's follows
             self._last_line = time.monotonic()
             where = f"{now.epoch}/{now.epochs}, step {now.step}/{now.steps}"
             say(log_line(where, now.values, now.images_per_s, now.seconds_left))

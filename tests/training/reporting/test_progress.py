@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from training.reporting import progress
 from training.reporting.progress import ProgressState, Throughput, fitted, log_line, rate
 
 PROGRAM = """
@@ -78,6 +79,18 @@ def test_in_a_file_lines_are_plain(tmp_path: Path) -> None:
     assert lines[0] == (
         "epoch 1/240, step 1/880: loss 7.31, contrast 7.26, reconstruction 0.0558, 512 images/s, 1:05:25 left"
     )
+
+
+def test_the_last_step_of_an_epoch_leaves_the_word_to_the_epoch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL_S", -1)
+    line = progress.Progress()
+    for step in range(1, 4):
+        line.step(ProgressState(6, 6, step, 3, {"loss": 7.0}, 1e-3, 10.0, 0.0, 3.0 - step))
+    line.close()
+    told = capsys.readouterr().out.splitlines()
+    assert [text.partition(":")[0] for text in told] == ["epoch 6/6, step 1/3", "epoch 6/6, step 2/3"]
 
 
 def test_a_line_of_a_log_is_cut_to_100_columns() -> None:
