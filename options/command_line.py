@@ -14,42 +14,13 @@ from typing import Any
 from options import ALIASES, NO_EFFECT, PREDICTION, TRAINING, Options, without_effect
 from options.config import flags_of_file
 from options.flags import AS_PHASE, DIMS, PHASES, means_something
+from options.help_texts import description, epilog, help_of_kind
 from utils.cli import Parser
 from utils.cores import cores_of_process
 from utils.errors import UserError
 
 GROUPS = ("what to run", "data", "labels", "segmentation", "network", "optimisation", "prediction", "machine", "output")
 METAVARS = {int: "N", float: "X", str: "NAME"}
-DESCRIPTION = """Self-supervised pre-training of medical-image networks (PCRL, PCRLv2).
-Flags of one phase and kind of data alone: --help --phase finetune --n chest
-Settings for many or few images: docs/LEARNING.md"""
-CHOICES = """phases (--phase):
-  pretask    pre-train without labels
-  finetune   train the whole network with labels
-  linear     train only a new head with labels; the encoder does not change
-  knn        classify by nearest neighbours, without training
-  embed      write the encoder's features of each image to a file
-  predict    apply a fine-tuned network to new images
-
-kinds of data (--n):
-  chest      X-rays, 2D
-  luna       pairs of crops from CT or MR, 3D (preprocess/luna_pre.py)
-  nodules    crops from CT with labels, 3D (preprocess/nodule_crops.py)
-  msd        volumes with masks of segmentations, 3D
-
-"""
-EXAMPLES = """examples:
-  look at what X-rays in my_xrays become, then pre-train on all of them:
-    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --preview 4 --output look
-    python main.py --data my_xrays --n chest --train_list none --ratio 1.0 --output my_run
-  pre-train on pairs of CT crops from preprocess/luna_pre.py, or go on where that stopped:
-    python main.py --data my_pairs --n luna --ratio 1.0 --output my_3d_run --resume auto
-  apply a fine-tuned network to new images:
-    python main.py --phase predict --weight finetuned/best.pt --data new_xrays --output predicted
-
-to see only the flags that apply to one phase and one kind of data:
-    python main.py --help --phase finetune --n msd
-"""
 SYNONYMS = {  # flags of other programs that have no exact counterpart here
     **dict.fromkeys(("device", "cuda", "gpu"), "choose GPUs with --gpus 0,1, or the CPU with --gpus ''"),
     **dict.fromkeys(("batch", "bs"), "the batch size is --b"),
@@ -81,8 +52,8 @@ def _parser(phase: str | None = None, n: str | None = None) -> Parser:
     parser = Parser(
         prog="main.py",
         usage="main.py --data FOLDER [flags]",
-        description=DESCRIPTION,
-        epilog=CHOICES + EXAMPLES,
+        description=description(phase),
+        epilog=epilog(phase),
         synonyms=SYNONYMS,
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
@@ -91,12 +62,14 @@ def _parser(phase: str | None = None, n: str | None = None) -> Parser:
         shown = means_something(field.metadata, phase, n)
         if field.default not in (None, "", 0, AS_PHASE) or field.name == "seed":
             text += f" (default: {field.default})"
-        argument, group = field.metadata["argument"], groups[field.metadata["group"]]
+        argument, group = dict(field.metadata["argument"]), groups[field.metadata["group"]]
         if isinstance(field.default, bool):
             group.add_argument(
                 f"--{field.name}", action="store_true", default=None, help=text if shown else argparse.SUPPRESS
             )
             continue
+        if field.name == "n" and phase:
+            text, argument = help_of_kind(phase), {"choices": PHASES[phase]}
         metavar = argument.get("metavar") or "|".join(argument.get("choices", ())) or METAVARS[type(field.default)]
         more = {key: argument[key] for key in ("nargs", "const") if key in argument}
         group.add_argument(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from options import NO_EFFECT, Options, command_line, telling
-from options.command_line import EXAMPLES, check_paths, parse_options
+from options.command_line import check_paths, parse_options
+from options.flags import PHASES
+from options.help_texts import epilog
 from utils.errors import UserError
 
 CHEST = (
@@ -119,11 +121,27 @@ def test_help_tells_metavars_defaults_and_examples(capsys: pytest.CaptureFixture
         assert words in text, words
     for name in ("resume auto|none|FILE", "warmup_epochs N", "patience N", "without PARTS", "fold N"):
         assert "(default:" in text.split(f" --{name} ")[1][:200], name
-    for line in EXAMPLES.splitlines():
+    for line in epilog(None).splitlines():
         if line.strip().startswith("python main.py"):
             assert line.strip() in text
             if "--help" not in line:
                 assert parse_options(line.split()[2:])[1] == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_help_of_a_phase_is_about_it_alone(phase: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(["--help", "--phase", phase])
+    text = capsys.readouterr().out
+    assert ("luna" in text.split("kinds of data")[1]) == ("luna" in PHASES[phase])
+    assert ("without labels" in text.splitlines()[2]) == (phase == "pretask")
+    assert f"--n {'|'.join(PHASES[phase])} " in text
+    examples = text.split("\nexamples:\n")[1].replace("\\\n", "").splitlines()
+    commands = [line.split() for line in examples if "main.py" in line]
+    assert commands
+    for command in commands:
+        options, warnings = parse_options(command[2:])
+        assert (options.phase, warnings) == (phase, [])
 
 
 @pytest.mark.parametrize("flag", ["--phase segment", "--phase=segment", "--n mri"])
