@@ -32,6 +32,7 @@ from datasets.layout import TRAINING_LIST
 from preprocess.jobs.flags import at_least, folders, hu_window, writable
 from preprocess.jobs.pairs import (
     FLAT,
+    LOW_CONTRAST,
     OPTION_WORDS,
     RECIPES,
     TISSUE_HU,
@@ -64,6 +65,7 @@ EXAMPLES = """examples:
     python preprocess/luna_pre.py --data my_scans --save my_pairs --hu_min -150 --hu_max 250 --preview 6
 """
 SMALLEST = (32, 32, 16)
+SHOWN = 3  # names of scans in a line
 LARGEST_STD = 0.5  # there is, of values in [0, 1]
 
 
@@ -218,6 +220,7 @@ def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, secon
             are = "is" if outcome.flat == 1 else "are"
             more = more_to_see(options, drawn) if not options.min_std else "--replace draws new pairs instead"
             lines.append(f"almost no contrast: {outcome.name}: {flat} {are} nearly constant; {more}")
+    lines += low_contrast(outcomes, options)
     redrawn = [outcome.redrawn for outcome in outcomes if outcome.redrawn and outcome.pairs]
     if redrawn:
         lines.append(
@@ -225,6 +228,16 @@ def summary(outcomes: list[PairOutcome], options: PairOptions, save: Path, secon
             f"constant; others were drawn instead (--min_std {options.min_std:g})"
         )
     return "\n".join(lines)
+
+
+def low_contrast(outcomes: Sequence[PairOutcome], options: PairOptions) -> list[str]:
+    """A line on the scans whose crops are nearly grey all over in this window, if there are such."""
+    grey = [each for each in outcomes if each.contrast is not None and each.contrast < LOW_CONTRAST]
+    if not grey or options.percentiles:
+        return []
+    names = ", ".join(outcome.name for outcome in grey[:SHOWN]) + ", ..." * (len(grey) > SHOWN)
+    window = f"{options.hu_min}..{options.hu_max}"
+    return [f"low contrast in the window {window}: {counted(len(grey), 'scan')} ({names}); see --preview, --hu_min"]
 
 
 def _were(number: int) -> str:

@@ -69,6 +69,7 @@ OPTION_WORDS = {  # of PairOptions, for people
 RECORD_KEYS = ("pairs", "shortage")
 RECIPE = 1  # to be raised when the same options no longer give the same pairs
 FLAT = 0.01  # the standard deviation of a crop, in [0, 1], below which there is nothing to see in it
+LOW_CONTRAST = 0.08  # the median of it, below which a window is a bad choice: in lung CT it is 0.2, in fat 0.04
 LIST_SEED = 0
 
 
@@ -156,6 +157,7 @@ class PairOutcome:
     """What became of a scan: its pairs, whether they were there before, why they are few, why it is broken.
 
     ``flat``: pairs of which a crop is nearly constant. ``redrawn``: such pairs that others took the place of.
+    ``contrast``: median standard deviation of a crop, in [0, 1]; None: not known.
     """
 
     name: str
@@ -165,6 +167,7 @@ class PairOutcome:
     problem: str = ""
     flat: int = 0
     redrawn: int = 0
+    contrast: float | None = None
 
 
 class FlatPairs:
@@ -193,7 +196,8 @@ def make_pairs(job: PairJob) -> PairOutcome:
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
         if record and matches(record, recipe) and _all_readable(job, record["pairs"]):
             flat, redrawn = record.get("flat", 0), record.get("redrawn", 0)
-            return PairOutcome(name, record["pairs"], True, record["shortage"], flat=flat, redrawn=redrawn)
+            known = record.get("contrast")  # earlier versions do not tell
+            return PairOutcome(name, record["pairs"], True, record["shortage"], "", flat, redrawn, known)
         image, source = read_with_identity(job.scan)
         refused = FlatPairs(job.options.min_std)
         pairs, none_fits = _pairs(image, job, refused)
@@ -201,15 +205,16 @@ def make_pairs(job: PairJob) -> PairOutcome:
         return PairOutcome(name, problem=in_a_line(error))
     try:
         clear(job.record, *((GLOBAL, LOCAL) if job.options.has_locals else (PAIR,)))
-        boxes, flat = _write(job, pairs)
+        boxes, flat, contrast = _write(job, pairs)
         made = len(boxes)
         shortage = none_fits or (_shortage(job.options, refused.count) if made < job.options.pairs else "")
         record = {"recipe": recipe, **source, "pairs": made, "shortage": shortage, "flat": flat}
         record |= {"redrawn": refused.count, "direction": image.GetDirection(), "boxes": boxes}
+        record |= {"contrast": contrast}
         write_record(job.record, record)
     except OSError as error:
         return PairOutcome(name, problem=not_written(job.save, error))
-    return PairOutcome(name, made, shortage=shortage, flat=flat, redrawn=refused.count)
+    return PairOutcome(name, made, shortage=shortage, flat=flat, redrawn=refused.count, contrast=contrast)
 
 
 def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterable[Pair | CropsV2], str]:
@@ -254,8 +259,14 @@ def _all_readable(job: PairJob, pairs: int) -> bool:
 
 
 def is_flat(crops: np.ndarray, min_std: float = FLAT) -> bool:
-    """Whether one of a pair of crops (2, x, y, z) is nearly constant; every second voxel of a line will do."""
-    return bool((crops[:, ::2, ::2, ::2].std(axis=(1, 2, 3)) < min_std).any())
+    """Whether one of a pair of crops (2, x, y, z) is nearly constant."""
+    return bool((_deviations(crops) < min_std).any())
+
+
+def _deviations(crops: np.ndarray) -> np.ndarray:
+    """Of each of a pair of crops (2, x, y, z) the standard deviation; every second voxel of a line will do."""
+    found: np.ndarray = crops[:, ::2, ::2, ::2].std(axis=(1, 2, 3))
+    return found
 
 
 def kept_flat(job: PairJob) -> bool:
@@ -266,13 +277,13 @@ def kept_flat(job: PairJob) -> bool:
     return bool(record.get("flat")) and job.options.min_std > 0
 
 
-def _write(job: PairJob, pairs: Iterable[Pair | CropsV2]) -> tuple[list[dict[str, list[list[int]]]], int]:
-    """Write the crops; -> the boxes of each pair, and how many pairs are flat.
+def _write(job: PairJob, pairs: Iterable[Pair | CropsV2]) -> tuple[list[dict[str, list[list[int]]]], int, float | None]:
+    """Write the crops; -> the boxes of each pair, how many pairs are flat, and the contrast (see PairOutcome).
 
     Local crops come first: where a pair is, they are there as well.
     """
     boxes: list[dict[str, list[list[int]]]] = []
-    flat = 0
+    flat, deviations = 0, []
     for made in pairs:
         pair = made.pair if isinstance(made, CropsV2) else made
         box = {"starts": pair.starts.tolist(), "sizes": pair.sizes.tolist()}
@@ -280,9 +291,10 @@ def _write(job: PairJob, pairs: Iterable[Pair | CropsV2]) -> tuple[list[dict[str
             write_array(job.locals(len(boxes)), made.crops.astype(job.options.dtype, copy=False))
             box |= {"local_starts": made.starts.tolist(), "local_sizes": made.sizes.tolist()}
         flat += is_flat(pair.crops)
+        deviations += _deviations(pair.crops).tolist()
         write_array(job.pair(len(boxes)), pair.crops.astype(job.options.dtype, copy=False))
         boxes.append(box)
-    return boxes, flat
+    return boxes, flat, round(float(np.median(deviations)), 4) if deviations else None
 
 
 def refuse_other_recipe(save: Path, options: PairOptions) -> None:

@@ -52,6 +52,18 @@ def test_others_are_drawn_in_the_place_of_flat_pairs_alone(tmp_path: Path) -> No
     assert record["flat"] == 0
 
 
+def test_scans_that_are_grey_in_the_window_are_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 1, (40, 52, 52))
+    write(tmp_path / "data" / "abdomen.nii.gz", (-250 + 60 * noise).astype(np.int16))
+    write(tmp_path / "data" / "lung.nii.gz", np.where(np.arange(52) % 16 < 8, -900, 0 * noise).astype(np.int16))
+    argv = ["--data", tmp_path / "data", "--save", tmp_path / "save", *SMALL]
+    told = "low contrast in the window -1000..1000: 1 scan (subset0/abdomen); see --preview, --hu_min"
+    for _ in range(2):  # the second run finds the pairs, and knows the same of them
+        made = run_preprocess("luna_pre", *argv)
+        assert made.returncode == 0, made.stderr
+        assert told in made.stdout.splitlines(), made.stdout
+
+
 def test_where_no_pair_is_flat_the_files_are_the_published_ones(tmp_path: Path) -> None:
     rough = np.random.default_rng(0).normal(-700, 200, (40, 52, 52)).astype(np.int16)
     write(tmp_path / "data" / "rough.nii.gz", rough)
