@@ -196,7 +196,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
         if record and matches(record, recipe) and _all_readable(job, record["pairs"]):
             flat, redrawn = record.get("flat", 0), record.get("redrawn", 0)
-            known = record.get("contrast")  # earlier versions do not tell
+            known = contrast if isinstance(contrast := record.get("contrast"), float) else None  # earlier: not told
             return PairOutcome(name, record["pairs"], True, record["shortage"], "", flat, redrawn, known)
         image, source = read_with_identity(job.scan)
         refused = FlatPairs(job.options.min_std)
