@@ -86,6 +86,7 @@ def test_resumed_it_is_the_run_that_never_stopped(
     flags = {"probe_list": str(data / "probe.csv"), "probe_every": 1, "keep": "best-probe", "target": "regression"}
     flags |= {"label_column": "age", "save_every": 1}
     whole = pretrain(data, tmp_path / "whole", **flags)
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("best.pt: ")]
     first = tmp_path / "whole" / "pcrl_chest_pretask_1.0_1.pt"
     rows = pretrain(data, tmp_path / "again", resume=str(first), **flags)
     results = [
@@ -95,7 +96,6 @@ def test_resumed_it_is_the_run_that_never_stopped(
     assert same(state(tmp_path / "whole")["model"], state(tmp_path / "again")["model"])
     best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)
     errors = {row["epoch"]: row["probe_linear"] for row in results[0][1:]}
-    (told,) = {line for line in capsys.readouterr().out.splitlines() if line.startswith("best.pt: ")}
     assert told.startswith(f"best.pt: epoch {best['epoch']}, probe linear {best['best']:.3f}")
     assert ("; the untrained network had" in told) == (results[0][0]["probe_linear"] < best["best"])
     assert (best["epoch"], best["best"]) == (min(errors, key=lambda epoch: errors[epoch]), min(errors.values()))
