@@ -3,7 +3,7 @@
 # bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
-epochs=${2:-30}
+epochs=${2:-24}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
 if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,scratch,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
@@ -41,28 +41,29 @@ step "2/8 pairs of overlapping crops from the CT scans"
 python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
     --input_rows 32 --input_cols 32 --input_deps 16
 
+views() { python main.py $xrays --preview 3 --output "$out/views"; }
 untrained() { python main.py $xrays $parts --phase knn --weight none --output "$out/knn_before"; }
 pretrain_3d() {
-    python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 6 --ratio 1.0 $learn \
+    python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 4 --ratio 1.0 $learn \
         --report --output "$out/luna"
 }
 finetune() { # FOLDER WEIGHTS
-    python main.py $xrays $parts --phase finetune --b 16 --epochs 20 --val_every 4 $learn --output "$out/$1" --weight "$2"
+    python main.py $xrays $parts --phase finetune --b 16 --epochs 16 --val_every 4 $learn --output "$out/$1" --weight "$2"
 }
 
 step "3/8 pre-training in 2D, without labels"
 set -m # a process group of its own, to be ended as one
 {
-    untrained &> "$out/untrained.log" && pretrain_3d &> "$out/luna.log" && finetune scratch none &> "$out/scratch.log"
+    views &> "$out/views.log" && untrained &> "$out/untrained.log" && pretrain_3d &> "$out/luna.log" &&
+        finetune scratch none &> "$out/scratch.log"
 } &
 beside=$!
 set +m
-python main.py $xrays --preview 3 --output "$out/views"
 python main.py $xrays --b 16 --epochs "$epochs" $learn --report --output "$out/chest"
 weights=$(ls "$out"/chest/pcrl*_chest_pretask_*.pt)
 
 step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
-wait "$beside" || { cat "$out"/{untrained,luna,scratch}.log 2> /dev/null; exit 1; }
+wait "$beside" || { cat "$out"/{views,untrained,luna,scratch}.log 2> /dev/null; exit 1; }
 beside=""
 cat "$out/untrained.log"
 python main.py $xrays $parts --phase knn --weight "$weights" --output "$out/knn_after"
