@@ -3,7 +3,7 @@
 # bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
-epochs=${2:-24}
+epochs=${2:-22}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
 if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,scratch,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
@@ -48,7 +48,7 @@ pretrain_3d() {
         --report --output "$out/luna"
 }
 finetune() { # FOLDER WEIGHTS
-    python main.py $xrays $parts --phase finetune --b 16 --epochs 16 --val_every 4 $learn --output "$out/$1" --weight "$2"
+    python main.py $xrays $parts --phase finetune --b 16 --epochs 20 --val_every 20 $learn --output "$out/$1" --weight "$2"
 }
 
 step "3/8 pre-training in 2D, without labels"
