@@ -120,7 +120,7 @@ def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task
     draws, found = (*DRAWS, *SEARCH_DRAWS), []
     if options.nih:
         prepared(work, "nih", lambda: prepare_nih(options.nih.resolve(), work / "nih", options.results, draws))
-        found.append(nih(work))
+        found.append(nih(work, narrow=options.narrow))
     if options.nodules:
         prepared(work, "nodules", lambda: prepare_nodules(work / "nodules", options.results, draws))
         found.append(nodules(work, on_gpu))
@@ -147,6 +147,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     made.add_argument("--jobs", type=int, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
+    made.add_argument(
+        "--narrow", type=int, choices=(1, 2, 4, 8), default=1, help="X-rays: divide the channels; reported by itself"
+    )
     made.add_argument("--arms", default=",".join(ARMS), help=f"some of {','.join(ARMS)}")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/evidence")
     made.add_argument("--report", action="store_true", help="compute nothing, print what is there")

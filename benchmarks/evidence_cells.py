@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evidence_data import ROOT
-from benchmarks.evidence_protocol import DRAWS, START, Cell, Task
+from benchmarks.evidence_protocol import DRAWS, START, Cell, Task, data_of
 from benchmarks.evidence_stats import weighted_auroc
 from utils.files import write_text
 
@@ -199,7 +199,7 @@ def curve(output: Path) -> list[dict[str, float]]:
 
 def truth(results: Path, task: str) -> dict[str, Any]:
     """The files of a test part, the patient of each (``groups``), and their ``labels``, by name."""
-    found: dict[str, Any] = json.loads((results / f"{task.removesuffix('_short')}_test.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads((results / f"{data_of(task)}_test.json").read_text("utf-8"))
     return found
 
 
@@ -249,7 +249,7 @@ def probe(output: Path, machine: Machine, task: Task) -> dict[str, Any]:
     with open(output / "features.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[1:]
     features = {Path(row[0]).name: np.array(row[1:], np.float64) for row in rows}
-    own, true = machine.work / task.name, truth(machine.results, task.name)
+    own, true = machine.work / data_of(task.name), truth(machine.results, task.name)
     parts = {part: _with_labels(own / f"chest_{part}.txt", features) for part in ("valid", "test")}
     found = {}
     for draw in DRAWS:

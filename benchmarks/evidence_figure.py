@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_protocol import ARMS
+from benchmarks.evidence_protocol import ARMS, data_of
 from benchmarks.evidence_report import KINDS, MEAN, TASKS, Found
 from utils.files import atomic_path
 
@@ -28,8 +28,8 @@ def panels(all_found: Sequence[Found]) -> list[list[tuple[Found, str, str]]]:
     columns = []
     in_3d = []
     for found in all_found:
-        if found.task == "nih":
-            columns = [
+        if data_of(found.task) == "nih":
+            columns = columns or [  # the widest network
                 [(found, kind, label) for kind in KINDS if label in found.labels(kind)] for label in ("male", MEAN)
             ]
         elif found.scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,16 @@ def best(results: Results, names: Sequence[str]) -> int | None:
     return max(range(len(names)), key=lambda index: float(results[names[index]]["valid"]))
 
 
+def has_arm(task: Task, arm: Arm) -> bool:
+    """Whether the arm is among the task's: weights of others fit networks of the full width alone."""
+    return task.dims in arm.dims and not (arm.weight and task.more)
+
+
+def data_of(task: str) -> str:
+    """The data of a task, which its forms for a processor share."""
+    return re.sub(r"_(short|small\d)$", "", task)
+
+
 def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[Cell]:
     """All cells, those that answer most first: seed 0 of every arm, then the further seeds."""
     cells: dict[str, Cell] = {}
@@ -136,7 +147,7 @@ def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[C
         for task in tasks:
             for name in arms:
                 arm = ARMS[name]
-                if seed in (arm.seeds or (0,)) and task.dims in arm.dims:
+                if seed in (arm.seeds or (0,)) and has_arm(task, arm):
                     cells |= {cell.name: cell for cell in cells_of(task, name, seed, results)}
     return list(cells.values())
 
@@ -203,8 +214,11 @@ def lines_of(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 300, more: tuple[str, ...] = ()) -> Task:
-    """Sex and findings on NIH X-rays at 64 x 64, by labelled patients, an image each. ``more``: flags of all runs."""
+def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 300, narrow: int = 1) -> Task:
+    """Sex and findings on NIH X-rays at 64 x 64, by labelled patients, an image each.
+
+    ``narrow``: a part of the channels alone, for processors; that is a task of its own.
+    """
     own, data = work / "nih", ("--n", "chest", "--size", "64", "--data", "WORK/nih")
     labels = counted_in(own, ".txt")
 
@@ -214,7 +228,7 @@ def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 3
         return (*data, *of, "--b", "16", "--epochs", str(epochs), "--val_every", str(max(1, epochs // 10)))
 
     return Task(
-        "nih",
+        "nih" if narrow == 1 else f"nih_small{narrow}",
         2,
         labels,
         images=(images := lines_of(own / "chest_train.txt")),
@@ -226,7 +240,7 @@ def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 3
         search_steps=search_steps,
         batch=min(64, images),
         probe=("--phase", "embed", *data, "--train_list", "WORK/nih/all.txt", "--b", "64"),
-        more=more,
+        more=("--narrow", str(narrow)) if narrow > 1 else (),
     )
 
 

@@ -15,14 +15,15 @@ from models.unet import UNet
 from models.upconv import Mixture, is_composed, prepare, upsample_convolve
 
 DIMS = 3
-# Voxels of the first axis where, on the CPU, the bf16 gradient of a 3 x 3 x 3 kernel cannot be used: as oneDNN 3
-# computes it with AVX512-BF16 it reads memory that nobody has written, and now and then is garbage.
-BROKEN_IN_BF16 = 2
+# Maps whose bf16 gradients on the CPU cannot be used, because oneDNN 3 reads memory there that nobody has written: of
+# 3 x 3 x 3 kernels with 2 voxels in x (AVX512-BF16), and of upsampling convolutions with 1 voxel in z (AMX).
+BROKEN_IN_BF16, BROKEN_IN_UPSAMPLING = 2, 1
 
 
 def bf16_is_broken(x: Tensor, upsampled: int = 1) -> bool:
     """Whether convolutions of (B, C, x, y, z), ``upsampled`` so many times, must be computed in float32."""
-    return x.device.type == "cpu" and x.shape[2] * upsampled == BROKEN_IN_BF16 and torch.is_autocast_enabled("cpu")
+    broken = x.shape[2] * upsampled == BROKEN_IN_BF16 or (upsampled > 1 and x.shape[4] == BROKEN_IN_UPSAMPLING)
+    return broken and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class ConvNormReLU(nn.Module):

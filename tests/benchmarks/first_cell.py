@@ -13,5 +13,5 @@ from benchmarks.evidence_protocol import nih
 
 if __name__ == "__main__":
     machine = Machine(Path(sys.argv[1]), Path(sys.argv[2]), gpu=False, amp="off")
-    task = nih(machine.work, 2, 2, 2, ("--narrow", "8"))
+    task = nih(machine.work, 2, 2, 2, narrow=8)
     compute(left_over([task], ["random"], machine)[0], task, machine)

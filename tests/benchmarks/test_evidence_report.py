@@ -110,6 +110,23 @@ def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert page.read_text() == text
 
 
+def test_narrow_networks_answer_until_the_full_width_does(results: Path, tmp_path: Path) -> None:
+    """A task of its own, of the same test part; the page says so, and the full width comes first where both are."""
+    for path in results.glob("nih_[!t]*.json"):
+        text = path.read_text().replace('"task": "nih"', '"task": "nih_small4"')
+        (tmp_path / path.name.replace("nih_", "nih_small4_")).write_text(text)
+    (tmp_path / "nih_test.json").write_bytes((results / "nih_test.json").read_bytes())
+    narrow = load_results(tmp_path)
+    found = collect("nih_small4", narrow, tmp_path, replicates=50)
+    page = page_tables([found], narrow)
+    assert "**male, 50 patients**: PCRL 0." in page
+    assert "By networks with a quarter of the channels" in page
+    assert "**NIH X-rays, a quarter of the channels, fine-tuning**" in page
+    assert "ImageNet" not in page
+    whole = collect("nih", load_results(results), results, replicates=50)
+    assert "By networks" not in page_tables([whole, found], narrow)
+
+
 def test_figure_has_a_line_for_each_arm(results: Path, tmp_path: Path) -> None:
     draw([collect("nih", load_results(results), results, replicates=50)], tmp_path / "evidence.svg")
     svg = (tmp_path / "evidence.svg").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module")
 def task(machine: Machine) -> Task:
-    return nih(machine.work, 2, 2, 2, ("--narrow", "8"))
+    return nih(machine.work, 2, 2, 2, narrow=8)
 
 
 def known(task: Task, arm: str) -> dict[str, dict]:
     """Results of the arm's searches, of which the second try of both did best."""
-    searches = {f"nih_{arm}_search{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(4)}
-    return searches | {f"nih_{arm}_rate{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(3)}
+    searches = {f"{task.name}_{arm}_search{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(4)}
+    return searches | {f"{task.name}_{arm}_rate{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(3)}
 
 
 def test_every_arm_has_the_same_search(task: Task) -> None:
@@ -49,7 +50,10 @@ def test_every_arm_has_the_same_search(task: Task) -> None:
     for name, own in tried.items():
         assert own == (tried["pcrl"] if ARMS[name].has_queue else candidates(task, ARMS["no_contrast"]))
     cells = plan([task], list(ARMS), {})
+    assert not any(cell.facts["arm"] == "imagenet" for cell in cells), "its weights fit the full width alone"
     for name, arm in ARMS.items():
+        if name == "imagenet":
+            continue
         own = [cell for cell in cells if cell.facts["arm"] == name]
         assert sum(cell.kind == "rate" for cell in own) == len(RATES)
         assert sum(cell.kind == "search" for cell in own) == (len(tried[name]) if arm.seeds else 0)
@@ -64,15 +68,18 @@ def test_every_arm_has_the_same_search(task: Task) -> None:
 
 def test_what_did_best_on_the_validation_part_is_taken(task: Task) -> None:
     cells = {cell.name: cell for cell in plan([task], ["no_gate"], known(task, "no_gate"))}
-    (pretraining,) = cells["nih_no_gate_pretrain_seed0"].runs
+    (pretraining,) = cells["nih_small8_no_gate_pretrain_seed0"].runs
     assert pretraining[pretraining.index("--lr") + 1] == "1e-1"
     assert pretraining[-2:] == ("--without", "gate")
-    tuned = cells["nih_no_gate_labels25_draw3_seed0"]
+    tuned = cells["nih_small8_no_gate_labels25_draw3_seed0"]
     (run,) = tuned.runs
     assert run[run.index("--lr") + 1] == RATES[1]
     assert "WORK/nih/labelled25_draw3.txt" in run
-    assert "START:nih_no_gate_pretrain_seed0" in run
-    assert set(tuned.needs) == {"nih_no_gate_pretrain_seed0", *(f"nih_no_gate_rate{index}" for index in range(3))}
+    assert "START:nih_small8_no_gate_pretrain_seed0" in run
+    assert set(tuned.needs) == {
+        "nih_small8_no_gate_pretrain_seed0",
+        *(f"nih_small8_no_gate_rate{index}" for index in range(3)),
+    }
 
 
 def test_the_published_length(machine: Machine) -> None:
@@ -100,21 +107,21 @@ def test_no_cell_begins_after_the_budget(machine: Machine, task: Task) -> None:
 
 def test_a_result_is_kept_and_not_computed_again(machine: Machine, task: Task) -> None:
     before = left_over([task], ["random"], machine)
-    assert before[0].name == "nih_random_probe_seed0"
+    assert before[0].name == "nih_small8_random_probe_seed0"
     script = str(Path(__file__).with_name("first_cell.py"))
     ran = run_captured([script, str(machine.work), str(machine.results)])
     assert ran.returncode == 0, ran.stderr
     after = left_over([task], ["random"], machine)
     assert [cell.name for cell in after] == [cell.name for cell in before[1:]]
     kept = load_results(machine.results)
-    probed = kept["nih_random_probe_seed0"]["probed"]
+    probed = kept["nih_small8_random_probe_seed0"]["probed"]
     assert set(probed) == {f"{count}_{draw}" for count in (25, 36) for draw in DRAWS}
     files = json.loads((machine.results / "nih_test.json").read_text())["files"]
     assert len(unpacked(probed["25_0"]["ranks"]["male"])) == len(files)
     assert set(probed["25_0"]["auroc"]) == set(JUDGED)
-    others = nih(machine.work, 2, 2, 2, ("--narrow", "4"))
+    others = replace(task, more=("--narrow", "4"))
     assert not is_kept(plan([others], ["random"], kept)[0], kept), "the result of other flags is none"
-    assert str(machine.work) not in (machine.results / "nih_random_probe_seed0.json").read_text()
+    assert str(machine.work) not in (machine.results / "nih_small8_random_probe_seed0.json").read_text()
 
 
 def test_a_pretraining_whose_weights_are_gone_is_run_again(machine: Machine, task: Task) -> None:
@@ -122,14 +129,14 @@ def test_a_pretraining_whose_weights_are_gone_is_run_again(machine: Machine, tas
     results = known(task, "no_gate")
     for cell in plan([task], ["no_gate"], results):
         if cell.kind in ("search", "rate", "pretrain"):
-            result = {**results.get(cell.name, {}), "task": "nih", "runs": cell.runs}
+            result = {**results.get(cell.name, {}), "task": task.name, "runs": cell.runs}
             (machine.results / f"{cell.name}.json").write_text(json.dumps(result))
     left = [cell.name for cell in left_over([task], ["no_gate"], machine)]
-    assert left[0] == "nih_no_gate_pretrain_seed0"
-    weights = machine.folder("nih_no_gate_pretrain_seed0") / "pcrl_chest_pretask_1.0_2.pt"
+    assert left[0] == "nih_small8_no_gate_pretrain_seed0"
+    weights = machine.folder("nih_small8_no_gate_pretrain_seed0") / "pcrl_chest_pretask_1.0_2.pt"
     weights.parent.mkdir(parents=True)
     weights.touch()
-    assert "nih_no_gate_pretrain_seed0" not in [cell.name for cell in left_over([task], ["no_gate"], machine)]
+    assert "nih_small8_no_gate_pretrain_seed0" not in [cell.name for cell in left_over([task], ["no_gate"], machine)]
 
 
 def test_a_run_of_other_flags_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -147,10 +154,10 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     machine: Machine, task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")  # every run fails at once
-    left, failed = compute_all([task], ["imagenet"], machine, 2, seconds=60)
-    assert {name for name in failed if "rate" in name} == {f"nih_imagenet_rate{index}" for index in range(3)}
-    assert "nih_imagenet_probe_seed0: exit status 1" in capsys.readouterr().out
-    assert len(left) == 1 + 3 + 2 * len(DRAWS)
+    left, failed = compute_all([task], ["no_mixup"], machine, 2, seconds=60)
+    assert failed.keys() == {f"nih_small8_no_mixup_search{index}" for index in range(4)}
+    assert "nih_small8_no_mixup_search0: exit status 1" in capsys.readouterr().out
+    assert len(left) == 4 + 1 + 1 + 3 + 2 * len(DRAWS)
     machine.stop.clear()
 
 
