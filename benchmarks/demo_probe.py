@@ -18,7 +18,7 @@ from pathlib import Path
 from utils.errors import UserError, run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = "--n chest --size 64 --narrow 4 --b 16 --optimizer adamw --lr 1e-3 --ratio 1.0 --image_every 0 --train_list none"
+DEMO = "--n chest --size 64 --narrow 4 --b 8 --optimizer adamw --lr 2e-3 --ratio 1.0 --image_every 0 --train_list none"
 PROBES = ("probe_knn", "probe_linear")
 Scores = dict[str, tuple[float, float]]  # by probe, before and after
 

@@ -16,7 +16,7 @@ from phantoms.thorax import UPRIGHT
 from utils.seeding import generator
 
 VOXEL_MM = (1.7, 3.0, 1.7)  # of the volume that is projected: sharp across the rays, coarse along them
-SHARP_SIZE, COARSEST = 192, 1.5  # smaller images have pixels of over 2 mm: larger voxels show as much in them
+SHARP_SIZE, COARSEST = 192, 2.0  # smaller images have pixels of over 2 mm: larger voxels show as much in them
 SOURCE_MM = 1800.0  # from the tube to the detector
 DETECTOR_MM = 40.0  # from the detector to the volume
 WATER_PER_MM = 0.02  # attenuation at a chest X-ray's mean energy, about 70 keV

@@ -3,7 +3,7 @@
 # bash scripts/demo.sh [FOLDER] [EPOCHS of pre-training in 2D]
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh" requirements.txt
 out=${1:-demo_output}
-epochs=${2:-22}
+epochs=${2:-20}
 # A demo that was completed begins anew; one that was interrupted goes on (--resume auto).
 if [ -e "$out/.complete" ]; then rm -rf "$out"/{chest,luna,finetuned,scratch,predicted,knn_before,knn_after,.complete}; fi
 step() { printf '\n== %s\n' "$1"; }
@@ -20,13 +20,13 @@ trap ended EXIT
 chest=$out/phantoms/Chest14
 xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.csv"
 parts="--valid_list $out/valid.csv --test_list $out/test.csv"
-learn="--optimizer adamw --lr 1e-3 --workers 1 --resume auto"
+learn="--optimizer adamw --workers 1 --resume auto"
 
 step "1/8 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
 if [ -e "$chest/chest_test.txt" ]; then
     echo "they are there already, in $out/phantoms"
 else
-    python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 160 --xrays_per_patient 2 --size 128
+    python preprocess/phantoms.py --save "$out/phantoms" --scans 3 --patients 160 --xrays_per_patient 2 --size 96
 fi
 # Half of the patients to learn from, a tenth to choose by, and as many as possible to judge on: so scores scatter less.
 # Of NIH's 14 findings those that phantoms have.
@@ -44,11 +44,12 @@ python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" 
 views() { python main.py $xrays --preview 3 --output "$out/views"; }
 untrained() { python main.py $xrays $parts --phase knn --weight none --output "$out/knn_before"; }
 pretrain_3d() {
-    python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 4 --ratio 1.0 $learn \
+    python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 4 --ratio 1.0 $learn --lr 1e-3 \
         --report --output "$out/luna"
 }
 finetune() { # FOLDER WEIGHTS
-    python main.py $xrays $parts --phase finetune --b 16 --epochs 20 --val_every 20 $learn --output "$out/$1" --weight "$2"
+    python main.py $xrays $parts --phase finetune --b 16 --epochs 20 --val_every 20 $learn --lr 1e-3 \
+        --output "$out/$1" --weight "$2"
 }
 
 step "3/8 pre-training in 2D, without labels"
@@ -59,7 +60,7 @@ set -m # a process group of its own, to be ended as one
 } &
 beside=$!
 set +m
-python main.py $xrays --b 16 --epochs "$epochs" $learn --report --output "$out/chest"
+python main.py $xrays --b 8 --epochs "$epochs" $learn --lr 2e-3 --report --output "$out/chest"
 weights=$(ls "$out"/chest/pcrl*_chest_pretask_*.pt)
 
 step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
