@@ -60,7 +60,7 @@ set -m # a process group of its own, to be ended as one
 } &
 beside=$!
 set +m
-python main.py $xrays --b 8 --epochs "$epochs" $learn --lr 2e-3 --report --output "$out/chest"
+python main.py $xrays --b 8 --epochs "$epochs" $learn --lr 1.5e-3 --report --output "$out/chest"
 weights=$(ls "$out"/chest/pcrl*_chest_pretask_*.pt)
 
 step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
