@@ -42,7 +42,7 @@ FINDINGS = ("Infiltration", "Effusion", "Atelectasis")
 MEAN = "mean of three findings"
 PRIMARY = ("male", "Infiltration"), (50, 100)  # of fine-tuned PCRL against random values: what the answer is made of
 RANDOM = "random"
-NOT_YET = """> - **Not known yet**: the protocol below has been written, and not run.
+NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
 >   AUROC 0.613 against 0.530), with fewer not in every run; on the Hippocampus it made no difference; 43 real X-rays
 >   decided nothing."""
@@ -235,7 +235,7 @@ def full_tables(found: Found, results: Results) -> str:
 
 def page_tables(all_found: Sequence[Found], results: Results) -> str:
     """The part of docs/EVIDENCE.md that is written by --write: the answer, the figure, the tables that it rests on."""
-    if not any(found.scores for found in all_found):
+    if not any(arm != RANDOM for found in all_found for _, _, arm, _ in found.scores):
         return NOT_YET
     in_2d = [found for found in all_found if data_of(found.task) == "nih"]  # the widest network first
     widest = in_2d[0] if in_2d else Found("nih", {})

@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import evidence_report
@@ -15,6 +16,7 @@ from benchmarks.evidence_report import (
     MARKS,
     MEAN,
     NOT_YET,
+    Found,
     choices,
     collect,
     missing,
@@ -138,4 +140,6 @@ def test_marks() -> None:
     page = f"above\n{MARKS[0]}\nformer\n{MARKS[1]}\nbelow\n"
     assert with_results(page, "new") == f"above\n{MARKS[0]}\nnew\n{MARKS[1]}\nbelow\n"
     assert page_tables([], {}) == NOT_YET
+    untrained = Found("nih", {("finetune", "male", "random", 50): {0: np.ones(2)}})
+    assert page_tables([untrained], {}) == NOT_YET, "random values alone say nothing of pre-training"
     assert (ROOT / "docs" / "EVIDENCE.md").read_text().count(MARKS[0]) == 1
