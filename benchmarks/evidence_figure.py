@@ -25,7 +25,7 @@ BANDS = ("random", "pcrl")
 
 def panels(all_found: Sequence[Found]) -> list[list[tuple[Found, str, str]]]:
     """Columns of (scores, kind, label): sex and findings, fine-tuned above and probed below, and the tasks in 3D."""
-    columns = []
+    columns: list[list[tuple[Found, str, str]]] = []
     in_3d = []
     for found in all_found:
         if data_of(found.task) == "nih":

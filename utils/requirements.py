@@ -13,7 +13,7 @@ from utils.errors import complain
 PACKAGES = frozenset(  # of requirements.txt, by the names that they are imported by
     [
         *("PIL", "SimpleITK", "matplotlib", "monai", "numba", "numpy", "scipy", "skimage", "sklearn", "tensorboardX"),
-        *("pydicom", "safetensors", "torch", "torchvision", "tqdm", "yaml"),
+        *("pydicom", "safetensors", "torch", "torchvision", "tqdm", "xxhash", "yaml"),
     ]
 )
 FOR_DEVELOPMENT = frozenset({"torchio"})  # of requirements-dev.txt, which benchmarks need

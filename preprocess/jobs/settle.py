@@ -44,7 +44,7 @@ class Sources:
         self.path = save / STAMPS
         self.entries = _read_stamps(self.path)
         self.seen: dict[tuple[Path, ...], Files | None] = {}
-        self.contents: dict[tuple[Path, ...], str] = {}
+        self.contents: dict[tuple[int, tuple[Path, ...]], str] = {}
         self.saved = time.monotonic()
 
     def files(self, job: Job) -> Files | None:
@@ -57,13 +57,13 @@ class Sources:
                 self.seen[key] = files if files.whole else None
         return self.seen[key]
 
-    def content(self, job: Job) -> str:
-        """The content of its scan's files, read once; "" if they cannot be read."""
-        key, files = job.scan.files, self.files(job)
+    def content(self, job: Job, like: str = "") -> str:
+        """The content of its scan's files, read once; "" if they cannot be read. ``like``: as in :func:`content_of`."""
+        key, files = (len(like), job.scan.files), self.files(job)
         if key not in self.contents:
             self.contents[key] = ""
             with suppress(OSError):
-                self.contents[key] = content_of(files) if files else ""
+                self.contents[key] = content_of(files, like) if files else ""
         return self.contents[key]
 
     def belongs(self, job: Job, record: dict[str, Any]) -> bool:
@@ -76,7 +76,7 @@ class Sources:
         entry = self.entries.get(job.scan.name, {})
         if entry.get("content") == record["content"] and entry.get("stamp") == files.stamp:
             return True
-        return bool(record.get("size") == files.size and record["content"] == self.content(job))
+        return bool(record.get("size") == files.size and record["content"] == self.content(job, str(record["content"])))
 
     def former_file(self, job: Job) -> str:
         """Where the scan lay that the record of this name is of; "" if that is not known."""
@@ -169,7 +169,7 @@ def _refuse_moved(job: Job, path: Path, record: dict[str, Any], sources: Sources
     content = record.get("content")
     if sources.files(job) is None:
         return
-    if content == sources.content(job) if content else _as_before(record["recipe"], job.recipe()):
+    if content == sources.content(job, str(content)) if content else _as_before(record["recipe"], job.recipe()):
         there = path.with_name(job.scan.uid)
         raise UserError(
             f"{job.scan.files[0]} is in {path.parent.name} of --save {job.save} already, and would be in "
@@ -193,7 +193,8 @@ def _known_by_content(
     for path, record in records.items():
         if path in claimed or path.parent != job.record.parent or record.get("size") != files.size:
             continue
-        if matches(record, job.recipe()) and record.get("content") == sources.content(job):
+        content = record.get("content", "")
+        if matches(record, job.recipe()) and content == sources.content(job, str(content)):
             settled[number] = _renamed(job, uid_of_record(path.name))
             claimed.add(path)
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -125,7 +126,7 @@ def test_renamed_and_moved_scans_keep_their_pairs(tmp_path: Path) -> None:
 
 def test_what_is_unchanged_is_not_read_again(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    monkeypatch.setattr(settling, "content_of", lambda files: read.append(files) or content_of(files))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(settling, "content_of", lambda files, like: read.append(files) or content_of(files, like))  # type: ignore[func-returns-value]
     assert done(cut(first / "a", first / "save")) == {"ct": True}
     assert not read
     shutil.copytree(first / "a", first / "copy")
@@ -136,6 +137,32 @@ def test_what_is_unchanged_is_not_read_again(first: Path, monkeypatch: pytest.Mo
     assert len(read) == 2
     assert done(cut(first / "copy", first / "save")) == {"ct": True}
     assert len(read) == 2
+
+
+def test_hashes_of_an_earlier_version_are_compared_with_their_like(first: Path) -> None:
+    """They were BLAKE2, of each file and then of these."""
+    path, ct = first / "save" / "subset0" / "ct.json", first / "a" / "ct.mhd"
+    record = json.loads(path.read_text())
+    of_files = sorted(
+        hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in (ct, ct.with_suffix(".raw"))
+    )
+    record["content"] = hashlib.blake2b("\n".join(of_files).encode(), digest_size=16).hexdigest()
+    path.write_text(json.dumps(record))
+    (first / "save" / STAMPS).unlink()
+    before = pairs(first / "save")
+    assert done(cut(first / "a", first / "save")) == {"ct": True}
+    (first / "a").rename(first / "elsewhere")
+    assert done(cut(first / "elsewhere", first / "save")) == {"ct": True}
+    assert pairs(first / "save") == before
+
+
+@pytest.mark.parametrize("content", [5, None, ["x"], ""])
+def test_a_hash_that_is_none_is_of_another_scan(first: Path, content: object) -> None:
+    path = first / "save" / "subset0" / "ct.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"content": content}))
+    (first / "save" / STAMPS).unlink()
+    with pytest.raises(UserError, match="holds 2 pairs called subset0/ct"):
+        cut(first / "a", first / "save")
 
 
 def test_records_of_earlier_versions_are_accepted(first: Path) -> None:
