@@ -182,6 +182,10 @@ def main() -> int:
         return 0
     if not options.work:
         raise UserError("--work: name a folder for data, runs and weights")
+    if options.narrow > 1 and not options.nih:
+        raise UserError("--narrow is for the X-rays of --nih; give both or neither")
+    if options.narrow > 1 and "imagenet" in arms:
+        print("imagenet is left out: its weights do not fit networks of --narrow", flush=True)
     begin, work = time.monotonic(), options.work.resolve()
     machine = machine_of(options, work)
     for signum in (signal.SIGINT, signal.SIGTERM):

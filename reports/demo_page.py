@@ -51,8 +51,8 @@ BRIEF = (
 NEIGHBOURS = (
     "Each X-ray of the test part gets the labels of its nearest training X-rays, by the encoder's features. Nothing "
     "was trained on labels. An untrained network tells something, too, of what changes the brightness of large parts, "
-    "as a wide heart does. In so short a run these scores fall first; whether they end above or below the untrained "
-    "network's depends on the seed (benchmarks/LOG.md). The paper's runs take 290,000 steps."
+    "as a wide heart does. In so short a pre-training these scores fall more often than they rise (benchmarks/LOG.md). "
+    "The paper's runs take 290,000 steps."
 )
 AUROC = "AUROC: 0.5 is chance, 1 is perfect; in brackets the 95 % interval over test patients."
 TUNED = (

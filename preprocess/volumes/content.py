@@ -14,7 +14,7 @@ from datasets.ct.data_files import data_files
 from preprocess.volumes.files import Scan
 
 READ_BYTES = 2**22
-FORMER_DIGITS = 32  # of the BLAKE2 hashes by which earlier versions knew files: a third of the time of a scan's pairs
+FORMER_DIGITS = 32  # of BLAKE2 hashes, which earlier versions wrote; they took a third of the time of a scan's pairs
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,12 @@ def test_a_pretraining_whose_weights_are_gone_is_run_again(machine: Machine, tas
     assert "nih_small8_no_gate_pretrain_seed0" not in [cell.name for cell in left_over([task], ["no_gate"], machine)]
 
 
+def test_narrow_without_x_rays_is_one_line(tmp_path: Path) -> None:
+    ran = run_captured(["benchmarks/evidence.py", "--nodules", "--narrow", "4", "--work", str(tmp_path)])
+    assert ran.returncode == 2
+    assert ran.stderr == "error: --narrow is for the X-rays of --nih; give both or neither\n"
+
+
 def test_a_run_of_other_flags_is_not_gone_on_with(tmp_path: Path) -> None:
     output, run = tmp_path / "0", ("--phase", "finetune", "--lr", "1e-3")
     begin_or_go_on(run, output)
