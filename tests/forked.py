@@ -14,7 +14,6 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,10 +65,11 @@ def _begin(argv: list[str], call: dict[str, Any], blocked: Any) -> NoReturn:
             if call[name] != -1:
                 os.dup2(call[name], place)
         tracker = resource_tracker._resource_tracker._fd  # type: ignore[attr-defined]  # of semaphores: one for all
+        # Closed, the numbers would be given to new files, which the objects that had them would close when collected.
+        nothing = os.open(os.devnull, os.O_RDWR)
         for number in map(int, os.listdir("/dev/fd")):
-            if number > 2 and number != tracker:
-                with suppress(OSError):  # the one of this list is closed already
-                    os.close(number)
+            if number > 2 and number not in (tracker, nothing):
+                os.dup2(nothing, number, inheritable=False)
         if call["start_new_session"]:
             os.setsid()
         for signum in signal.valid_signals():
