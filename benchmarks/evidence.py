@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.evidence_cells import Failed, Machine, Unfinished, compute, is_kept, load_results
 from benchmarks.evidence_data import ROOT, prepare_hippocampus, prepare_nih, prepare_nodules
 from benchmarks.evidence_protocol import ARMS, DRAWS, SEARCH_DRAWS, Cell, Task, hippocampus, nih, nodules, plan
+from utils.cli import Parser
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
 from utils.files import write_text
@@ -106,36 +108,58 @@ def say_left(left: Sequence[Cell], failed: dict[str, str]) -> None:
         print(f"  {' '.join(words)}: {count}")
 
 
-def prepared(work: Path, name: str, prepare: Callable[[], None]) -> None:
-    """Prepare a task's data, once."""
-    if not (work / name / "prepared").exists():
-        print(f"preparing {name}", flush=True)
-        (work / name).mkdir(parents=True, exist_ok=True)
+def prepared(work: Path, name: str, source: Path | None, prepare: Callable[[], None]) -> None:
+    """Prepare a task's data, once. UserError if its ``source`` is not there, or another one than before."""
+    own = work / name
+    if source and not source.is_dir():
+        raise UserError(f"{source}: no such folder")
+    if (own / "prepared").exists():
+        former = (own / "prepared").read_text(encoding="utf-8")
+        if source and former and former != str(source):
+            raise UserError(f"--work {work} was begun with the data in {former}, not {source}; give another --work")
+        return
+    print(f"preparing {name}", flush=True)
+    made = [folder for folder in (own, work) if not folder.exists()]
+    own.mkdir(parents=True, exist_ok=True)
+    try:
         prepare()
-        write_text(work / name / "prepared", "")
+    except UserError:
+        for folder in made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
+    write_text(own / "prepared", str(source or ""))
 
 
 def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task]:
     """The tasks whose data are named, prepared."""
     draws, found = (*DRAWS, *SEARCH_DRAWS), []
     if options.nih:
-        prepared(work, "nih", lambda: prepare_nih(options.nih.resolve(), work / "nih", options.results, draws))
+        source = options.nih.resolve()
+        prepared(work, "nih", source, lambda: prepare_nih(source, work / "nih", options.results, draws))
         found.append(nih(work, narrow=options.narrow))
     if options.nodules:
-        prepared(work, "nodules", lambda: prepare_nodules(work / "nodules", options.results, draws))
+        prepared(work, "nodules", None, lambda: prepare_nodules(work / "nodules", options.results, draws))
         found.append(nodules(work, on_gpu))
     if options.msd:
-        own = work / "hippocampus"
-        prepared(work, "hippocampus", lambda: prepare_hippocampus(options.msd.resolve(), own, options.results))
+        scans, own = options.msd.resolve(), work / "hippocampus"
+        prepared(work, "hippocampus", scans, lambda: prepare_hippocampus(scans, own, options.results))
         found.append(hippocampus(work, on_gpu))
     if not found:
         raise UserError("there is nothing to compute: give --nih FOLDER, --msd FOLDER or --nodules")
     return found
 
 
-def parser() -> argparse.ArgumentParser:
+def several(text: str) -> int:
+    """A number of 1 and more. argparse.ArgumentTypeError for anything else."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
+    return int(text)
+
+
+def parser() -> Parser:
     """Of the command."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(description=__doc__)
     made.add_argument("--nih", type=Path, metavar="FOLDER", help="X-rays: images_64/, labels.txt and classes.txt")
     made.add_argument(
         "--msd", type=Path, metavar="FOLDER", help="Task04_Hippocampus of the Decathlon: imagesTr/, labelsTr/"
@@ -146,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
         "--budget", type=seconds_of, default=float("inf"), metavar="TIME", help="90m, 2h (default: no end)"
     )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    made.add_argument("--jobs", type=int, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
+    made.add_argument("--jobs", type=several, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
     made.add_argument(
         "--narrow", type=int, choices=(1, 2, 4, 8), default=1, help="X-rays: divide the channels; reported by itself"
     )
@@ -171,15 +195,19 @@ def machine_of(options: argparse.Namespace, work: Path) -> Machine:
 
 def main() -> int:
     """Compute, or report."""
-    options = parser().parse_args()
+    options = parser().parse()
     arms = options.arms.split(",")
     if unknown := set(arms) - ARMS.keys():
         raise UserError(f"--arms {', '.join(sorted(unknown))}: not known; choose from {', '.join(ARMS)}")
     if options.report:
         from benchmarks.evidence_report import report
 
+        if not options.results.is_dir():
+            raise UserError(f"--results {options.results}: no such folder")
         report(options.results, write=options.write)
         return 0
+    if options.write:
+        raise UserError("--write goes with --report")
     if not options.work:
         raise UserError("--work: name a folder for data, runs and weights")
     if options.narrow > 1 and not options.nih:

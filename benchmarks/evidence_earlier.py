@@ -12,7 +12,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence"
-PICTURES = ROOT / "docs" / "images"
+PICTURE = ROOT / "docs" / "images" / "reference_curve.png"
 ARMS = {
     "scratch": "from scratch",
     "pcrl": "PCRL",
@@ -89,7 +89,7 @@ def reference(write: bool) -> str:
         from methods.pcrl_report import curve_panels  # late: torch takes seconds to import
         from training.reporting.curves import draw_curves
 
-        draw_curves(found["rows"], PICTURES / "reference_curve.png", title, curve_panels("mse"))
+        draw_curves(found["rows"], PICTURE, title, curve_panels("mse"))
     ends = {int(row["epoch"]): row for row in found["rows"]}
     chosen = sorted({epoch for epoch in REFERENCE_EPOCHS if epoch in ends} | {max(ends)})
     lines = [f"python main.py {flags}", "", "| epoch | " + " | ".join(REFERENCE_TERMS) + " |"]

@@ -276,9 +276,12 @@ def report(folder: Path, write: bool = False, replicates: int = REPLICATES) -> N
     if write:
         from benchmarks.evidence_figure import draw
 
+        write_text(PAGE, with_results(PAGE.read_text(encoding="utf-8"), page_tables(all_found, results)))
+        written = [PAGE, evidence_earlier.PICTURE]
         if any(found.scores for found in all_found):
             draw(all_found, FIGURE)
-        write_text(PAGE, with_results(PAGE.read_text(encoding="utf-8"), page_tables(all_found, results)))
-        print(f"written: {PAGE.relative_to(ROOT)}, {FIGURE.relative_to(ROOT)}")
+            written.append(FIGURE)
     print("The earlier protocol:\n")
     evidence_earlier.report(write)
+    if write:
+        print(f"\nwritten: {', '.join(str(path.relative_to(ROOT)) for path in written)}")

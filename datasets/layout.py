@@ -31,7 +31,7 @@ LABELS = "labels.csv"  # all labelled crops
 COORDINATES = ("coordX", "coordY", "coordZ")  # as LUNA16 calls them, mm
 LABEL_COLUMNS = ("file", "seriesuid", "subset", "label", *COORDINATES)
 RECORD = ".json"  # behind the uid
-STAMPS = ".stamps.json"  # of the files that crops were cut from; nothing is lost with it but time
+STAMPS = ".stamps.json"  # of the files that crops were cut from, or predictions made of
 
 HEADER = ".mhd"  # published lists have it behind the uid
 LONGEST_UID = 226  # bytes: file names end at 255, and writing <uid>_crop_<j>.npy needs a longer one for a moment

@@ -106,6 +106,8 @@ def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     parser = _parser(_value_after(argv, "--phase", PHASES), _value_after(argv, "--n", DIMS))
     typed = {name: value for name, value in vars(parser.parse(argv)).items() if value is not None}
     path = typed.pop("config", None)
+    if sum(word.split("=")[0] == "--config" for word in argv) > 1:
+        raise UserError("--config is given twice; give one file")
     if path is None:
         return typed, set(typed)
 
@@ -150,6 +152,8 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     cores = cores_of_process()
     if given.get("workers", 0) > cores:
         warnings.append(f"--workers {options.workers}: only {cores} are used, one per available core")
+    if options.report and (options.preview or options.dry_run):
+        warnings.append(f"--report has no effect with --{'preview' if options.preview else 'dry_run'}")
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
             f"--optimizer adam with --weight_decay {options.weight_decay}: the decay is divided by the gradient's "

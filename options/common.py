@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar
@@ -188,7 +189,9 @@ class Common:
             if choices and value and value not in choices:
                 known = ", ".join(f"{each}{OF_DATA.get(each, '')}" if field.name == "n" else each for each in choices)
                 raise UserError(f"--{field.name} {value} is not known; choose from {known}")
-            if least is not None and value != field.default and not value >= least:  # NaN is not, either
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"--{field.name} {value}: must be a finite number")
+            if least is not None and value != field.default and value < least:
                 words = "not be negative" if least == 0 else f"be {least} or more"
                 raise UserError(f"--{field.name} {value}: must {words}")
         if self.model not in MODELS and not self.model.endswith(".py"):

@@ -58,9 +58,13 @@ def _yaml(text: str) -> Any:
     import yaml  # here, since few runs need it
 
     try:  # every value as its text, as on a command line: 1e-3 is no word, and no is no False
+        document = yaml.compose(text, yaml.BaseLoader)
         content = yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise ValueError(f"not valid YAML{f', line {where.line + 1}' if where else ''}") from None
+    names = [str(name.value) for name, _ in document.value] if isinstance(document, yaml.MappingNode) else []
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise ValueError(f"{twice} is given twice")
     words = {"true": True, "false": False}
     return {k: words.get(str(v), v) for k, v in content.items()} if isinstance(content, dict) else content

@@ -46,16 +46,17 @@ def predict(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     options = first.options(options)
     native = options.amp == "native" or (options.amp == "auto" and devices.main.type == "cuda")
     with ExitStack() as stack:
-        with ranks.raise_on_all():
-            if ranks.first:
-                prepare_output(options.output)
-                if (output / LAST).exists():
-                    raise UserError(f"--output {output} holds a training run; give another folder")
-                stack.enter_context(exclusive(output, _folders_of_masks(output)))
-                _settle(output, folds, options)
+
+        def begin() -> None:
+            prepare_output(options.output)
+            if (output / LAST).exists():
+                raise UserError(f"--output {output} holds a training run; give another folder")
+            stack.enter_context(exclusive(output, _folders_of_masks(output)))
+            _settle(output, folds, options)
+
         work = segment_scans if first.n == SEGMENTATION else score_images
         try:
-            result = work(PredictionJob(options, folds, output, devices, Native(devices.main, native), ranks))
+            result = work(PredictionJob(options, folds, output, devices, Native(devices.main, native), ranks, begin))
         except KeyboardInterrupt:
             say("stopped; run the same command again to continue; finished predictions are kept")
             raise

@@ -126,7 +126,12 @@ def build_probe(
     samples, found, kind, teaches = _xrays(options) if options.dims == 2 else _crops(options)
     for part, rows in (("training", teaches), ("test", ~teaches)):
         _warn_of_undefined(kind, part, found.labels[rows])
-        kind.check(f"probe's {part}", found.labels[rows], judged=True)
+        kind.check(
+            f"probe's {part}",
+            found.labels[rows],
+            judged=True,
+            flags="--probe_list" if options.dims == 2 else "--probe_data",
+        )
     loader = plain_loader(options, samples, devices, SINGLE)
     check_size(network.unet, loader.first_sample["image"].shape[1:], options.probe_data or options.data)
     what = "a number" if kind.target.kind == REGRESSION else counted(len(kind.target.classes), "class")

@@ -259,12 +259,13 @@ def way_out(options: PairOptions, outcomes: Sequence[PairOutcome]) -> str:
     """What helps where no scan gives a pair."""
     if all("no box fits" in outcome.shortage for outcome in outcomes if not outcome.problem):
         return "take smaller boxes: --crop_rows, --crop_cols, --input_deps"
+    flat = f"a smaller --min_std than {options.min_std:g} keeps more; or " * any(each.redrawn for each in outcomes)
     if options.has_tissue_rule:
         return (
-            "the limit on tissue is made for lungs in CT; for MR give --percentiles 0.5 99.5, for other CT "
+            f"{flat}the limit on tissue is made for lungs in CT; for MR give --percentiles 0.5 99.5, for other CT "
             "--hu_min -150 --hu_max 250"
         )
-    return "choose another window" + ", or --min_std 0, which keeps what is nearly constant" * bool(options.min_std)
+    return f"{flat}choose another window"
 
 
 def draw(jobs: Sequence[PairJob], wanted: int, save: Path) -> None:

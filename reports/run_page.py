@@ -27,6 +27,7 @@ from training.predict import RESULTS
 from training.reporting.curves import Curves, curves, panels, read_rows
 from training.reporting.reporter import MEANS, METRICS, PICTURES
 from utils import json_text
+from utils.console import warn
 from utils.errors import UserError, reason
 from utils.files import write_text
 
@@ -100,16 +101,21 @@ class Run:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
+    """What the file says; nothing if it is not there, and with a warning if it cannot be read."""
+    if not path.exists():
+        return {}
     try:
         return mapping(json_text.parse(path.read_text(encoding="utf-8", errors="replace")))
     except (OSError, ValueError):
+        warn(f"{path} cannot be read; the page is made without it")
         return {}
 
 
 def read_run(folder: Path) -> Run:
     """What the folder of a run holds; UserError if it is none."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the --output of a run")
+        what = "this is not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {what}; give the --output of a run")
     rows = []
     if (folder / METRICS).is_file():
         rows = [row for row in read_rows(folder / METRICS) if isinstance(row, dict) and is_number(row.get("step"))]

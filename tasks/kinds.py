@@ -65,8 +65,8 @@ class Kind(ABC):
         """The figures on the test part, with their intervals; ``groups``: whose each image is."""
 
     @abstractmethod
-    def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
-        """UserError if this part is ``judged`` on, and nothing can be told of it."""
+    def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
+        """UserError if this part is ``judged`` on, and nothing can be told of it; ``flags`` choose its patients."""
 
     def undefined(self, labels: np.ndarray) -> dict[str, str]:
         """The classes that these labels cannot judge, and why."""
@@ -123,11 +123,11 @@ class YesOrNo(Kind):
         """Figures beside the AUROC, with their intervals."""
         return {}
 
-    def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
+    def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
         if judged and len(self.undefined(labels)) == len(self.target.classes):
             raise UserError(
                 f"{part} images: no class has both positives and negatives, so there is no AUROC; give this part more "
-                "patients (--split, or the lists)"
+                f"patients ({flags})"
             )
 
     def undefined(self, labels: np.ndarray) -> dict[str, str]:
@@ -197,7 +197,7 @@ class Number(Kind):
         values = {"images": len(labels), "mae": means[name], "baseline_mae": means[baseline], **record}
         return Results(values, {"mae": means[name], "baseline_mae": means[baseline]}, "\n".join(lines))
 
-    def check(self, part: str, labels: np.ndarray, judged: bool) -> None:
+    def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
         if len(np.unique(labels)) < 2:
             warn(f"{part} images: all have the same {self.target.classes[0]}, {labels[0, 0]:g}")
 

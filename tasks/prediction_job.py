@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from utils.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """``folds``: the checkpoints whose predictions are averaged. ``options``: with what these alone know."""
+    """``folds``: the checkpoints whose predictions are averaged. ``options``: with what these alone know.
+
+    ``begin``: takes and prepares ``output``; the first rank calls it once there are images to predict.
+    """
 
     options: Options
     folds: Sequence[Finetuned]
@@ -25,6 +28,7 @@ class PredictionJob:
     devices: Devices
     precision: Precision
     ranks: ProcessGroup
+    begin: Callable[[], None]
 
     def ready(self, fold: Finetuned) -> UNetNetwork:
         """The network of a fold, on the device."""

@@ -17,12 +17,14 @@ from datasets.ct.nodules import CandidateCrops, find_candidates
 from datasets.loader import PairDataset
 from datasets.xray.files import ALL_IMAGES, find_chest
 from datasets.xray.labelled import SingleXRays
+from datasets.xray.store import Store, is_store
 from options import Options
 from tasks.base import plain_loader
 from tasks.finetuned import Finetuned
 from tasks.outputs import as_numbers
 from tasks.prediction_files import TABLE, PartialTable, Row, number_text, recover, write_rows
 from tasks.prediction_job import Predicted, PredictionJob
+from tasks.prediction_stamps import remember, replaced, stamp_of
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.process_group import SINGLE
@@ -60,6 +62,10 @@ def score_images(job: PredictionJob) -> Predicted:
     options, output, ranks, first = job.options, job.output, job.ranks, job.folds[0]
     with ranks.raise_on_all():
         rows = _candidates(options, first) if first.n == "nodules" else _xrays(options)
+        if ranks.first:
+            job.begin()
+            _forget_replaced(job, rows)
+    with ranks.raise_on_all():
         there = recover(output, first.classes)
     done = [row for row in rows if row["file"] in there]
     if done:
@@ -73,6 +79,20 @@ def score_images(job: PredictionJob) -> Predicted:
             write_rows(output, first.classes, [there[row["file"]] for row in rows if row["file"] in there])
             PartialTable.remove_all(output)
     return Predicted(len(rows), "image", output / TABLE, problems)
+
+
+def _forget_replaced(job: PredictionJob, rows: Sequence[Row]) -> None:
+    """Take from the table the rows of images that were replaced since; says so."""
+    data, output, classes = job.options.data, job.output, job.folds[0].classes
+    store = Store(data) if is_store(data) else None
+    paths = {row["file"]: os.path.join(data, row["file"]) for row in rows}
+    stamps = {file: stamp_of(store.files(path) if store else [path]) for file, path in paths.items()}
+    there = recover(output, classes)
+    if gone := there.keys() & replaced(output, stamps):
+        say(f"{counted(len(gone), 'image')} changed since the last prediction ({min(gone)}{', ...' * (len(gone) > 1)})")
+        write_rows(output, classes, [row for file, row in there.items() if file not in gone])
+        PartialTable.remove_all(output)
+    remember(output, stamps)
 
 
 def _xrays(options: Options) -> list[Row]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from datasets.ct.data_files import data_files
 from datasets.ct.errors import ScanError
 from datasets.ct.itk import read_header
 from datasets.ct.stored_grid import StoredGrid, stored_grid
@@ -18,8 +20,10 @@ from options import Options
 from tasks.finetuned import Finetuned
 from tasks.prediction_files import MASKS, PROBABILITIES, mask_path, probability_path, write_mask
 from tasks.prediction_job import Predicted, PredictionJob
+from tasks.prediction_stamps import remember, replaced, stamp_of
 from tasks.sliding import Windows, label_map, probability_planes, softmax_of
 from utils.console import say, warn
+from utils.errors import UserError, reason
 from utils.progress import progress, waiting
 from utils.text import counted
 
@@ -32,6 +36,9 @@ def segment_scans(job: PredictionJob) -> Predicted:
     options, output, ranks, first = job.options, job.output, job.ranks, job.folds[0]
     with ranks.raise_on_all(), waiting(f"looking for scans in {options.data}"):
         scans = find_scans(Path(options.data), first.channels, [output / name for name in (MASKS, PROBABILITIES)])
+        if ranks.first:
+            job.begin()
+            _forget_replaced(scans, output)
         todo = [scan for scan in scans if not _is_done(scan, first, options, output)] if ranks.first else []
     todo = ranks.broadcast(todo)
     if len(todo) < len(scans):
@@ -73,6 +80,23 @@ def _segment(scan: Scan, folds: Sequence[Finetuned], planes: Sequence[Planes], o
         for number, values in enumerate(kept, 1):
             write_mask(probability_path(output, scan.name, number), values.astype(np.float32), grid)
     write_mask(mask_path(output, scan.name), mask, grid)
+
+
+def _forget_replaced(scans: Sequence[Scan], output: Path) -> None:
+    """Remove the masks of scans that were replaced since; says so."""
+    stamps = {}
+    for scan in scans:
+        with suppress(OSError):
+            stamps[scan.name] = stamp_of([*scan.files, *(named for file in scan.files for named in data_files(file))])
+    gone = [name for name in replaced(output, stamps) if mask_path(output, name).exists()]
+    if gone:
+        say(f"{counted(len(gone), 'scan')} changed since the last prediction ({gone[0]}{', ...' * (len(gone) > 1)})")
+    for name in gone:
+        try:
+            mask_path(output, name).unlink()
+        except OSError as error:
+            raise UserError(f"{mask_path(output, name)} cannot be replaced: {reason(error)}") from None
+    remember(output, stamps)
 
 
 def _is_done(scan: Scan, first: Finetuned, options: Options, output: Path) -> bool:

@@ -51,6 +51,8 @@ def test_run_record_of_a_former_run(tmp_path: Path) -> None:
         ("{", "Expecting property name"),
         ("epoch: 1\n", "unknown argument --epoch.*did you mean --epochs"),
         ("config: other.yaml\n", "the file contains --config itself"),
+        ("lr: 1\nb: 2\nlr: 2\n", "lr is given twice"),
+        ("report: yes\n", "--report: takes no value, but has 'yes'"),
         ("b: few\n", "--b: invalid int value: 'few'"),
         ("!!python/object:os.system {}\n", "must contain flag names|not valid YAML"),
     ],
@@ -63,6 +65,8 @@ def test_what_is_wrong_in_a_file_is_named(text: str, message: str, tmp_path: Pat
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--config is given twice"):
+        parse_options(["--config", str(tmp_path / "a"), f"--config={tmp_path / 'b'}"])
     with pytest.raises(UserError, match=r"^--config .*gone: No such file"):
         parse_options(["--config", str(tmp_path / "gone")])
     with pytest.raises(UserError, match=r"^--config .*: Is a directory"):

@@ -55,6 +55,13 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
         assert "no effect" in warning
 
 
+@pytest.mark.parametrize("flag", ["--preview=4", "--dry_run"])
+def test_a_report_of_no_run_is_warned_of(flag: str) -> None:
+    assert parse_options(["--data", "x", "--report", flag])[1] == [
+        f"--report has no effect with {flag.partition('=')[0]}"
+    ]
+
+
 @pytest.mark.parametrize(
     ("argv", "warned"),
     [
@@ -84,6 +91,8 @@ def test_decay_that_empties_the_decoder_is_warned_of(argv: str, warned: bool) ->
         ("--epochs 0", "--epochs 0"),
         ("--workers -1", "--workers -1"),
         ("--batch_sise 3", "unknown argument --batch_sise"),
+        ("--lr nan", "--lr nan: must be a finite number"),
+        ("--lr inf", "--lr inf: must be a finite number"),
         ("--epoch 3", "did you mean --epochs"),
         ("--outputs 3", "did you mean --output"),
         ("--phase pretrain", "pretrain is not known"),

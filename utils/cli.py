@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -11,6 +12,8 @@ from typing import NoReturn
 
 from utils.errors import UserError
 from utils.version import VERSION
+
+IGNORED = re.compile(r"ignored explicit argument (.*)")  # argparse's words: nothing is ignored
 
 
 def help_format(prog: str) -> argparse.HelpFormatter:
@@ -33,6 +36,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"PCRL {VERSION}", help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
+        message = IGNORED.sub(r"takes no value, but has \1", message)
         raise UserError(f"{message} (see --help)")
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:

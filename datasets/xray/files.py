@@ -118,10 +118,9 @@ class Images:
                 raise UserError(self._none())
         if missing:
             there = f" (an image there: {min(self.files)})" if self.files else ""
-            where = f" in its {part} part" if part else ""
+            where = (f" in its {part} part" if part else "") + (" is" if len(missing) == 1 else " are")
             raise UserError(
-                f"{len(missing)} of the {counted(len(names), 'image')} that {source} names{where} are not in "
-                f"{self.data}: "
+                f"{len(missing)} of the {counted(len(names), 'image')} that {source} names{where} not in {self.data}: "
                 f"{', '.join(map(_in_a_line, missing[:3]))}{', ...' if len(missing) > 3 else ''}{there}; "
                 f"complete the images, {remedy}"
             )

@@ -76,7 +76,7 @@ def read_list_or_table(path: str | Path) -> ImageList | Table:
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"the list {path} is not a text file (byte {error.start} is not UTF-8)") from error
+        raise UserError(f"the list {path} is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
     lines = [line.strip() for line in text.split("\n")]
     first = next(filter(None, lines), "")
     if not first:
@@ -123,7 +123,7 @@ def _any_list(lines: list[str], path: str | Path) -> ImageList:
             wrong = next(label for label in bad[1].split() if label not in ("0", "1"))
             raise UserError(
                 f"the list {path}, line {number}: a label is {wrong!r}, not 0 or 1; "
-                "a line is a name, then labels of 0 and 1"
+                "a line is a name, then labels of 0 and 1; a table needs a header"
             )
         names.append(name)
         labels.append([int(label) for label in text.split()])

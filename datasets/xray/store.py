@@ -105,6 +105,10 @@ class Store:
         """The images there are: their paths below the folder they came from."""
         return list(self._numbers)
 
+    def files(self, path: str) -> tuple[Path, Path]:
+        """The files that have the image of this path, and others: those of its shard."""
+        return shard_paths(self.folder, self._numbers[os.path.relpath(path, self.folder)] // IMAGES_PER_SHARD)
+
     def read(self, path: str) -> np.ndarray:
         """The image of this path, uint8 (height, width) or (height, width, 3), mapped, read-only.
 

@@ -46,4 +46,4 @@ def writable(save: Path) -> None:
     while not there.exists():
         there = there.parent
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--save {save}: cannot write in {there}")
+        raise UserError(f"--save {save}: " + (f"cannot write in {there}" if there.is_dir() else f"{there} is a file"))

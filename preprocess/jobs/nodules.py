@@ -88,7 +88,8 @@ class NoduleJob:
     """A scan to cut crops out of, its ``places``, how, and the folder to write to.
 
     ``draw_negatives``: the table has nodules alone, so that other places have to be found. ``anew``: even if there
-    are crops made in the same way, which are another scan's then.
+    are crops made in the same way, which are another scan's then. ``like``: a hash in ``save``, to be compared with
+    those of this scan.
     """
 
     scan: Scan
@@ -97,6 +98,7 @@ class NoduleJob:
     options: CropOptions
     save: Path
     anew: bool = False
+    like: str = ""
 
     @property
     def record(self) -> Path:
@@ -137,7 +139,7 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
         if record and matches(record, recipe) and _all_readable(job, len(record["crops"])):
             return _outcome(job, [crop[0] for crop in record["crops"]], record["shortage"], done_before=True)
-        image, source = read_with_identity(job.scan)
+        image, source = read_with_identity(job.scan, job.like)
         places = _choose(image, job)
         _check_inside(image, places)
     except BAD_SCAN as error:

@@ -120,13 +120,15 @@ class PairOptions:
 class PairJob:
     """A scan to make pairs of, how, and the folder to write them to.
 
-    ``anew``: even if there are pairs made in the same way, which are another scan's then.
+    ``anew``: even if there are pairs made in the same way, which are another scan's then. ``like``: a hash in ``save``,
+    to be compared with those of this scan.
     """
 
     scan: Scan
     options: PairOptions
     save: Path
     anew: bool = False
+    like: str = ""
 
     @property
     def folder(self) -> Path:
@@ -198,7 +200,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
             flat, redrawn = record.get("flat", 0), record.get("redrawn", 0)
             known = contrast if isinstance(contrast := record.get("contrast"), float) else None  # earlier: not told
             return PairOutcome(name, record["pairs"], True, record["shortage"], "", flat, redrawn, known)
-        image, source = read_with_identity(job.scan)
+        image, source = read_with_identity(job.scan, job.like)
         refused = FlatPairs(job.options.min_std)
         pairs, none_fits = _pairs(image, job, refused)
     except BAD_SCAN as error:
@@ -207,7 +209,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
         clear(job.record, *((GLOBAL, LOCAL) if job.options.has_locals else (PAIR,)))
         boxes, flat, contrast = _write(job, pairs)
         made = len(boxes)
-        shortage = none_fits or (_shortage(job.options, refused.count) if made < job.options.pairs else "")
+        shortage = none_fits or (_shortage(job.options, refused.count, made) if made < job.options.pairs else "")
         record = {"recipe": recipe, **source, "pairs": made, "shortage": shortage, "flat": flat}
         record |= {"redrawn": refused.count, "direction": image.GetDirection(), "boxes": boxes}
         record |= {"contrast": contrast}
@@ -233,11 +235,12 @@ def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterabl
     return (with_locals(pairs, part, origin, shape, window, rng) if options.has_locals else pairs), ""
 
 
-def _shortage(options: PairOptions, redrawn: int) -> str:
+def _shortage(options: PairOptions, redrawn: int, made: int) -> str:
     """Why there are fewer pairs than wanted."""
     causes = ["hold too much tissue"] * options.has_tissue_rule + ["are nearly constant"] * bool(redrawn)
     causes = [*causes, "overlap too little"]
-    return f"the other boxes that were tried {', '.join(causes[:-1])}{', or ' * (len(causes) > 1)}{causes[-1]}"
+    which = "the other boxes" if made else "the boxes"
+    return f"{which} that were tried {', '.join(causes[:-1])}{', or ' * (len(causes) > 1)}{causes[-1]}"
 
 
 def _window(image: sitk.Image, options: PairOptions) -> Window:

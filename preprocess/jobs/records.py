@@ -44,14 +44,14 @@ def matches(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
     return isinstance(former, dict) and {**recipe, **former} == recipe
 
 
-def read_with_identity(scan: Scan) -> tuple[sitk.Image, dict[str, Any]]:
-    """The scan, and what a record says of its files: their bytes, and a hash of their content.
+def read_with_identity(scan: Scan, like: str = "") -> tuple[sitk.Image, dict[str, Any]]:
+    """The scan, and what a record says of its files: their bytes, and a hash of their content (``content_of``).
 
     ScanError, as of :func:`read_image`, and if the files have changed meanwhile: the one would not be of the other.
     """
     before = files_of(scan)
     image = read_image(scan)
-    found = {"size": before.size, "content": content_of(before)}
+    found = {"size": before.size, "content": content_of(before, like)}
     if files_of(scan).stamp != before.stamp:
         raise ScanError("its files changed while they were read; run this again when they are all written")
     return image, found
@@ -148,6 +148,8 @@ def is_array(path: Path, shape: tuple[int, ...], dtype: str) -> bool:
 
 def in_a_line(error: Exception) -> str:
     """What is wrong with a scan that raised one of BAD_SCAN."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be read: {reason(error)}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

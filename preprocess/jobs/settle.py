@@ -22,7 +22,7 @@ from datasets.layout import STAMPS, SUBSET, uid_of_record, uid_on_disk
 from preprocess.jobs.nodules import NoduleJob
 from preprocess.jobs.pairs import PairJob
 from preprocess.jobs.records import cannot_write, matches, read_record
-from preprocess.volumes.content import Files, content_of, files_of
+from preprocess.volumes.content import Files, content_of, files_of, is_former
 from utils import json_text
 from utils.console import warn
 from utils.errors import UserError
@@ -122,7 +122,7 @@ def settle(jobs: Sequence[Job], what: str, sources: Sources, replaced: bool) -> 
     """The jobs with the uids of the records that are theirs; those that may replace a record are marked ``anew``.
 
     A scan that made the record of another name, with the same options, goes by that name. ``what`` is made: "pair" or
-    "crop".
+    "crop". Where an earlier version began, its hashes go on, so that all can be compared.
 
     Raises:
         UserError: what belongs to another scan would be replaced (unless that is wanted: ``replaced``), or ``--save``
@@ -161,7 +161,8 @@ def settle(jobs: Sequence[Job], what: str, sources: Sources, replaced: bool) -> 
         settled[number] = replace(job, anew=job.record in records)
     if refused and not replaced:
         raise _others(refused, records, what, sources)
-    return [settled[number] for number in range(len(jobs))]
+    like = next(filter(is_former, (str(record.get("content", "")) for record in records.values())), "")
+    return [replace(settled[number], like=like) for number in range(len(jobs))]
 
 
 def _refuse_moved(job: Job, path: Path, record: dict[str, Any], sources: Sources) -> None:

@@ -46,9 +46,14 @@ def content_of(files: Files, like: str = "") -> str:
 
     ``like``: another hash, for one of its kind, to be compared with it.
     """
-    former = len(like) == FORMER_DIGITS
+    former = is_former(like)
     hashes = sorted(_file_hash(path, former) for path in files.paths)
     return _hash("\n".join(hashes)) if former else xxhash.xxh3_64_hexdigest("\n".join(hashes).encode())
+
+
+def is_former(content: str) -> bool:
+    """Whether it is a hash as earlier versions wrote it."""
+    return len(content) == FORMER_DIGITS
 
 
 def _hash(text: str) -> str:

@@ -73,7 +73,7 @@ def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
         UserError: no such folder, no scan in it, or none of that fold.
     """
     if not data.is_dir():
-        raise UserError(f"--data {data}: no such folder")
+        raise UserError(f"--data {data}: " + ("this is not a folder" if data.exists() else "no such folder"))
     folders = list(_folders(data, data, None, set()))
     found = _search([folder for folder in folders if folder.subset is not None], data)
     if found.scans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from benchmarks.evidence_cells import (
 from benchmarks.evidence_data import JUDGED, prepare_nih
 from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, nih, plan
 from tests.benchmarks.made_up import write_nih
+from tests.conftest import ROOT
 from tests.inprocess import run_captured
 
 
@@ -143,6 +145,26 @@ def test_narrow_without_x_rays_is_one_line(tmp_path: Path) -> None:
     ran = run_captured(["benchmarks/evidence.py", "--nodules", "--narrow", "4", "--work", str(tmp_path)])
     assert ran.returncode == 2
     assert ran.stderr == "error: --narrow is for the X-rays of --nih; give both or neither\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--jobs 0 --work w --nodules", "argument --jobs: 0: give a whole number of at least 1"),
+        ("--budget 2 --work w --nodules", "argument --budget: 2: give a time such as 90m, 2h or 1h30m"),
+        ("--report --results gone", "--results gone: no such folder"),
+        ("--write", "--write goes with --report"),
+        ("--work w --nih gone", "gone: no such folder"),
+        ("--work begun --nih .", "--work .*begun was begun with the data in /elsewhere, not .*; give another --work"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "begun" / "nih").mkdir(parents=True)
+    (tmp_path / "begun" / "nih" / "prepared").write_text("/elsewhere")
+    ran = run_captured([str(ROOT / "benchmarks/evidence.py"), *flags.split()], tmp_path)
+    assert ran.returncode == 2
+    assert re.fullmatch(f"error: .*{line}.*\n", ran.stderr), ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
 
 
 def test_a_run_of_other_flags_is_not_gone_on_with(tmp_path: Path) -> None:

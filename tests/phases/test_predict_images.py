@@ -127,8 +127,34 @@ def test_a_wrong_folder_leaves_the_output_to_the_right_one(xrays: Path, tmp_path
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="holds no images"):
         predict(xrays / "out" / "best.pt", tmp_path / "nothing", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     predict(xrays / "out" / "best.pt", xrays / "data", tmp_path / "out")
     assert len(table(tmp_path / "out")[1]) == 12
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_image_that_was_replaced_is_predicted_again(
+    stored: bool, xrays: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(xrays / "data" / "images", images)
+    data = tmp_path / "store" if stored else images
+    rows = []
+    for replaced in (False, True):
+        if replaced:
+            shutil.copy(images / "00000002_000.png", images / "00000001_000.png")
+        if stored:
+            shutil.rmtree(data, ignore_errors=True)
+            assert run_preprocess("chest_store", "--data", images, "--save", data, "--workers", 1).returncode == 0
+        predict(xrays / "out" / "best.pt", data, out)
+        rows.append(table(out)[1])
+    first, second = (np.array(list(each.values())) for each in rows)
+    assert abs(first[0] - first[1]).max() > 1e-5
+    np.testing.assert_allclose(second, first[[1, 1, *range(2, 12)]], atol=1e-6)
+    changed = "12 images changed" if stored else "1 image changed"  # a store's are known by their shard
+    assert f"{changed} since the last prediction (00000001_000.png" in capsys.readouterr().out
+    predict(xrays / "out" / "best.pt", data, out)
+    assert "12 of 12 images are in" in capsys.readouterr().out
 
 
 def test_weights_as_people_write_several(

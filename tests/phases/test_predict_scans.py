@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
+from datasets.layout import STAMPS
 from tests.conftest import run_main
 from tests.phases.segmenter import CLASSES, SIZE, case, predict, straightened, train, write_scan
 from utils.errors import Unfinished, UserError
@@ -79,11 +80,19 @@ def test_the_output_may_be_the_folder_of_the_scans(folder: Path, tmp_path: Path)
     assert {"masks/case_3.nii.gz", "masks/case_4.nii.gz"} < set(names)
 
 
-def test_a_mask_of_another_scan_of_the_name_is_made_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_mask_of_another_scan_of_the_name_is_made_anew(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     write_scan(data / "a.nii.gz", case(3)[0])
     predict(folder / "out0" / "best.pt", data, out)
+    first = voxels(out / "masks" / "a.nii.gz")
+    write_scan(data / "a.nii.gz", case(4)[0])
+    predict(folder / "out0" / "best.pt", data, out)
+    assert "1 scan changed since the last prediction (a)" in capsys.readouterr().out
+    assert (voxels(out / "masks" / "a.nii.gz") != first).any()
     write_scan(data / "a.nii.gz", case(4)[0][:16])
+    (out / STAMPS).unlink()  # as an earlier version left it
     predict(folder / "out0" / "best.pt", data, out)
     assert voxels(out / "masks" / "a.nii.gz").shape == (16, *SIZE[1:])
 

@@ -136,6 +136,15 @@ def test_a_large_picture_is_made_smaller(tmp_path: Path) -> None:
     assert len(picture(tmp_path / "large.png", "noise")) < 1_000_000
 
 
+def test_a_record_that_cannot_be_read_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "run.json").write_text("{")
+    report_on(folder)
+    assert "run.json cannot be read; the page is made without it" in capsys.readouterr().err
+    with pytest.raises(UserError, match="this is not a folder"):
+        report_on(folder / "run.json")
+
+
 def test_a_damaged_folder_is_refused_with_a_line(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "report.html").mkdir()

@@ -139,8 +139,8 @@ def test_what_is_unchanged_is_not_read_again(first: Path, monkeypatch: pytest.Mo
     assert len(read) == 2
 
 
-def test_hashes_of_an_earlier_version_are_compared_with_their_like(first: Path) -> None:
-    """They were BLAKE2, of each file and then of these."""
+def as_earlier(first: Path) -> None:
+    """Give the record the hash of an earlier version: BLAKE2, of each file and then of these."""
     path, ct = first / "save" / "subset0" / "ct.json", first / "a" / "ct.mhd"
     record = json.loads(path.read_text())
     of_files = sorted(
@@ -149,6 +149,10 @@ def test_hashes_of_an_earlier_version_are_compared_with_their_like(first: Path) 
     record["content"] = hashlib.blake2b("\n".join(of_files).encode(), digest_size=16).hexdigest()
     path.write_text(json.dumps(record))
     (first / "save" / STAMPS).unlink()
+
+
+def test_hashes_of_an_earlier_version_are_compared_with_their_like(first: Path) -> None:
+    as_earlier(first)
     before = pairs(first / "save")
     assert done(cut(first / "a", first / "save")) == {"ct": True}
     (first / "a").rename(first / "elsewhere")
@@ -213,7 +217,10 @@ def test_a_scan_that_has_moved_to_another_subset_is_refused(first: Path) -> None
     assert done(cut(first / "luna", first / "save")) == {"ct": False}
 
 
-def test_the_same_scan_under_two_names_is_said(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_same_scan_under_two_names_is_said(earlier: bool, first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if earlier:
+        as_earlier(first)
     warn_of_doubles(first / "save", "pair")
     assert capsys.readouterr().err == ""
     shutil.copytree(first / "a", first / "data" / "one")
