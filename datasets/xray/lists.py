@@ -76,7 +76,7 @@ def read_list_or_table(path: str | Path) -> ImageList | Table:
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"the list {path} is not text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise UserError(f"the list {path} is not a text file in UTF-8 (byte {error.start} is not)") from error
     lines = [line.strip() for line in text.split("\n")]
     first = next(filter(None, lines), "")
     if not first:

@@ -218,7 +218,7 @@ def test_scans_that_give_few_pairs_or_none_are_reported(tmp_path: Path) -> None:
     assert 0 < len(files) < 5
     assert f"fewer pairs: subset0/hole: {len(files)} of 5; the other boxes that were tried hold too" in printed[1]
     assert printed[2] == "no pairs: subset0/tiny: no box fits: the scan measures 12 x 12 x 12 mm"
-    assert printed[3].startswith("no pairs: subset0/tissue: the other boxes that were tried hold too much tissue")
+    assert printed[3].startswith("no pairs: subset0/tissue: the boxes that were tried hold too much tissue")
     assert (tmp_path / "save" / "luna_train.txt").read_text() == "hole\n"
     again = luna_pre(tmp_path / "data", tmp_path / "save", "--scale", "5").splitlines()
     assert again[1:4] == printed[1:4]
@@ -315,7 +315,7 @@ def test_bad_usage_is_answered_in_one_line(luna: Path, tmp_path: Path, flags: li
 def test_places_that_cannot_be_written_are_answered_in_one_line(luna: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for save in (tmp_path / "file", tmp_path / "file" / "save"):
-        assert f"error: --save {save}: cannot write in {tmp_path / 'file'}\n" == luna_pre(luna, save, status=2)
+        assert f"error: --save {save}: {tmp_path / 'file'} is a file\n" == luna_pre(luna, save, status=2)
     (tmp_path / "subset0").write_text("")  # in the way of the folder
     printed = luna_pre(luna, tmp_path, *SMALL, "--fold", "0", status=2)
     assert printed == f"error: --save {tmp_path}: cannot write there: File exists\n"

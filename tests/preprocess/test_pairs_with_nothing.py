@@ -85,7 +85,7 @@ def test_what_was_drawn_anew_is_said_and_a_scan_of_air_gives_nothing(tmp_path: P
     argv = ["--data", str(tmp_path / "air"), "--save", str(tmp_path / "none"), *SMALL, "--scale", "1"]
     none = run_preprocess("luna_pre", *argv)
     assert none.returncode == 1
-    assert "no pairs: subset0/air: the other boxes that were tried hold too much tissue, are nearly" in none.stdout
+    assert "no pairs: subset0/air: the boxes that were tried hold too much tissue, are nearly" in none.stdout
     assert none.stderr.startswith(f"error: --data {tmp_path / 'air'} gives no pair: ")
     argv[1], argv[3] = str(tmp_path / "data"), str(tmp_path / "pairs")
     with pytest.raises(UserError, match=r"--min_std 0\.01, not 0"):

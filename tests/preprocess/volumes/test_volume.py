@@ -222,7 +222,7 @@ def test_two_scans_of_one_name_are_an_error_where_the_path_does_not_help(tmp_pat
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("")])
 def test_data_without_scans_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "data")
-    with pytest.raises(UserError, match=r"no such folder|no scan found"):
+    with pytest.raises(UserError, match=r"this is not a folder|no such folder|no scan found"):
         find_scans(tmp_path / "data")
 
 
