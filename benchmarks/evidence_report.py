@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from benchmarks import evidence_earlier
 from benchmarks.evidence_cells import load_results, truth, unpacked
+from benchmarks.evidence_curves import curves
 from benchmarks.evidence_data import ROOT
 from benchmarks.evidence_protocol import ARMS, DRAWS, Results, data_of
 from benchmarks.evidence_stats import (
@@ -24,7 +26,7 @@ from benchmarks.evidence_stats import (
 )
 from utils.files import write_text
 
-PAGE = ROOT / "docs" / "EVIDENCE.md"
+PAGE, RECIPES = ROOT / "docs" / "EVIDENCE.md", ROOT / "docs" / "RECIPES.md"
 FIGURE = ROOT / "docs" / "images" / "evidence.svg"
 MARKS = "<!-- results: written by --report --write -->", "<!-- end of results -->"
 TASKS = {  # -> its title, what is labelled, the score, its dimensions
@@ -230,6 +232,7 @@ def full_tables(found: Found, results: Results) -> str:
         ("missing", missing(found.task, results)),
     ):
         parts += ["\n".join([f"{title}, {what}:", *(f"- {line}" for line in lines)])] if lines else []
+    parts += [shown for arm in ARMS if (shown := curves(found.task, results, arm))]
     return "\n\n".join(parts)
 
 
@@ -278,10 +281,13 @@ def report(folder: Path, write: bool = False, replicates: int = REPLICATES) -> N
 
         write_text(PAGE, with_results(PAGE.read_text(encoding="utf-8"), page_tables(all_found, results)))
         written = [PAGE, evidence_earlier.PICTURE]
+        if shown := "\n\n".join(filter(None, (curves(found.task, results) for found in all_found))):
+            write_text(RECIPES, with_results(RECIPES.read_text(encoding="utf-8"), shown))
+            written.append(RECIPES)
         if any(found.scores for found in all_found):
             draw(all_found, FIGURE)
             written.append(FIGURE)
     print("The earlier protocol:\n")
     evidence_earlier.report(write)
     if write:
-        print(f"\nwritten: {', '.join(str(path.relative_to(ROOT)) for path in written)}")
+        print(f"\nwritten: {', '.join(os.path.relpath(path, ROOT) for path in written)}")

@@ -6,7 +6,7 @@ from options.flags import PHASES, PREDICTION
 
 DESCRIPTION = """Self-supervised pre-training of medical-image networks (PCRL, PCRLv2).
 Flags of one phase and kind of data alone: --help --phase finetune --n chest
-Settings for many or few images: docs/LEARNING.md"""
+Settings for many or few images: docs/RECIPES.md"""
 TITLES = {  # of each phase, and the page on it
     "pretask": "Pre-training of medical-image networks without labels (PCRL, PCRLv2).\nMore: docs/LEARNING.md",
     "finetune": "Fine-tuning: train the whole network with labels, best from pre-trained weights (--weight).\n"

@@ -50,3 +50,6 @@ def write_results(folder: Path, gains: dict[str, float], counts: tuple[int, ...]
                     (folder / f"{name}.json").write_text(json.dumps(facts | found))
             facts = {"kind": "probe", "task": "nih", "arm": arm, "probed": probed, "runs": []}
             (folder / f"nih_{arm}_probe_seed{seed}.json").write_text(json.dumps(facts))
+    rows = [{"step": step, "contrast": 10 - step / 1000, "feature_spread": 0.5} for step in range(1, 5000, 100)]
+    facts = {"kind": "pretrain", "task": "nih", "arm": "pcrl", "rows": rows, "runs": []}
+    (folder / "nih_pcrl_pretrain_seed0.json").write_text(json.dumps(facts))

@@ -100,12 +100,17 @@ def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(evidence_report, "ROOT", tmp_path)
     monkeypatch.setattr(evidence_report, "PAGE", page)
     monkeypatch.setattr(evidence_report, "FIGURE", page.parent / "images" / "evidence.svg")
+    recipes = page.with_name("RECIPES.md")
+    recipes.write_text((ROOT / "docs" / "RECIPES.md").read_text())
+    monkeypatch.setattr(evidence_report, "RECIPES", recipes)
     monkeypatch.setattr(evidence_report.evidence_earlier, "report", lambda write: None)
     report(results, write=True, replicates=50)
     figure, text = (page.parent / "images" / "evidence.svg").read_bytes(), page.read_text()
     assert text.partition(MARKS[0])[0] == former.partition(MARKS[0])[0]
     assert text.partition(MARKS[1])[2] == former.partition(MARKS[1])[2]
     assert "| PCRL without gate | -0." in text
+    assert "\n| 1,001 | 9 |  |  |  | 0.5 |\n" in recipes.read_text()
+    assert "\n| 4,901 | 5.1 |  |  |  | 0.5 |\n" in recipes.read_text()
     assert len(text.splitlines()) < 150
     report(results, write=True, replicates=50)
     assert (page.parent / "images" / "evidence.svg").read_bytes() == figure
