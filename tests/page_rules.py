@@ -176,7 +176,7 @@ def small_phantoms(command: Command) -> str:
 
 def small_run(command: Command) -> str:
     epochs = 2 if "--resume" in command.words else 1  # the runs of the sample have one
-    more = f" --epochs {epochs}" + " --val_every 1" * ("--val_every" in command.words)
+    more = f" --epochs {epochs} --warmup_epochs 0" + " --val_every 1" * ("--val_every" in command.words)
     more += " --processes 2" * ("ddp" in command.words)
     more += " --size 64" * ("chest" in command.words)
     more += " --weight none" * ({"chest", "pcrlv2"} <= {*command.words})  # else it looks for weights elsewhere
