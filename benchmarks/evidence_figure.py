@@ -85,4 +85,4 @@ def _panel(axis: Any, found: Found, kind: str, label: str) -> None:
     axis.grid(alpha=0.3)
     axis.set_xlabel(f"labelled {what}")
     axis.set_ylabel(score)
-    axis.set_title(f"{title}: {label}\n{KINDS[kind]}" if label != score else f"{title}\n{KINDS[kind]}", fontsize=10)
+    axis.set_title(f"{title}\n{label + ', ' if label != score else ''}{KINDS[kind]}", fontsize=10)

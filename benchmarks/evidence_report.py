@@ -181,6 +181,16 @@ def answers(found: Found) -> list[str]:
     return lines
 
 
+def reservations(task: str, results: Results) -> list[str]:
+    """What the answers rest on, in a line, where it is less than the whole protocol."""
+    width = TASKS[task][0].partition(", ")[2]
+    words = [f"The networks have {width} and were trained on a processor."] if width else []
+    seeds = [seed for seed in ARMS["pcrl"].seeds if f"{task}_pcrl_probe_seed{seed}" in results]
+    if len(seeds) < len(ARMS["pcrl"].seeds):
+        words.append(f"{len(seeds)} of {len(ARMS['pcrl'].seeds)} pre-trainings of PCRL so far.")
+    return [" ".join(words)] if words else []
+
+
 def choices(task: str, results: Results) -> list[str]:
     """What the searches chose, a line an arm, with the validation scores of all that was tried."""
     lines = []
@@ -243,8 +253,7 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
     in_2d = [found for found in all_found if data_of(found.task) == "nih"]  # the widest network first
     widest = in_2d[0] if in_2d else Found("nih", {})
     lines = [f"> - {line}" for line in answers(widest)]
-    if widest.task != "nih":
-        lines.append(f"> - By networks with {TASKS[widest.task][0].partition(', ')[2]}, trained on a processor.")
+    lines += [f"> - {line}" for line in reservations(widest.task, results)]
     lines += ["", "![score against labels](images/evidence.svg)"]
     for found in all_found:
         title, _, score, _ = TASKS[found.task]
