@@ -44,6 +44,10 @@ FINDINGS = ("Infiltration", "Effusion", "Atelectasis")
 MEAN = "mean of three findings"
 PRIMARY = ("male", "Infiltration"), (50, 100)  # of fine-tuned PCRL against random values: what the answer is made of
 RANDOM = "random"
+CAPTION = (
+    "*Scores on the test part, by labelled patients; bands: 95 % over patients. The three findings are Infiltration, Effusion\n"
+    "and Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
+)
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
 >   AUROC 0.613 against 0.530), with fewer not in every run; on the Hippocampus it made no difference; 43 real X-rays
@@ -254,15 +258,15 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
     widest = in_2d[0] if in_2d else Found("nih", {})
     lines = [f"> - {line}" for line in answers(widest)]
     lines += [f"> - {line}" for line in reservations(widest.task, results)]
-    lines += ["", "![score against labels](images/evidence.svg)"]
+    lines += ["", "![score against labels](images/evidence.svg)", "", CAPTION]
     for found in all_found:
         title, _, score, _ = TASKS[found.task]
         for kind, words in KINDS.items():
-            labels = [name for name in (*PRIMARY[0], "nodule", "Dice") if name in found.labels(kind)]
+            labels = [name for name in (*PRIMARY[0], MEAN, "nodule", "Dice") if name in found.labels(kind)]
             few = [count for count in found.counts(kind) if data_of(found.task) != "nih" or count in PRIMARY[1]]
             columns = [(label, count) for label in labels for count in few]
             if columns:
-                head = f"**{title}, {words}**: {score} of random values; of the others the difference to it"
+                head = f"**{title}, {words}**: {score} in the first row, then differences to it"
                 lines += ["", table(found, kind, columns, head, with_score=False)]
         if gaps := missing(found.task, results):
             lines += ["", f"Missing ({title}): {'; '.join(gaps)}."]
