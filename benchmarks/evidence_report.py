@@ -45,8 +45,8 @@ MEAN = "mean of three findings"
 PRIMARY = ("male", "Infiltration"), (50, 100)  # of fine-tuned PCRL against random values: what the answer is made of
 RANDOM = "random"
 CAPTION = (
-    "*Scores on the test part, by labelled patients; bands: 95 % over patients. The three findings are Infiltration, Effusion\n"
-    "and Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
+    "*Scores on the test part, by labelled patients; bands: 95 % over patients. The three findings are Infiltration,\n"
+    "Effusion and Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
 )
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
