@@ -150,7 +150,7 @@ def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task
     return found
 
 
-def several(text: str) -> int:
+def at_least_one(text: str) -> int:
     """A number of 1 and more. argparse.ArgumentTypeError for anything else."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: give a whole number of at least 1")
@@ -170,7 +170,7 @@ def parser() -> Parser:
         "--budget", type=seconds_of, default=float("inf"), metavar="TIME", help="90m, 2h (default: no end)"
     )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
-    made.add_argument("--jobs", type=several, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
+    made.add_argument("--jobs", type=at_least_one, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
     made.add_argument(
         "--narrow", type=int, choices=(1, 2, 4, 8), default=1, help="X-rays: divide the channels; reported by itself"
     )

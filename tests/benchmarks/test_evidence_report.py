@@ -127,17 +127,19 @@ def test_narrow_networks_answer_until_the_full_width_does(results: Path, tmp_pat
     found = collect("nih_small4", narrow, tmp_path, replicates=50)
     page = page_tables([found], narrow)
     assert "**male, 50 patients**: PCRL 0." in page
-    assert "By networks with a quarter of the channels" in page
+    assert "> - The networks have a quarter of the channels and were trained on a processor.\n" in page
     assert "**NIH X-rays, a quarter of the channels, fine-tuning**" in page
     assert "ImageNet" not in page
     whole = collect("nih", load_results(results), results, replicates=50)
-    assert "By networks" not in page_tables([whole, found], narrow)
+    assert "The networks have" not in page_tables([whole, found], load_results(results) | narrow)
+    one = {name: cell for name, cell in narrow.items() if not name.endswith(("pcrl_probe_seed1", "pcrl_probe_seed2"))}
+    assert "on a processor. 1 of 3 pre-trainings of PCRL so far.\n" in page_tables([found], one)
 
 
 def test_figure_has_a_line_for_each_arm(results: Path, tmp_path: Path) -> None:
     draw([collect("nih", load_results(results), results, replicates=50)], tmp_path / "evidence.svg")
     svg = (tmp_path / "evidence.svg").read_text()
-    for word in ("PCRL without contrast", "random values", "labelled patients", "linear probe"):
+    for word in ("PCRL without contrast", "random values", "labelled patients", "male, linear probe"):
         assert f"<!-- {word}" in svg
 
 
