@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import xxhash
 
 from datasets.layout import STAMPS
 from utils import json_text
+from utils.console import say
 from utils.errors import UserError, reason
 from utils.files import write_text
+from utils.text import counted
 
 
 def stamp_of(files: Iterable[str | Path]) -> str:
@@ -28,6 +30,13 @@ def replaced(output: Path, stamps: Mapping[str, str]) -> list[str]:
     """The names whose files are not those that :func:`remember` was told of. What it was not told of is none."""
     former = _read(output)
     return [name for name, stamp in stamps.items() if stamp and former.get(name, stamp) != stamp]
+
+
+def say_changed(names: Collection[str], what: str) -> None:
+    """Say which of the images, each a ``what``, are predicted again; nothing if none is."""
+    if names:
+        more = ", ..." if len(names) > 1 else ""
+        say(f"{counted(len(names), what)} changed since the last prediction ({min(names)}{more})")
 
 
 def remember(output: Path, stamps: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from tasks.finetuned import Finetuned
 from tasks.outputs import as_numbers
 from tasks.prediction_files import TABLE, PartialTable, Row, number_text, recover, write_rows
 from tasks.prediction_job import Predicted, PredictionJob
-from tasks.prediction_stamps import remember, replaced, stamp_of
+from tasks.prediction_stamps import remember, replaced, say_changed, stamp_of
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.process_group import SINGLE
@@ -89,7 +89,7 @@ def _forget_replaced(job: PredictionJob, rows: Sequence[Row]) -> None:
     stamps = {file: stamp_of(store.files(path) if store else [path]) for file, path in paths.items()}
     there = recover(output, classes)
     if gone := there.keys() & replaced(output, stamps):
-        say(f"{counted(len(gone), 'image')} changed since the last prediction ({min(gone)}{', ...' * (len(gone) > 1)})")
+        say_changed(gone, "image")
         write_rows(output, classes, [row for file, row in there.items() if file not in gone])
         PartialTable.remove_all(output)
     remember(output, stamps)

@@ -20,7 +20,7 @@ from options import Options
 from tasks.finetuned import Finetuned
 from tasks.prediction_files import MASKS, PROBABILITIES, mask_path, probability_path, write_mask
 from tasks.prediction_job import Predicted, PredictionJob
-from tasks.prediction_stamps import remember, replaced, stamp_of
+from tasks.prediction_stamps import remember, replaced, say_changed, stamp_of
 from tasks.sliding import Windows, label_map, probability_planes, softmax_of
 from utils.console import say, warn
 from utils.errors import UserError, reason
@@ -89,8 +89,7 @@ def _forget_replaced(scans: Sequence[Scan], output: Path) -> None:
         with suppress(OSError):
             stamps[scan.name] = stamp_of([*scan.files, *(named for file in scan.files for named in data_files(file))])
     gone = [name for name in replaced(output, stamps) if mask_path(output, name).exists()]
-    if gone:
-        say(f"{counted(len(gone), 'scan')} changed since the last prediction ({gone[0]}{', ...' * (len(gone) > 1)})")
+    say_changed(gone, "scan")
     for name in gone:
         try:
             mask_path(output, name).unlink()
