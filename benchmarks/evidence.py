@@ -140,11 +140,11 @@ def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task
         found.append(nih(work, narrow=options.narrow))
     if options.nodules:
         prepared(work, "nodules", None, lambda: prepare_nodules(work / "nodules", options.results, draws))
-        found.append(nodules(work, on_gpu))
+        found.append(nodules(work, on_gpu, options.narrow))
     if options.msd:
         scans, own = options.msd.resolve(), work / "hippocampus"
         prepared(work, "hippocampus", scans, lambda: prepare_hippocampus(scans, own, options.results))
-        found.append(hippocampus(work, on_gpu))
+        found.append(hippocampus(work, on_gpu, options.narrow))
     if not found:
         raise UserError("there is nothing to compute: give --nih FOLDER, --msd FOLDER or --nodules")
     return found
@@ -172,7 +172,7 @@ def parser() -> Parser:
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     made.add_argument("--jobs", type=at_least_one, metavar="N", help=f"cells at a time (a GPU: {ON_A_GPU}; else 2)")
     made.add_argument(
-        "--narrow", type=int, choices=(1, 2, 4, 8), default=1, help="X-rays: divide the channels; reported by itself"
+        "--narrow", type=int, choices=(1, 2, 4, 8), default=1, help="divide the channels; reported by itself"
     )
     made.add_argument("--arms", default=",".join(ARMS), help=f"some of {','.join(ARMS)}")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/evidence")
@@ -210,8 +210,6 @@ def main() -> int:
         raise UserError("--write goes with --report")
     if not options.work:
         raise UserError("--work: name a folder for data, runs and weights")
-    if options.narrow > 1 and not options.nih:
-        raise UserError("--narrow is for the X-rays of --nih; give both or neither")
     if options.narrow > 1 and "imagenet" in arms:
         print("imagenet is left out: its weights do not fit networks of --narrow", flush=True)
     begin, work = time.monotonic(), options.work.resolve()

@@ -136,7 +136,7 @@ def has_arm(task: Task, arm: Arm) -> bool:
 
 def data_of(task: str) -> str:
     """The data of a task, which its forms for a processor share."""
-    return re.sub(r"_(short|small\d)$", "", task)
+    return re.sub(r"(_short)?(_small\d)?$", "", task)
 
 
 def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[Cell]:
@@ -214,6 +214,16 @@ def lines_of(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def named(task: str, narrow: int) -> str:
+    """The name of a task whose networks have a part of the channels: its results stand by themselves."""
+    return task if narrow == 1 else f"{task}_small{narrow}"
+
+
+def narrowed(narrow: int) -> tuple[str, ...]:
+    """The flags of all runs of such a task."""
+    return ("--narrow", str(narrow)) if narrow > 1 else ()
+
+
 def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 300, narrow: int = 1) -> Task:
     """Sex and findings on NIH X-rays at 64 x 64, by labelled patients, an image each.
 
@@ -228,7 +238,7 @@ def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 3
         return (*data, *of, "--b", "16", "--epochs", str(epochs), "--val_every", str(max(1, epochs // 10)))
 
     return Task(
-        "nih" if narrow == 1 else f"nih_small{narrow}",
+        named("nih", narrow),
         2,
         labels,
         images=(images := lines_of(own / "chest_train.txt")),
@@ -240,15 +250,14 @@ def nih(work: Path, steps: int = 5000, search_steps: int = 1000, tuning: int = 3
         search_steps=search_steps,
         batch=min(64, images),
         probe=("--phase", "embed", *data, "--train_list", "WORK/nih/all.txt", "--b", "64"),
-        more=("--narrow", str(narrow)) if narrow > 1 else (),
+        more=narrowed(narrow),
     )
 
 
-def nodules(work: Path, on_gpu: bool) -> Task:
-    """Nodule or not in crops of phantoms, by labelled scans."""
+def nodules(work: Path, on_gpu: bool, narrow: int = 1) -> Task:
+    """Nodule or not in crops of phantoms, by labelled scans. ``narrow``: as for the X-rays."""
     own = work / "nodules"
     scans = counted_in(own)
-    name = "nodules" if on_gpu else "nodules_short"
 
     def finetuning(labels: int, draw: int) -> tuple[str, ...]:
         folder = own / f"labelled{labels}_draw{draw}"
@@ -260,10 +269,11 @@ def nodules(work: Path, on_gpu: bool) -> Task:
         of = ("--n", "nodules", "--data", f"WORK/nodules/{folder.name}", "--ratio", "1.0", "--b", "8")
         return (*of, "--epochs", str(epochs), "--val_every", str(max(1, epochs // 10)))
 
-    return _in_3d(name, own, "WORK/nodules/pairs", scans, finetuning, "val_auroc", scans[-2:][0], on_gpu)
+    searched = scans[-2:][0]
+    return _in_3d("nodules", own, scans, finetuning, "val_auroc", searched, on_gpu, narrow)
 
 
-def hippocampus(work: Path, on_gpu: bool) -> Task:
+def hippocampus(work: Path, on_gpu: bool, narrow: int = 1) -> Task:
     """Segmentation of the hippocampus, by labelled volumes: the first in the order of --seed, the draw."""
 
     def finetuning(labels: int, draw: int) -> tuple[str, ...]:
@@ -273,23 +283,34 @@ def hippocampus(work: Path, on_gpu: bool) -> Task:
         of = ("--n", "msd", "--data", "WORK/hippocampus/labelled", *cases, *patches, "--b", "2")
         return (*of, "--epochs", str(epochs), "--val_every", str(max(1, epochs // 3)))
 
-    name = "hippocampus" if on_gpu else "hippocampus_short"
-    own = work / "hippocampus"
-    return _in_3d(name, own, "WORK/hippocampus/pairs", (5, 20), finetuning, "val_dice", 20, on_gpu)
+    return _in_3d("hippocampus", work / "hippocampus", (5, 20), finetuning, "val_dice", 20, on_gpu, narrow)
 
 
 def _in_3d(
-    name: str,
+    data: str,
     own: Path,
-    pairs: str,
     labels: tuple[int, ...],
     finetuning: Callable[[int, int], tuple[str, ...]],
     key: str,
     searched: int,
     on_gpu: bool,
+    narrow: int,
 ) -> Task:
     """``on_gpu``: 3,000 steps of batch 16 of pre-training, else 1,500 of batch 8; a fifth of them in the search."""
+    name = named(data if on_gpu else f"{data}_short", narrow)
     images = sum(1 for _ in (own / "pairs").glob("subset*/*_img_*.npy"))
     steps, batch = (3000, 16) if on_gpu else (1500, 8)
-    flags = ("--n", "luna", "--data", pairs)
-    return Task(name, 3, labels, images, flags, finetuning, key, searched, steps, steps // 5, batch)
+    return Task(
+        name,
+        3,
+        labels,
+        images,
+        pretraining=("--n", "luna", "--data", f"WORK/{data}/pairs"),
+        finetuning=finetuning,
+        key=key,
+        searched=searched,
+        steps=steps,
+        search_steps=steps // 5,
+        batch=batch,
+        more=narrowed(narrow),
+    )

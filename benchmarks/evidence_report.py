@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from benchmarks import evidence_earlier
 from benchmarks.evidence_cells import load_results, truth, unpacked
 from benchmarks.evidence_curves import curves
 from benchmarks.evidence_data import ROOT
-from benchmarks.evidence_protocol import ARMS, DRAWS, Results, data_of
+from benchmarks.evidence_protocol import ARMS, DRAWS, Results, data_of, named
 from benchmarks.evidence_stats import (
     REPLICATES,
     Estimate,
@@ -29,15 +29,29 @@ from utils.files import write_text
 PAGE, RECIPES = ROOT / "docs" / "EVIDENCE.md", ROOT / "docs" / "RECIPES.md"
 FIGURE = ROOT / "docs" / "images" / "evidence.svg"
 MARKS = "<!-- results: written by --report --write -->", "<!-- end of results -->"
-TASKS = {  # -> its title, what is labelled, the score, its dimensions
-    "nih": ("NIH X-rays", "patients", "AUROC", 2),
-    "nih_small2": ("NIH X-rays, half the channels", "patients", "AUROC", 2),
-    "nih_small4": ("NIH X-rays, a quarter of the channels", "patients", "AUROC", 2),
-    "nih_small8": ("NIH X-rays, an eighth of the channels", "patients", "AUROC", 2),
-    "nodules": ("Nodules in CT phantoms", "scans", "AUROC", 3),
-    "nodules_short": ("Nodules in CT phantoms, short pre-training", "scans", "AUROC", 3),
-    "hippocampus": ("Hippocampus", "volumes", "Dice", 3),
-    "hippocampus_short": ("Hippocampus, short pre-training", "volumes", "Dice", 3),
+
+
+class About(NamedTuple):
+    """What the tables say of a task. ``what``: is labelled."""
+
+    title: str
+    what: str
+    score: str
+    dims: int
+
+
+DATA = {
+    "nih": About("NIH X-rays", "patients", "AUROC", 2),
+    "nodules": About("Nodules in CT phantoms", "scans", "AUROC", 3),
+    "hippocampus": About("Hippocampus", "volumes", "Dice", 3),
+}
+LENGTHS = {"": "", "_short": ", short pre-training"}
+WIDTHS = {1: "", 2: ", half the channels", 4: ", a quarter of the channels", 8: ", an eighth of the channels"}
+TASKS = {
+    named(data + length, narrow): about._replace(title=about.title + long + wide)
+    for data, about in DATA.items()
+    for length, long in LENGTHS.items()
+    for narrow, wide in WIDTHS.items()
 }
 KINDS = {"finetune": "fine-tuning", "probe": "linear probe"}
 FINDINGS = ("Infiltration", "Effusion", "Atelectasis")
@@ -146,7 +160,7 @@ def score_words(found: Estimate | None, gain: Estimate | None) -> str:
 
 def table(found: Found, kind: str, columns: Sequence[tuple[str, int]], title: str, with_score: bool = True) -> str:
     """Markdown: an arm a row. ``columns``: (label, labelled). Without scores: differences, and scores of random."""
-    what = TASKS[found.task][1]
+    what = TASKS[found.task].what
     heads = [f"{label}, {count} {what}" for label, count in columns]
     lines = [title, "", "| | " + " | ".join(heads) + " |", "|---" * (len(columns) + 1) + "|"]
     for arm, about in ARMS.items():
@@ -187,7 +201,7 @@ def answers(found: Found) -> list[str]:
 
 def reservations(task: str, results: Results) -> list[str]:
     """What the answers rest on, in a line, where it is less than the whole protocol."""
-    width = TASKS[task][0].partition(", ")[2]
+    width = TASKS[task].title.partition(", ")[2]
     words = [f"The networks have {width} and were trained on a processor."] if width else []
     seeds = [seed for seed in ARMS["pcrl"].seeds if f"{task}_pcrl_probe_seed{seed}" in results]
     if len(seeds) < len(ARMS["pcrl"].seeds):
@@ -219,7 +233,7 @@ def missing(task: str, results: Results) -> list[str]:
     counts = {cell["labels"] for cell in own if cell["kind"] == "finetune"}
     lines = []
     for arm, about in ARMS.items():
-        if TASKS[task][3] not in about.dims or (about.weight and "_small" in task):
+        if TASKS[task].dims not in about.dims or (about.weight and "_small" in task):
             continue
         seeds = len(about.seeds) or 1
         wanted = {"finetune": (len(counts) or (2 if "hippocampus" in task else 4)) * len(DRAWS) * seeds}

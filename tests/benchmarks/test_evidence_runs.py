@@ -22,7 +22,8 @@ from benchmarks.evidence_cells import (
     unpacked,
 )
 from benchmarks.evidence_data import JUDGED, prepare_nih
-from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, nih, plan
+from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, hippocampus, nih, plan
+from benchmarks.evidence_report import TASKS
 from tests.benchmarks.made_up import write_nih
 from tests.conftest import ROOT
 from tests.inprocess import run_captured
@@ -141,10 +142,25 @@ def test_a_pretraining_whose_weights_are_gone_is_run_again(machine: Machine, tas
     assert "nih_small8_no_gate_pretrain_seed0" not in [cell.name for cell in left_over([task], ["no_gate"], machine)]
 
 
-def test_narrow_without_x_rays_is_one_line(tmp_path: Path) -> None:
-    ran = run_captured(["benchmarks/evidence.py", "--nodules", "--narrow", "4", "--work", str(tmp_path)])
-    assert ran.returncode == 2
-    assert ran.stderr == "error: --narrow is for the X-rays of --nih; give both or neither\n"
+@pytest.mark.parametrize(
+    ("on_gpu", "narrow", "ending"), [(True, 1, ""), (False, 1, "_short"), (False, 4, "_short_small4")]
+)
+def test_3d_results_of_a_short_or_narrow_pretraining_stand_by_themselves(
+    tmp_path: Path, on_gpu: bool, narrow: int, ending: str
+) -> None:
+    (tmp_path / "hippocampus" / "pairs" / "subset0").mkdir(parents=True)
+    for index in range(320):
+        (tmp_path / "hippocampus" / "pairs" / "subset0" / f"scan_img_{index}.npy").touch()
+    task = hippocampus(tmp_path, on_gpu, narrow)
+    assert task.name == "hippocampus" + ending
+    assert TASKS[task.name].title.startswith("Hippocampus")
+    cells = {cell.name: cell for cell in plan([task], ["pcrl"], known(task, "pcrl"))}
+    steps, batch = (3000, 16) if on_gpu else (1500, 8)
+    (pretraining,) = cells[f"{task.name}_pcrl_pretrain_seed0"].runs
+    assert int(pretraining[pretraining.index("--epochs") + 1]) * 320 / batch == pytest.approx(steps, rel=0.02)
+    (tuning,) = cells[f"{task.name}_pcrl_labels5_draw0_seed0"].runs
+    for run in (pretraining, tuning):
+        assert ("--narrow" in run) == (narrow > 1)
 
 
 @pytest.mark.parametrize(
