@@ -27,7 +27,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.evidence_cells import Failed, Machine, Unfinished, compute, is_kept, load_results
 from benchmarks.evidence_data import ROOT, prepare_hippocampus, prepare_nih, prepare_nodules
-from benchmarks.evidence_protocol import ARMS, DRAWS, SEARCH_DRAWS, Cell, Task, hippocampus, nih, nodules, plan
+from benchmarks.evidence_protocol import (
+    ALL_DRAWS,
+    ARMS,
+    DRAWS,
+    MORE_DRAWS,
+    SEARCH_DRAWS,
+    Cell,
+    Task,
+    hippocampus,
+    nih,
+    nodules,
+    plan,
+)
 from utils.cli import Parser
 from utils.cores import available_cores
 from utils.errors import UserError, run_cli
@@ -108,8 +120,11 @@ def say_left(left: Sequence[Cell], failed: dict[str, str]) -> None:
         print(f"  {' '.join(words)}: {count}")
 
 
-def prepared(work: Path, name: str, source: Path | None, prepare: Callable[[], None]) -> None:
-    """Prepare a task's data, once. UserError if its ``source`` is not there, or another one than before."""
+def prepared(work: Path, name: str, source: Path | None, prepare: Callable[[], None], newest: str = "") -> None:
+    """Prepare a task's data, once. UserError if its ``source`` is not there, or another one than before.
+
+    ``newest``: a file that an earlier version did not write; without it, the data are prepared again.
+    """
     own = work / name
     if source and not source.is_dir():
         raise UserError(f"{source}: no such folder")
@@ -117,7 +132,8 @@ def prepared(work: Path, name: str, source: Path | None, prepare: Callable[[], N
         former = (own / "prepared").read_text(encoding="utf-8")
         if source and former and former != str(source):
             raise UserError(f"--work {work} was begun with the data in {former}, not {source}; give another --work")
-        return
+        if (own / newest).exists():
+            return
     print(f"preparing {name}", flush=True)
     made = [folder for folder in (own, work) if not folder.exists()]
     own.mkdir(parents=True, exist_ok=True)
@@ -134,9 +150,10 @@ def prepared(work: Path, name: str, source: Path | None, prepare: Callable[[], N
 def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task]:
     """The tasks whose data are named, prepared."""
     draws, found = (*DRAWS, *SEARCH_DRAWS), []
+    newest = f"draw{MORE_DRAWS[-1]}.txt"
     if options.nih:
         source = options.nih.resolve()
-        prepared(work, "nih", source, lambda: prepare_nih(source, work / "nih", options.results, draws))
+        prepared(work, "nih", source, lambda: prepare_nih(source, work / "nih", options.results, ALL_DRAWS), newest)
         found.append(nih(work, narrow=options.narrow))
     if options.nodules:
         prepared(work, "nodules", None, lambda: prepare_nodules(work / "nodules", options.results, draws))

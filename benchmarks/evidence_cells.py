@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evidence_data import ROOT
-from benchmarks.evidence_protocol import DRAWS, START, Cell, Task, data_of
+from benchmarks.evidence_protocol import START, Cell, Task, data_of, draws_of
 from benchmarks.evidence_stats import weighted_auroc
 from utils.files import write_text
 
@@ -126,8 +126,13 @@ def done(run: Sequence[str], output: Path) -> bool:
 
 
 def is_kept(cell: Cell, results: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the cell's result is there, of the same runs."""
-    return cell.name in results and results[cell.name]["runs"] == [list(run) for run in cell.runs]
+    """Whether the cell's result is there, of the same runs and, of a probe, of as many draws."""
+    kept = results.get(cell.name)
+    return (
+        kept is not None
+        and kept["runs"] == [list(run) for run in cell.runs]
+        and kept.get("draws", 0) >= cell.facts.get("draws", 0)
+    )
 
 
 def load_results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -252,9 +257,9 @@ def probe(output: Path, machine: Machine, task: Task) -> dict[str, Any]:
     own, true = machine.work / data_of(task.name), truth(machine.results, task.name)
     parts = {part: _with_labels(own / f"chest_{part}.txt", features) for part in ("valid", "test")}
     found = {}
-    for draw in DRAWS:
-        x, y = _with_labels(own / f"draw{draw}.txt", features)
-        for count in task.labels:
+    for count in task.labels:
+        for draw in draws_of(task.name, count):
+            x, y = _with_labels(own / f"draw{draw}.txt", features)
             found[f"{count}_{draw}"] = ranked(true, _probed(x[:count], y[:count], *parts["valid"], parts["test"][0]))
     return found
 

@@ -17,6 +17,7 @@ from utils.seeding import generator
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = {"train": 0.6, "valid": 0.1, "test": 0.3}
 JUDGED = ("male", "Infiltration", "Effusion", "Atelectasis")  # of the NIH folder; the others are not learned either
+OF_THE_PLACE = "Pneumonia"  # goes with where an image was collected: how far it tells the judged labels is reported
 MOST = 3  # images of one patient in the validation and the test part
 SIDES = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16")
 SCANS = 100  # phantoms
@@ -44,16 +45,16 @@ def draw(images: Mapping[str, Sequence[str]], patients: Sequence[str], number: i
     return chosen
 
 
-def read_nih(folder: Path) -> dict[str, list[int]]:
-    """The judged labels of each image that ``labels.txt`` lists; ``classes.txt`` names its columns."""
+def read_nih(folder: Path, names: Sequence[str] = JUDGED) -> dict[str, list[int]]:
+    """The labels of these names of each image that ``labels.txt`` lists; ``classes.txt`` names its columns."""
     try:
         classes = (folder / "classes.txt").read_text(encoding="utf-8").split()
         lines = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"--nih {folder}: {error.filename} cannot be read: {reason(error)}") from None
-    if missing := [name for name in JUDGED if name not in classes]:
+    if missing := [name for name in names if name not in classes]:
         raise UserError(f"--nih {folder}: classes.txt does not name {', '.join(missing)}")
-    columns, found = [classes.index(name) + 1 for name in JUDGED], {}
+    columns, found = [classes.index(name) + 1 for name in names], {}
     for number, line in enumerate(lines, 1):
         words = line.split()
         if len(words) != len(classes) + 1 or not set(words[1:]) <= {"0", "1"}:
@@ -97,15 +98,23 @@ def prepare_nih(folder: Path, own: Path, results: Path, draws: Sequence[int]) ->
             write(f"labelled{count}_draw{number}", drawn[:count])
     test = of_part["test"]
     true = {name: [labels[image][column] for image in test] for column, name in enumerate(JUDGED)}
-    write_truth(results, "nih", test, [image.partition("_")[0] for image in test], true)
+    place = read_nih(folder, [OF_THE_PLACE])
+    groups = [image.partition("_")[0] for image in test]
+    write_truth(results, "nih", test, groups, true, place=[place[image][0] for image in test])
 
 
 def write_truth(
-    results: Path, task: str, files: Sequence[str], groups: Sequence[str], labels: Mapping[str, Sequence[int]]
+    results: Path,
+    task: str,
+    files: Sequence[str],
+    groups: Sequence[str],
+    labels: Mapping[str, Sequence[int]],
+    **more: Sequence[int],
 ) -> None:
     """Keep what is true of a test part, beside the results: ``groups``: the patient, scan or volume of each file."""
     results.mkdir(parents=True, exist_ok=True)
-    write_text(results / f"{task}_test.json", json.dumps({"files": files, "groups": groups, "labels": labels}) + "\n")
+    kept = {"files": files, "groups": groups, "labels": labels, **more}
+    write_text(results / f"{task}_test.json", json.dumps(kept) + "\n")
 
 
 def prepare_nodules(own: Path, results: Path, draws: Sequence[int], scans: int = SCANS) -> None:

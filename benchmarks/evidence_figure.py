@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence_protocol import ARMS, data_of
-from benchmarks.evidence_report import KINDS, MEAN, TASKS, Found
+from benchmarks.evidence_scores import KINDS, MEAN, TASKS, Found
 from utils.files import atomic_path
 
 LOOK: dict[str, dict[str, Any]] = {

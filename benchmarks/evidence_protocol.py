@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 DRAWS = (0, 1, 2, 3, 4)
+MORE_DRAWS = range(20)
+DECIDING = {"nih": (50, 100)}  # the numbers of labels of which there are more draws
 SEARCH_DRAWS = (100, 101)  # of labels: the choices are made with others than the results
-RATES = ("1e-4", "3e-4", "1e-3")  # of fine-tuning, AdamW: every arm tries all
+ALL_DRAWS = (*MORE_DRAWS, *SEARCH_DRAWS)
+RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")  # of fine-tuning, AdamW: every arm tries all
 SEARCH_RATE = RATES[1]  # where pre-trainings are compared
 Candidate = Mapping[str, str]  # flags of a pre-training, without their dashes
 CANDIDATES: tuple[Candidate, ...] = (
@@ -139,8 +142,13 @@ def data_of(task: str) -> str:
     return re.sub(r"(_short)?(_small\d)?$", "", task)
 
 
+def draws_of(task: str, labels: int) -> Sequence[int]:
+    """The draws of so many labels."""
+    return MORE_DRAWS if labels in DECIDING.get(data_of(task), ()) else DRAWS
+
+
 def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[Cell]:
-    """All cells, those that answer most first: seed 0 of every arm, then the further seeds."""
+    """All cells, those that answer most first: seed 0 of every arm, the further seeds, then more draws of labels."""
     cells: dict[str, Cell] = {}
     seeds = sorted({seed for name in arms for seed in ARMS[name].seeds or (0,)})
     for seed in seeds:
@@ -149,7 +157,7 @@ def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[C
                 arm = ARMS[name]
                 if seed in (arm.seeds or (0,)) and has_arm(task, arm):
                     cells |= {cell.name: cell for cell in cells_of(task, name, seed, results)}
-    return list(cells.values())
+    return sorted(cells.values(), key=lambda cell: cell.facts.get("draw", 0) > DRAWS[-1])
 
 
 def cells_of(task: Task, name: str, seed: int, results: Results) -> Iterator[Cell]:
@@ -181,7 +189,8 @@ def _results_of(
         for drawn in (seed,) if arm.seeds or arm.weight else (0, 1, 2):  # of random values, as for PCRL
             flags = (*task.probe, *task.more, "--seed", str(drawn), *(("--weight", weight) if weight else ()))
             needs = (start,) if start else ()
-            yield Cell(f"{known}_probe_seed{drawn}", "probe", name, (flags,), needs, start, {**whose, "seed": drawn})
+            facts = {**whose, "seed": drawn, "draws": max(len(draws_of(name, count)) for count in task.labels)}
+            yield Cell(f"{known}_probe_seed{drawn}", "probe", name, (flags,), needs, start, facts)
     rates = [f"{known}_rate{index}" for index in range(len(RATES))]
     of_seed_0 = f"{known}_pretrain_seed0" if start else ""
     first = START + of_seed_0 if start else weight
@@ -191,7 +200,7 @@ def _results_of(
         yield Cell(rate, "rate", name, judged, needs, of_seed_0, {**whose, "tried": {"lr": value}})
     chosen = best(results, rates)
     for labels in sorted(task.labels, key=lambda count: (count not in (50, 100), count)):
-        for draw in DRAWS:
+        for draw in draws_of(name, labels):
             runs = [] if chosen is None else [tune_run(task, labels, draw, RATES[chosen], weight)]
             facts = {**whose, "seed": seed, "labels": labels, "draw": draw}
             waits = tuple(cell for cell in (*rates, start) if cell)

@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.seeding import generator
 
-REPLICATES = 1000
+REPLICATES = 10_000
 
 
 class Estimate(NamedTuple):
@@ -26,8 +26,7 @@ def patient_weights(groups: Sequence[str], replicates: int = REPLICATES, seed: i
     names, of = np.unique(np.array(groups), return_inverse=True)
     drawn = generator(seed, "evidence", "bootstrap").integers(len(names), size=(replicates, len(names)))
     counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    counted = np.concatenate([np.ones((1, len(names))), counts]).astype(np.float32)
-    return np.ascontiguousarray(counted.T[of]).T  # sums along the second axis are quick
+    return np.concatenate([np.ones((1, len(names))), counts]).astype(np.float32)[:, of]
 
 
 def weighted_auroc(labels: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -35,16 +34,12 @@ def weighted_auroc(labels: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -
 
     ``labels``: (N,) of 0 and 1. ``ranks``: (N,), the higher the likelier.
     """
-    order = np.argsort(ranks, kind="stable")
-    starts = np.flatnonzero(np.diff(ranks[order], prepend=ranks.min() - 1))  # of equal ones
-    sorted_weights, true = weights.T[order], labels[order].astype(weights.dtype)[:, None]
-    positive = np.add.reduceat(sorted_weights * true, starts, axis=0)
-    negative = np.add.reduceat(sorted_weights * (1 - true), starts, axis=0)
-    below = np.cumsum(negative, axis=0) - negative / 2
-    pairs = positive.sum(axis=0, dtype=float) * negative.sum(axis=0, dtype=float)
-    return np.divide(
-        (positive * below).sum(axis=0, dtype=float), pairs, out=np.full(len(weights), np.nan), where=pairs > 0
-    )
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    higher = np.sign(ranks[positive][:, None] - ranks[negative]) / 2 + 0.5
+    of_positive, of_negative = weights[:, positive], weights[:, negative]
+    won = np.einsum("bn,bn->b", of_positive @ higher.astype(weights.dtype), of_negative)
+    pairs = of_positive.sum(axis=1, dtype=float) * of_negative.sum(axis=1, dtype=float)
+    return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
 def estimate(scores: np.ndarray) -> Estimate:
@@ -56,8 +51,9 @@ def estimate(scores: np.ndarray) -> Estimate:
 def paired_difference(scores: np.ndarray, base: np.ndarray, seed: int = 0) -> Estimate:
     """The mean of ``scores`` less ``base`` (both (draws, 1 + B), the same draws and replicates of the patients).
 
-    The interval is over patients and draws. Of n draws n - 1 are taken, with replacement: n would give too narrow an
-    interval, by a tenth for five. With one draw it is over patients alone.
+    The interval is over patients and draws. Of n draws, n - 1 are taken with replacement, so that the draws' part of
+    the variance is s^2 / n (McCarthy and Snowden). The interaction of patients and draws counts more than once (Owen's
+    pigeonhole bootstrap), so the interval is too wide rather than too narrow. With one draw it is over patients alone.
     """
     differences = scores - base
     count, replicates = len(differences), differences.shape[1] - 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.evidence_cells import ranked
 from benchmarks.evidence_data import JUDGED, write_truth
-from benchmarks.evidence_protocol import ARMS
+from benchmarks.evidence_protocol import ARMS, draws_of
 
 CLASSES = ("male", "view_AP", "any_finding", "Infiltration", "Effusion", "Atelectasis", "Pneumonia")
 
@@ -41,14 +41,14 @@ def write_results(folder: Path, gains: dict[str, float], counts: tuple[int, ...]
             probed = {}
             for count in counts:
                 signal = 0.25 * np.log10(count) + gain
-                for draw in range(5):
+                for draw in draws_of("nih", count):
                     noise = np.random.default_rng([seed, draw, count]).normal(size=(200, len(JUDGED)))
                     found = ranked(true, np.array([labels[name] for name in JUDGED]).T * signal + noise)
                     probed[f"{count}_{draw}"] = found
                     name = f"nih_{arm}_labels{count}_draw{draw}_seed{seed}"
-                    facts = {"kind": "finetune", "task": "nih", "arm": arm, "labels": count, "draw": draw, "runs": []}
-                    (folder / f"{name}.json").write_text(json.dumps(facts | found))
-            facts = {"kind": "probe", "task": "nih", "arm": arm, "probed": probed, "runs": []}
+                    facts = {"kind": "finetune", "task": "nih", "arm": arm, "seed": seed, "labels": count, "draw": draw}
+                    (folder / f"{name}.json").write_text(json.dumps(facts | found | {"runs": []}))
+            facts = {"kind": "probe", "task": "nih", "arm": arm, "seed": seed, "probed": probed, "runs": []}
             (folder / f"nih_{arm}_probe_seed{seed}.json").write_text(json.dumps(facts))
     rows = [{"step": step, "contrast": 10 - step / 1000, "feature_spread": 0.5} for step in range(1, 5000, 100)]
     facts = {"kind": "pretrain", "task": "nih", "arm": "pcrl", "rows": rows, "runs": []}

@@ -11,20 +11,13 @@ import pytest
 
 from benchmarks import evidence_report
 from benchmarks.evidence_cells import load_results
+from benchmarks.evidence_data import write_truth
 from benchmarks.evidence_figure import draw
-from benchmarks.evidence_report import (
-    MARKS,
-    MEAN,
-    NOT_YET,
-    Found,
-    choices,
-    collect,
-    missing,
-    page_tables,
-    report,
-    verdict,
-    with_results,
-)
+from benchmarks.evidence_page import MARKS, NOT_YET, page_tables, verdict, with_results
+from benchmarks.evidence_protocol import RATES
+from benchmarks.evidence_report import report, told_by_the_place
+from benchmarks.evidence_scores import MEAN, Found, collect, is_current
+from benchmarks.evidence_tables import against_parts, choices, gain_words, missing
 from tests.benchmarks.made_up import write_results
 from tests.conftest import ROOT
 
@@ -51,7 +44,7 @@ def test_scores_and_differences(results: Path) -> None:
     assert verdicts == {"pcrl": "better", "no_contrast": "not decided", "no_gate": "worse"}
     gain = found.gain("finetune", "male", "no_gate", 50)
     assert gain is not None
-    assert gain.draws == 4, "paired with the draws that both have"
+    assert gain.draws == 19, "paired with the draws that both have"
     pcrl, parts = found.select("finetune", MEAN, "pcrl", 25), []
     for seed in range(3):
         auroc = json.loads((results / f"nih_pcrl_labels25_draw2_seed{seed}.json").read_text())["auroc"]
@@ -61,8 +54,8 @@ def test_scores_and_differences(results: Path) -> None:
 
 def test_what_is_missing(results: Path) -> None:
     lines = missing("nih", load_results(results))
-    assert "PCRL without gate: fine-tuning 19 of 20, linear probe 0 of 1" in lines
-    assert "PCRLv2: fine-tuning 0 of 20, linear probe 0 of 1" in lines
+    assert "PCRL without gate: fine-tuning 49 of 50, linear probe 0 of 1" in lines
+    assert "PCRLv2: fine-tuning 0 of 50, linear probe 0 of 1" in lines
     assert "random values: linear probe 1 of 3" in lines
     assert not any(line.startswith("PCRL:") for line in lines)
 
@@ -73,7 +66,10 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT) == before
     shown = capsys.readouterr().out
     assert "NIH X-rays, fine-tuning, male" in shown
-    assert "**Infiltration, 100 patients**: PCRL 0." in shown
+    assert "\n- **Infiltration**, AUROC of PCRL against random values: with 50 patients 0." in shown
+    assert "Infiltration better with 100 patients" not in shown, "both numbers alike are said once"
+    assert "male better; Infiltration better.\n" in shown
+    assert "without contrast better in 4 of 4; without gate better in 4 of 4; else not decided.\n" in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
 
 
@@ -88,7 +84,7 @@ def test_what_the_searches_chose() -> None:
 
 def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(tmp_path)
-    assert "**male, 50 patients**: not computed yet." in capsys.readouterr().out
+    assert "male not computed yet; Infiltration not computed yet." in capsys.readouterr().out
 
 
 def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,14 +122,61 @@ def test_narrow_networks_answer_until_the_full_width_does(results: Path, tmp_pat
     narrow = load_results(tmp_path)
     found = collect("nih_small4", narrow, tmp_path, replicates=50)
     page = page_tables([found], narrow)
-    assert "**male, 50 patients**: PCRL 0." in page
-    assert "> - The networks have a quarter of the channels and were trained on a processor.\n" in page
+    assert "> - **male**, AUROC of PCRL against random values: with 50 patients 0." in page
+    assert "> - 3 of 3 pre-trainings of PCRL, a quarter of the channels, trained on a processor. " in page
     assert "**NIH X-rays, a quarter of the channels, fine-tuning**" in page
     assert "ImageNet" not in page
     whole = collect("nih", load_results(results), results, replicates=50)
-    assert "The networks have" not in page_tables([whole, found], load_results(results) | narrow)
-    one = {name: cell for name, cell in narrow.items() if not name.endswith(("pcrl_probe_seed1", "pcrl_probe_seed2"))}
-    assert "on a processor. 1 of 3 pre-trainings of PCRL so far.\n" in page_tables([found], one)
+    assert "> - 3 of 3 pre-trainings of PCRL, trained on a processor. " in page_tables(
+        [whole, found], load_results(results) | narrow
+    )
+    on_gpu = {name: cell | {"device": "cuda"} for name, cell in narrow.items()}
+    assert "> - 3 of 3 pre-trainings of PCRL, a quarter of the channels. " in page_tables([found], on_gpu)
+
+
+def test_pretrainings_count_when_they_have_the_first_five_draws(results: Path) -> None:
+    """Else a mean over draws would be one over other pre-trainings in each draw."""
+    whole = load_results(results)
+    part = {
+        name: cell
+        for name, cell in whole.items()
+        if not ("pcrl_labels50" in name and name.endswith("seed2") and cell["draw"] >= 4)
+        and not ("pcrl_labels50" in name and name.endswith("seed1") and cell["draw"] >= 12)
+    }
+    found = collect("nih", part, results, replicates=50)
+    key = ("finetune", "male", "pcrl", 50)
+    assert set(found.seeds[key]) == {0, 1}
+    assert list(found.select(*key)) == list(range(12))
+    both = [whole[f"nih_pcrl_labels50_draw7_seed{seed}"]["auroc"]["male"] for seed in (0, 1)]
+    assert found.select(*key)[7][0] == pytest.approx(sum(both) / 2, abs=1e-5)
+    assert "2 of 3 pre-trainings of PCRL" in page_tables([found], part)
+    base = [whole[f"nih_random_labels50_draw{draw}_seed0"]["auroc"]["male"] for draw in range(12)]
+    own = [whole[f"nih_pcrl_labels50_draw{draw}_seed1"]["auroc"]["male"] for draw in range(12)]
+    assert found.seed_gains(*key)[1] == pytest.approx((sum(own) - sum(base)) / 12, abs=1e-5)
+
+
+def test_pcrl_less_another_arm(results: Path) -> None:
+    found = collect("nih", load_results(results), results, replicates=50)
+    shown = against_parts(found, "finetune", [("male", 50)], "title")
+    gain = found.gain("finetune", "male", "pcrl", 50, "no_gate")
+    assert gain is not None
+    assert shown.splitlines()[-1] == f"| less PCRL without gate | {gain_words(gain)} [19 of 20 draws] |"
+    assert "random values" not in shown
+
+
+def test_finetunings_at_a_rate_that_is_not_chosen_any_more_are_left_out() -> None:
+    rates = {f"nih_pcrl_rate{index}": {"valid": 0.6 + (index == 3) / 10, "task": "nih"} for index in range(len(RATES))}
+    tuned = {"task": "nih", "arm": "pcrl", "kind": "finetune", "runs": [["--lr", RATES[2]]]}
+    assert not is_current(tuned, rates)
+    assert is_current(tuned | {"runs": [["--lr", RATES[3]]]}, rates)
+    assert is_current(tuned, {}), "of results without a search"
+
+
+def test_the_place_of_collection(tmp_path: Path) -> None:
+    """Pneumonia, of which it is known, against the judged labels."""
+    write_truth(tmp_path, "nih", ["a", "b", "c"], ["1", "2", "3"], {"male": [0, 1, 1]}, place=[0, 0, 1])
+    assert told_by_the_place(tmp_path).endswith(" alone, which goes with the place of collection: male 0.750")
+    assert told_by_the_place(tmp_path / "none") == ""
 
 
 def test_figure_has_a_line_for_each_arm(results: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,19 @@ from benchmarks.evidence_cells import (
     unpacked,
 )
 from benchmarks.evidence_data import JUDGED, prepare_nih
-from benchmarks.evidence_protocol import ARMS, DRAWS, RATES, SEARCH_DRAWS, Task, candidates, hippocampus, nih, plan
-from benchmarks.evidence_report import TASKS
+from benchmarks.evidence_protocol import (
+    ALL_DRAWS,
+    ARMS,
+    DRAWS,
+    RATES,
+    SEARCH_DRAWS,
+    Task,
+    candidates,
+    hippocampus,
+    nih,
+    plan,
+)
+from benchmarks.evidence_scores import TASKS
 from tests.benchmarks.made_up import write_nih
 from tests.conftest import ROOT
 from tests.inprocess import run_captured
@@ -32,8 +44,7 @@ from tests.inprocess import run_captured
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     folder = tmp_path_factory.mktemp("evidence")
-    draws = (*DRAWS, *SEARCH_DRAWS)
-    prepare_nih(write_nih(folder / "nih", 60), folder / "work" / "nih", folder / "results", draws)
+    prepare_nih(write_nih(folder / "nih", 60), folder / "work" / "nih", folder / "results", ALL_DRAWS)
     return Machine(folder / "work", folder / "results", gpu=False, amp="off")
 
 
@@ -45,7 +56,8 @@ def task(machine: Machine) -> Task:
 def known(task: Task, arm: str) -> dict[str, dict]:
     """Results of the arm's searches, of which the second try of both did best."""
     searches = {f"{task.name}_{arm}_search{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(4)}
-    return searches | {f"{task.name}_{arm}_rate{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(3)}
+    rates = {f"{task.name}_{arm}_rate{index}": {"valid": 0.5 + 0.1 * (index == 1)} for index in range(len(RATES))}
+    return searches | rates
 
 
 def test_every_arm_has_the_same_search(task: Task) -> None:
@@ -81,7 +93,7 @@ def test_what_did_best_on_the_validation_part_is_taken(task: Task) -> None:
     assert "START:nih_small8_no_gate_pretrain_seed0" in run
     assert set(tuned.needs) == {
         "nih_small8_no_gate_pretrain_seed0",
-        *(f"nih_small8_no_gate_rate{index}" for index in range(3)),
+        *(f"nih_small8_no_gate_rate{index}" for index in range(len(RATES))),
     }
 
 
@@ -98,6 +110,23 @@ def test_the_published_length(machine: Machine) -> None:
         epochs = int(run[run.index("--epochs") + 1])
         assert run[run.index("--b") + 1] == str(batch)
         assert epochs * -(-images // batch) == pytest.approx(steps, rel=0.02)
+
+
+def test_more_draws_of_few_labels_come_last(tmp_path: Path) -> None:
+    """20 draws of 50 and of 100 patients, 5 of the others; all arms and seeds have five before one has more."""
+    (tmp_path / "nih").mkdir()
+    for count in (25, 50, 100, 479):
+        (tmp_path / "nih" / f"labelled{count}_draw0.txt").touch()
+    (tmp_path / "nih" / "chest_train.txt").write_text("a.png 0 0 0 0\n" * 1041)
+    cells = [cell for cell in plan([nih(tmp_path)], ["random", "pcrl"], {}) if cell.kind == "finetune"]
+    counts = Counter((cell.facts["arm"], cell.facts["seed"], cell.facts["labels"]) for cell in cells)
+    assert set(counts) == {
+        (*of, count) for of in (("random", 0), *(("pcrl", s) for s in range(3))) for count in (25, 50, 100, 479)
+    }
+    assert all(number == (20 if count in (50, 100) else 5) for (_, _, count), number in counts.items())
+    draws = [cell.facts["draw"] for cell in cells]
+    assert max(draws[: 4 * 20]) == 4
+    assert min(draws[4 * 20 :]) == 5
 
 
 def test_no_cell_begins_after_the_budget(machine: Machine, task: Task) -> None:
@@ -124,6 +153,8 @@ def test_a_result_is_kept_and_not_computed_again(machine: Machine, task: Task) -
     assert set(probed["25_0"]["auroc"]) == set(JUDGED)
     others = replace(task, more=("--narrow", "4"))
     assert not is_kept(plan([others], ["random"], kept)[0], kept), "the result of other flags is none"
+    fewer = {name: cell | {"draws": 4} for name, cell in kept.items()}
+    assert not is_kept(before[0], fewer), "nor that of fewer draws"
     assert str(machine.work) not in (machine.results / "nih_small8_random_probe_seed0.json").read_text()
 
 
@@ -201,7 +232,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(
     left, failed = compute_all([task], ["no_mixup"], machine, 2, seconds=60)
     assert failed.keys() == {f"nih_small8_no_mixup_search{index}" for index in range(4)}
     assert "nih_small8_no_mixup_search0: exit status 1" in capsys.readouterr().out
-    assert len(left) == 4 + 1 + 1 + 3 + 2 * len(DRAWS)
+    assert len(left) == 4 + 1 + 1 + len(RATES) + 2 * len(DRAWS)
     machine.stop.clear()
 
 
