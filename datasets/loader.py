@@ -141,7 +141,7 @@ class Loader:
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
     of an epoch, but always one. ``batch_sizes``: of each batch of the epoch under way, over all ``ranks``; each rank
     gets its part of them. ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the
-    next. ``min_samples``: of each batch, for each rank.
+    next. ``min_samples``: of each batch, for each rank. ``judges``: its samples judge a network: none is replaced.
     """
 
     def __init__(
@@ -158,13 +158,13 @@ class Loader:
         shuffled: bool = True,
         keep_workers: bool = True,
         min_samples: int = 1,
+        judges: bool = False,
     ) -> None:
         self._device, self._finish = device, finish
         self._stream: torch.cuda.Stream | None = None
-        self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip")
+        self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip" and not judges)
         first = self._fetcher[(0, 0)]  # a first look at the data
-        # said where the data are trained on: those that judge a network are never replaced
-        self._remedy = f"; {REMEDY}" if shuffled and on_bad_sample != "skip" else ""
+        self._remedy = f"; {REMEDY}" if shuffled and not judges and on_bad_sample != "skip" else ""
         if first.sample is None:
             raise UserError(first.faults[0] + self._remedy)
         self.first_sample = first.sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from datasets.third_target import ThirdTarget, with_third_target
 from datasets.xray import chest, chest_v2
 from datasets.xray.chest import ChestPairs, find_chest
 from datasets.xray.chest_v2 import ChestViews
-from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, listed, training_list
+from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, VALID_LIST, Images, listed, training_list
 from datasets.xray.lists import read_list
+from datasets.xray.patients import patient
 from utils.image_grid import Windows
 
-HELD_OUT_LIST = "chest_valid.txt"
 # The first channel of an X-ray in ImageNet's normalisation: (0 - mean) / std .. (1 - mean) / std.
 NORMALISED = Windows((-2.12, 2.25))
 UNIT = (0.0, 1.0)
@@ -58,12 +59,13 @@ class Source:
     """A data set's lists and records, and the views that methods can have of its images.
 
     ``training_list``: (folder, training list) -> the list's path, None for all there are. ``views``: by the names that
-    methods know them by. ``recipes``: how files were made, by the records beside them (datasets/ct/crop_records.py),
-    if there are such.
+    methods know them by. ``owner``: a file's path below the folder -> whose image it is. ``recipes``: how files were
+    made, by the records beside them (datasets/ct/crop_records.py), if there are such.
     """
 
     training_list: Callable[[Path, str | None], Path | None]
     views: Mapping[str, Views]
+    owner: Callable[[str], str]
     recipes: Callable[[Sequence[str]], list[dict[str, Any]]] | None = None
 
 
@@ -93,8 +95,9 @@ def _chest_list(data: Path, train_list: str | None) -> Path | None:
 
 
 def _held_out_chest(data: Path) -> list[str]:
-    own = data / HELD_OUT_LIST
-    return find_chest(data, str(own if own.exists() else PROJECT_LIST.with_name(HELD_OUT_LIST)))
+    own = data / VALID_LIST
+    path = own if os.path.lexists(own) else PROJECT_LIST.with_name(VALID_LIST)
+    return Images(data).named(read_list(path).names, path, f"or write {own}, a list of images of other patients")
 
 
 def _chest(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
@@ -111,6 +114,11 @@ def _chest_third(files: Sequence[str], seed: int, channels: int, size: int, augm
 
 def _luna_third(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
     return ThirdTarget(_luna(files, seed, channels, size, augmented), seed, augmented)
+
+
+def _scan_of(file: str) -> str:
+    match = PAIR.fullmatch(Path(file).name) or GLOBAL.fullmatch(Path(file).name)
+    return match["uid"] if match else file
 
 
 def _luna(files: Sequence[str], seed: int, channels: int, size: int, augmented: bool) -> PairDataset:
@@ -185,6 +193,7 @@ DATASETS = {
             "pcrl_paper": _chest_views(_chest_third, with_third_target(chest.augment_batch), _third_shown),
             "pcrlv2": _chest_views(_chest_v2, chest_v2.augment_batch, _views_shown),
         },
+        owner=patient,
     ),
     "luna": Source(
         luna.training_list,
@@ -195,6 +204,7 @@ DATASETS = {
             ),
             "pcrlv2": _luna_views(GLOBAL, _luna_v2, luna_v2.augment_batch, Z_WINDOWS, _views_shown, True),
         },
+        owner=_scan_of,
         recipes=recipes_of,
     ),
 }

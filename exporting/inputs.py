@@ -22,7 +22,7 @@ NORMAL = {
     1: "minus 0.449, divided by 0.226 (the averages of ImageNet's means and standard deviations)",
     3: "ImageNet's normalisation: minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)",
 }
-WHOLE_XRAY = "; the whole image is resized to that size, whatever its proportions, not cropped"
+WHOLE_XRAY = "; the whole image is resized until its longer side has that size, and centred on black"
 NODULES = "; crops of that size, centred on the candidate position"
 Z_NORMAL = ", then each channel of each image minus its mean, divided by its standard deviation (unbiased)"
 AXES = "x from the patient's right to left, y from front to back, z from feet to head"

@@ -17,9 +17,10 @@ from options.labels import Labels
 from options.prediction import Prediction
 from options.pretrain import PARTS, Pretraining
 from options.segmentation import Segmentation
+from options.training import CHECKPOINTS
 
-__all__ = ["ALIASES", "BACKBONES", "DIMS", "MODELS", "NO_EFFECT", "PARTS", "PHASES", "PRETRAINING", "SEGMENTATION"]
-__all__ += ["PREDICTION", "SUPERVISED", "TRAINING", "Options", "telling", "without_effect"]
+__all__ = ["ALIASES", "BACKBONES", "CHECKPOINTS", "DIMS", "MODELS", "NO_EFFECT", "PARTS", "PHASES", "PRETRAINING"]
+__all__ += ["PREDICTION", "SEGMENTATION", "SUPERVISED", "TRAINING", "Options", "telling", "without_effect"]
 ALIASES = {  # flags as other programs call them -> ours
     "batch_size": "b",
     "learning_rate": "lr",

@@ -13,7 +13,7 @@ from typing import Any
 
 from options import ALIASES, NO_EFFECT, PREDICTION, TRAINING, Options, without_effect
 from options.config import flags_of_file
-from options.flags import AS_PHASE, DIMS, PHASES, means_something
+from options.flags import AS_PHASE, DIMS, PHASES, PRETRAINING, means_something
 from options.help_texts import description, epilog, help_of_kind
 from utils.cli import Parser
 from utils.cores import cores_of_process
@@ -102,7 +102,10 @@ def _value_after(argv: Sequence[str], flag: str, known: Collection[str]) -> str 
 
 
 def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
-    """The flags of the command line and of its --config; and the names of those on the command line."""
+    """The flags of the command line and of its --config; and the names of those that someone wrote for this command.
+
+    A ``run.json`` has the flags of all phases.
+    """
     parser = _parser(_value_after(argv, "--phase", PHASES), _value_after(argv, "--n", DIMS))
     typed = {name: value for name, value in vars(parser.parse(argv)).items() if value is not None}
     path = typed.pop("config", None)
@@ -121,7 +124,8 @@ def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
         raise UserError(line if line.startswith("--config") else f"--config {path}: {line}") from None
     if of_file.pop("config", None):
         raise UserError(f"--config {path}: the file contains --config itself; remove that line")
-    return {**{name: value for name, value in of_file.items() if value is not None}, **typed}, set(typed)
+    of_file = {name: value for name, value in of_file.items() if value is not None}
+    return {**of_file, **typed}, set(typed) if path.endswith(".json") else {*of_file, *typed}
 
 
 def check_paths(options: Options) -> None:
@@ -133,12 +137,27 @@ def check_paths(options: Options) -> None:
         path = getattr(options, name)
         if name == "weight" and options.phase == PREDICTION:
             path, words = next((file for file in options.weights if not os.path.exists(file)), ""), ()
+        if name == "weight" and options.phase in PRETRAINING and options.goes_on:
+            continue  # the checkpoint has all values
         if path and path not in words and not (name == "split" and options.shares) and not os.path.exists(path):
             needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")
             others = f"; give a file, or {' or '.join(words)}" if words and not needs_labels else ""
             raise UserError(f"--{name} {path}: no such file{others}")
     if options.tracker and find_spec(options.tracker) is None:
         raise UserError(f"--tracker {options.tracker}: not installed here; pip install {options.tracker}")
+
+
+def never_judged(options: Options) -> list[str]:
+    """Warnings of evaluations for which the run is too short."""
+    found = {"val_every": options.val_every, "probe_every": options.probe_every}
+    if options.phase not in PRETRAINING:
+        return []
+    short = [name for name, every in found.items() if every > options.epochs]
+    return [
+        f"--{name} {found[name]}: the run has only --epochs {options.epochs}, so "
+        + ("held-out data are never used" if name == "val_every" else "only the untrained network is probed")
+        for name in short
+    ]
 
 
 def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]]:
@@ -154,6 +173,7 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
         warnings.append(f"--workers {options.workers}: only {cores} are used, one per available core")
     if options.report and (options.preview or options.dry_run):
         warnings.append(f"--report has no effect with --{'preview' if options.preview else 'dry_run'}")
+    warnings += never_judged(options)
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
             f"--optimizer adam with --weight_decay {options.weight_decay}: the decay is divided by the gradient's "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from options.flags import OTHER_THAN_PREDICTION, SEGMENTATION
+from options.flags import OTHER_THAN_PREDICTION, SEGMENTATION, SUPERVISED
 from options.flags import flag as flag_of_any_phase
 from options.training import Training
 from utils.errors import UserError
@@ -56,10 +57,11 @@ class Segmentation(Training):
     hu_max: int = flag(1000, "segmentation", "CT window, upper end in HU; becomes 1", data=(SEGMENTATION,))
     mirror: str = flag(
         "auto",
-        "segmentation",
-        "random left-right flips of training patches; auto: on, unless a class name contains left or right",
+        "data",
+        "random left-right flips in training with labels; auto: on, unless a class name contains left or right",
         choices=["auto", "on", "off"],
-        data=(SEGMENTATION,),
+        phases=SUPERVISED,
+        data=(SEGMENTATION, "chest"),
     )
     cache: str = flag(
         "",
@@ -72,8 +74,8 @@ class Segmentation(Training):
     def _check_segmentation(self) -> None:
         if any(side < 8 or side % 8 for side in self.patch_shape):
             raise UserError(f"--patch {self.patch}: must be three multiples of 8")
-        if self.spacing and min(self.spacing) <= 0:
-            raise UserError(f"--spacing_mm {self.spacing_mm}: must be above 0")
+        if self.spacing and not all(0 < mm < math.inf for mm in self.spacing):
+            raise UserError(f"--spacing_mm {self.spacing_mm}: must be three numbers above 0")
         if self.hu_min >= self.hu_max:
             raise UserError(f"--hu_min {self.hu_min} --hu_max {self.hu_max}: --hu_min must be less than --hu_max")
 

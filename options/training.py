@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from options.common import Common
 from options.flags import AS_PHASE, PREDICTION, SUPERVISED, TRAINING, flag
 from utils.errors import UserError
+
+CHECKPOINTS = ("last.pt", "previous.pt")  # the newest state of a run, and the one before
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,12 @@ class Training(Common):
         "later",
         phases=TRAINING,
     )
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether ``--resume`` finds a checkpoint."""
+        last = self.resume == "auto" and any(os.path.exists(os.path.join(self.output, name)) for name in CHECKPOINTS)
+        return last or self.resume not in ("", "auto", "none")
 
     def _check_training(self) -> None:
         if self.val_every == AS_PHASE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import Any
 
 import torch
 
-from datasets.ct.crop_records import with_scans
+from datasets.ct.crop_records import in_words, with_scans
 from datasets.loader import Loader
 from datasets.registry import DATASETS, Views, list_lines, list_name
+from datasets.xray.patients import shared, some
 from methods import METHODS, method_spec
 from methods.base import Method
 from models.unet import UNetNetwork
 from options import Options
 from phases.probe import build_probe
 from reports.of_run import report_on
-from training.checkpoint import LAST, PREVIOUS
 from training.devices import Devices
 from training.evaluation import ValidationLoss
 from training.loop import micro_batch_sizes
@@ -47,25 +48,49 @@ def build_loader(options: Options, device: torch.device, ranks: ProcessGroup) ->
     return make_loader(options, files, device, ranks), files
 
 
-def build_held_out(options: Options, device: torch.device, ranks: ProcessGroup) -> ValidationLoss | None:
-    """The data for ``--val_every``, if it is asked for."""
+def build_held_out(
+    options: Options, device: torch.device, ranks: ProcessGroup, training: Sequence[str]
+) -> tuple[ValidationLoss, Sequence[str]] | None:
+    """The data for ``--val_every``, if it is asked for, and its files; ``training``: those that are trained on."""
     if not options.val_every:
         return None
     files = views_of(options).find_held_out(Path(options.data))
+    check_held_out(options, training, files, ranks)
     if len(files) < ranks.size * method_spec(options.model).min_samples:
         raise UserError(
             f"--val_every: {options.data} has only {counted(len(files), 'held-out sample')} for "
             f"{counted(ranks.size, 'process')}"
         )
     say(f"held-out data: {counted(len(files), 'sample')}")
-    loader = make_loader(options, files, device, ranks, keep_workers=False)
-    return ValidationLoss(loader, options.val_every, options.seed)
+    loader = make_loader(options, files, device, ranks, judges=True)
+    return ValidationLoss(loader, options.val_every, options.seed), files
+
+
+def check_held_out(options: Options, training: Sequence[str], files: Sequence[str], ranks: ProcessGroup) -> None:
+    """UserError if held-out files are trained on, too; a warning if the run has begun, or if they share patients."""
+    both = sorted(set(training) & set(files))
+    if both:
+        line = (
+            f"--val_every: {counted(len(both), 'held-out sample is', 'held-out samples are')} also trained on "
+            f"({Path(both[0]).name}{', ...' if len(both) > 1 else ''}): the loss on them means nothing; name a list "
+            "without them with --train_list"
+        )
+        if not options.goes_on:
+            raise UserError(line)
+        if ranks.first:
+            warn(line)
+        return
+    owner = DATASETS[options.n].owner
+    owners = ([owner(os.path.relpath(file, options.data)) for file in part] for part in (training, files))
+    patients = [patient for patient, _, _ in shared(*owners)]
+    if patients and ranks.first:
+        warn(f"--val_every: {some(patients)} both in the training and in the held-out data: their loss is too low")
 
 
 def make_loader(
-    options: Options, files: Sequence[str], device: torch.device, ranks: ProcessGroup, keep_workers: bool = True
+    options: Options, files: Sequence[str], device: torch.device, ranks: ProcessGroup, judges: bool = False
 ) -> Loader:
-    """Batches of these files."""
+    """Batches of these files; ``judges``: they are held-out data."""
     views = views_of(options)
     on_device = views.augment if options.augment == "device" else None
     dataset = views.samples(files, options.seed, options.inchannel, options.size, not on_device)
@@ -79,8 +104,9 @@ def make_loader(
         on_device or (lambda batch: batch),
         ranks,
         options.prefetch,
-        keep_workers=keep_workers,
+        keep_workers=not judges,
         min_samples=method_spec(options.model).min_samples,
+        judges=judges,
     )
 
 
@@ -137,22 +163,24 @@ def smallest_chunk(samples: int, gpus: int) -> int:
     return samples % chunk or chunk
 
 
-def tell_recipes(options: Options, files: Sequence[str], ranks: ProcessGroup) -> dict[str, Any]:
-    """How the samples were cut, as their records say; warns where that was not done alike. Nothing for whole images."""
+def tell_recipes(
+    options: Options, files: Sequence[str], ranks: ProcessGroup, held_out: Sequence[str] = ()
+) -> dict[str, Any]:
+    """How the samples were cut, as their records say; warns where that was not done alike. Nothing for whole images.
+
+    ``held_out``: the files of the held-out data.
+    """
     read = DATASETS[options.n].recipes
     if read is None:
         return {}
     recipes = read(files)
     if len(recipes) > 1 and ranks.first:
         warn(f"{options.data} mixes pairs of different recipes: {with_scans(recipes)}")
+    known = [in_words(recipe) for recipe in recipes]
+    others = [recipe for recipe in read(held_out) if in_words(recipe) not in known]
+    if others and ranks.first:
+        warn(f"--val_every: the held-out pairs have another recipe than those trained on: {with_scans(others)}")
     return {"recipes": recipes}
-
-
-def goes_on(options: Options) -> bool:
-    """Whether ``--resume`` finds a checkpoint: then ``--weight``, which may have to be downloaded, is not needed."""
-    output = Path(options.output)
-    last = options.resume == "auto" and any((output / name).exists() for name in (LAST, PREVIOUS))
-    return last or options.resume not in ("", "auto", "none")
 
 
 def build_student(
@@ -169,7 +197,7 @@ def build_student(
     if network.unet.narrow != options.narrow:
         raise UserError(f"--narrow {options.narrow}: --model {options.method_name} does not heed it; leave it out")
     network.z_normalised = views_of(options).z_normalised
-    if goes_on(options):  # from a checkpoint, which has all values
+    if options.goes_on:  # from a checkpoint, which has all values: --weight, perhaps to be downloaded, is not needed
         return network, {}
     return network, start_from_weight(options, network, recipes)
 
@@ -188,20 +216,26 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         if ranks.first:
             check_flags(options)
         loader, files = build_loader(options, devices.main, ranks)
-        held_out = build_held_out(options, devices.main, ranks)
+        held_out, held_out_files = build_held_out(options, devices.main, ranks, files) or (None, ())
         check_shares(options, loader.batch_sizes, devices, ranks, options.accumulate)
         if held_out:
             check_shares(options, held_out.loader.batch_sizes, devices, ranks, 1)
         listed = list_name(options.n, Path(options.data), options.train_list or None)
         _, lines = list_lines(options.n, Path(options.data), options.train_list or None)
-        facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(options, files, ranks)
+        facts = {"shape": list(view_shape(loader)), "list": listed} | tell_recipes(
+            options, files, ranks, held_out_files
+        )
         facts |= {"whole_list_sha256": list_hash(lines)} if lines else {}
         network, start = build_student(options, view_shape(loader), facts.get("recipes", ()))
         if "locals" in loader.first_sample:
             check_size(network.unet, loader.first_sample["locals"].shape[2:], options.data)
         method = build_method(options, network, len(loader), devices, ranks)
         continue_with(options, method)
-        probe = build_probe(options, method, network, devices, ranks)
+        probe = build_probe(options, method, network, devices, ranks, files)
+        if options.keep == "best-probe" and probe:
+            facts["judged_by"] = probe.fingerprint
+        elif held_out:
+            facts["judged_by"] = list_hash([os.path.basename(file) for file in held_out_files])
         windows, spec = views_of(options).windows, method_spec(options.model)
         job = TrainingJob(method, loader, files, windows, held_out, facts=facts | start)
         report = partial(report_on, spec=spec)

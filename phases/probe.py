@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.ct.crop_records import window_in_words, windows_of
 from datasets.ct.nodules import NoduleCrops, read_crops
 from datasets.loader import Loader, PairDataset
 from datasets.xray.label_columns import REGRESSION
@@ -30,6 +31,7 @@ from training.evaluation import EvalResult
 from training.network import check_size
 from training.precision import Precision
 from training.predict import evaluating, predict
+from training.reporting.run_record import labels_hash, list_hash
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup
@@ -43,7 +45,7 @@ class Probe:
     """A judge of a method between epochs, by labels. The first rank computes; it draws nothing at random.
 
     ``teaches``: the rows of the loader's samples that the others are judged by. ``z_normalised``: whether the encoder's
-    images are.
+    images are. ``fingerprint``: of the images, their labels, and who teaches.
     """
 
     loader: Loader
@@ -53,6 +55,7 @@ class Probe:
     every: int
     z_normalised: bool
     ranks: ProcessGroup
+    fingerprint: str
 
     def due(self, epoch: int) -> bool:
         """Whether it is time, ``epoch`` epochs being completed; before the first as well."""
@@ -116,9 +119,17 @@ def linear_scores(features: np.ndarray, labels: np.ndarray, queries: np.ndarray)
 
 
 def build_probe(
-    options: Options, method: Method, network: UNetNetwork, devices: Devices, ranks: ProcessGroup
+    options: Options,
+    method: Method,
+    network: UNetNetwork,
+    devices: Devices,
+    ranks: ProcessGroup,
+    training: Sequence[str] = (),
 ) -> Probe | None:
-    """The probe that ``--probe_list`` or ``--probe_data`` asks for; UserError if nothing can be told by it."""
+    """The probe that ``--probe_list`` or ``--probe_data`` asks for; UserError if nothing can be told by it.
+
+    ``training``: the files trained on, whose window a probe's crops should have.
+    """
     if not options.probe_every:
         return None
     if type(method).features is Method.features:
@@ -139,7 +150,18 @@ def build_probe(
         f"probe: {what}; fitted on {int(teaches.sum())} images, tested on {int((~teaches).sum())} images of other "
         f"patients; after every {counted(options.probe_every, 'epoch')}"
     )
-    return Probe(loader, found.labels, teaches, kind, options.probe_every, network.z_normalised, ranks)
+    if options.dims == 3 and ranks.first:
+        _warn_of_window(options, found.files, training)
+    fingerprint = list_hash([labels_hash(found.files, found.labels), str(teaches.tolist())])
+    return Probe(loader, found.labels, teaches, kind, options.probe_every, network.z_normalised, ranks, fingerprint)
+
+
+def _warn_of_window(options: Options, crops: Sequence[str], training: Sequence[str]) -> None:
+    """Warn if the probe's crops have another window of grey values than the pairs trained on, where both are known."""
+    own, others = windows_of(crops), windows_of(training)
+    if own and others and not all(window in others for window in own):
+        words = (" and ".join(map(window_in_words, windows)) for windows in (own, others))
+        warn(f"--probe_data {options.probe_data}: crops with the window {next(words)}, but pairs with {next(words)}")
 
 
 def _warn_of_undefined(kind: Kind, part: str, labels: np.ndarray) -> None:

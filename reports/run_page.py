@@ -49,7 +49,7 @@ LIMITS = (
     "a medical device. The features follow the modality, body part, scanners and patients of the training images."
 )
 LICENCE = "The code: MIT. The weights: what the terms of the training images allow is for you to find out."
-SCORES = {"mean_auroc": "mean AUROC, test part", "mean_dice": "mean Dice, test part"}
+SCORES = {"mean_auroc": "mean AUROC, test part", "mean_dice": "mean Dice, test part", "mae": "mean error, test part"}
 
 
 @dataclass(frozen=True)

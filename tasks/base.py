@@ -18,6 +18,8 @@ from utils.errors import UserError
 from utils.process_group import ProcessGroup
 from utils.text import counted
 
+SIDED = ("left", "right")  # in the name of a class: then left and right are not exchanged
+
 
 @dataclass(frozen=True)
 class Results:
@@ -88,3 +90,9 @@ def plain_loader(options: Options, samples: PairDataset, devices: Devices, ranks
         shuffled=False,
         keep_workers=False,
     )
+
+
+def mirrors(mirror: str, classes: Sequence[str]) -> bool:
+    """Whether training exchanges left and right: as ``--mirror`` says, or if no class is of one side."""
+    sided = any(side in name.lower() for name in classes for side in SIDED)
+    return not sided if mirror == "auto" else mirror == "on"

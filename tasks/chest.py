@@ -7,7 +7,9 @@ from pathlib import Path
 from datasets.xray.labelled import SingleXRays
 from datasets.xray.labels import Labelled, Labelling, find_labelled
 from options import Options
+from tasks.base import mirrors
 from tasks.classification import Classification, Part
+from utils.console import say
 
 
 def find_chest_labels(options: Options) -> Classification:
@@ -18,7 +20,12 @@ def find_chest_labels(options: Options) -> Classification:
         samples = SingleXRays(labelled.files, labelled.labels, options.inchannel, size=options.size)
         return Part(labelled.files, labelled.labels, samples, labelled.patients)
 
-    augmented = SingleXRays(found.train.files, found.train.labels, options.inchannel, options.seed, options.size)
+    mirror = mirrors(options.mirror, found.classes)
+    if not mirror and options.mirror == "auto":
+        say("no random left-right flips: a class name contains left or right (--mirror on overrides this)")
+    augmented = SingleXRays(
+        found.train.files, found.train.labels, options.inchannel, options.seed, options.size, mirror
+    )
     train, valid, test = (part(each) for each in (found.train, found.valid, found.test))
     return Classification(found.target, train, valid, test, augmented, found.listed, written=found.written)
 

@@ -28,6 +28,7 @@ from training.evaluation import EvalResult
 from training.network import in_memory_format, new_unet, start_from_weight
 from training.precision import Precision
 from training.predict import predict
+from training.reporting.run_record import labels_hash
 from utils.console import say
 from utils.process_group import ProcessGroup
 from utils.progress import waiting
@@ -150,8 +151,10 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
             if in_numbers["kind"] != IDENTITY:
                 draw_roc(output, labels, scores, data.target.classes)
         with waiting(INTERVALS):
-            found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed)
+            found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed, data.group)
         return replace(found, values={**found.values, **loss}, scalars={**found.scalars, **loss})
 
     facts = {**kind.record(), "windows": list(data.windows)}
+    judges = {"judged_by": data.valid, "tested_by": data.test}
+    facts |= {name: labels_hash(part.files, part.labels) for name, part in judges.items()}
     return Task(method, loader, data.train.files, validate, test, data.note, start, facts, data.written)

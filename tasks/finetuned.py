@@ -13,7 +13,7 @@ from models.segmenter import build_segmenter
 from models.unet import Z_NORMAL, UNetNetwork, load_published_state
 from models.weight_files import check_finite
 from options import PRETRAINING, SEGMENTATION, Options
-from tasks.msd import mirrors
+from tasks.base import mirrors
 from tasks.outputs import KINDS, SIGMOID, SOFTMAX
 from training.checkpoint import BEST
 from training.network import new_unet
@@ -124,7 +124,8 @@ def read_finetuned(path: str) -> Finetuned:
         "state": checkpoint["model"],
     }
     if n != SEGMENTATION:
-        return Finetuned(**common, mirrored=FLIPPED[str(n)])
+        flips = n != "chest" or mirrors(opt.get("mirror", "auto"), classes)
+        return Finetuned(**common, mirrored=FLIPPED[str(n)] if flips else ())
     windows = tuple(tuple(window) if window else None for window in known["windows"])
     recipe = Recipe(tuple(known["spacing_mm"]), windows)
     mirrored = (0,) if mirrors(opt.get("mirror", "auto"), classes) else ()

@@ -60,9 +60,15 @@ class Kind(ABC):
 
     @abstractmethod
     def results(
-        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
+        self,
+        labels: np.ndarray,
+        scores: np.ndarray,
+        groups: Sequence[str],
+        train_labels: np.ndarray,
+        seed: int,
+        group: str = "patient",
     ) -> Results:
-        """The figures on the test part, with their intervals; ``groups``: whose each image is."""
+        """The figures on the test part, with their intervals; ``groups``: the ``group``, as patient, of each image."""
 
     @abstractmethod
     def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
@@ -100,7 +106,13 @@ class YesOrNo(Kind):
         return EvalResult(-found.mean, {"auroc": found.mean} | _named(found), over)
 
     def results(
-        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
+        self,
+        labels: np.ndarray,
+        scores: np.ndarray,
+        groups: Sequence[str],
+        train_labels: np.ndarray,
+        seed: int,
+        group: str = "patient",
     ) -> Results:
         found = class_scores(labels, scores, self.target.classes)
         intervals = auroc_intervals(labels, scores, self.target.classes, groups, seed)
@@ -115,7 +127,7 @@ class YesOrNo(Kind):
         )
         table = found.table(title, self.never_seen(train_labels), intervals, in_words)
         scalars = {"auroc": found.mean, **others, **_named(found)}
-        return Results({**values, **recorded(spans_of, groups, "patient")}, scalars, table)
+        return Results({**values, **recorded(spans_of, groups, group)}, scalars, table)
 
     def others(
         self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], seed: int
@@ -182,7 +194,13 @@ class Number(Kind):
         return EvalResult(mae, {"mae": mae})
 
     def results(
-        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
+        self,
+        labels: np.ndarray,
+        scores: np.ndarray,
+        groups: Sequence[str],
+        train_labels: np.ndarray,
+        seed: int,
+        group: str = "patient",
     ) -> Results:
         (name,), title = self.target.classes, counted(len(labels), "test image")
         baseline = f"baseline: always {self.mean:.4g} (training mean)"
@@ -193,7 +211,7 @@ class Number(Kind):
         width = max(map(len, (title, *errors)))
         lines = [f"{title:<{width}}  mean absolute error  {PERCENT} % interval"]
         lines += [f"{key:<{width}}  {means[key]:19.4f}  {shown(spans[key])}" for key in errors]
-        record = recorded({"mae": spans[name], "baseline_mae": spans[baseline]}, groups, "patient")
+        record = recorded({"mae": spans[name], "baseline_mae": spans[baseline]}, groups, group)
         values = {"images": len(labels), "mae": means[name], "baseline_mae": means[baseline], **record}
         return Results(values, {"mae": means[name], "baseline_mae": means[baseline]}, "\n".join(lines))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from datasets.segmentation.splits import Split, cross_validation, read_split
 from methods.supervised import Supervised
 from models.segmenter import build_segmenter
 from options import Options
-from tasks.base import Results, Task, training_loader
+from tasks.base import Results, Task, mirrors, training_loader
 from tasks.dice import dice, dice_ce_loss
 from tasks.intervals import PERCENT, mean_interval, recorded, shown, warn_if_few
 from tasks.prediction_files import mask_path, write_mask
@@ -35,13 +35,14 @@ from training.devices import Devices
 from training.evaluation import EvalResult
 from training.network import in_memory_format, start_from_weight
 from training.precision import Precision
-from utils.console import say
-from utils.errors import UserError
+from training.reporting.run_record import list_hash
+from utils.console import say, warn
+from utils.errors import UserError, reason
 from utils.process_group import ProcessGroup
 from utils.progress import SHORT_S, progress
 from utils.text import counted
 
-SIDED = ("left", "right")  # in the name of a class: then left and right are not exchanged
+SMALLEST = 8  # voxels along an axis of a patch, of which the deepest map has one
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,10 @@ def read_data(options: Options) -> Data:
     split = choose_cases(options, list(cases.values()))
     recipe = make_recipe(options, description, [cases[name] for name in split.train])
     if cache:
-        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--cache {cache}: {reason(error)}; give a folder that can be written to") from None
     parts = (split.train, split.valid, split.test)
     with progress(sum(map(len, parts)), "volume", "prepared", delay_s=SHORT_S) as steps:
 
@@ -126,38 +130,61 @@ def read_data(options: Options) -> Data:
         f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
         f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm"
     )
+    warn_of_absent(classes, {"training": train, "validation": valid, "test": test})
     warn_if_few(len(test), "test case")
     return Data(train, valid, test, classes, recipe)
 
 
+def classes_in(truth: np.ndarray) -> set[int]:
+    """The classes of which a volume has voxels, without the background."""
+    return set(np.flatnonzero(np.bincount(np.ravel(truth))).tolist()) - {0}
+
+
+def warn_of_absent(classes: Sequence[str], parts: Mapping[str, Sequence[Volume]]) -> None:
+    """Warn of classes of which no volume of a part has a voxel; UserError if that is so of all."""
+    for part, volumes in parts.items():
+        there = set().union(*(classes_in(volume.truth) for volume in volumes))
+        if not there:
+            raise UserError(f"all labels of the {part} volumes are background: give this part other volumes")
+        if absent := [name for number, name in enumerate(classes, 1) if number not in there]:
+            result = "; its mean Dice leaves them out" if part != "training" else ""
+            warn(f"no {part} volume has a voxel of {', '.join(absent)}{result}")
+
+
 def class_names(description: Description, volumes: Sequence[Volume]) -> list[str]:
     """Names of the classes from 1 on: of ``dataset.json``, or by number up to the largest in the labels."""
-    largest = max(int(volume.truth.max()) for volume in volumes)
-    names = description.classes or [f"class {number + 1}" for number in range(largest)]
+    found = sorted(set().union(*(classes_in(volume.truth) for volume in volumes)))
+    largest = max(found, default=0)
+    names = description.classes or [f"class {number}" for number in found]
     if not names:
         raise UserError("all labels are background: there is nothing to segment")
+    if not description.classes and largest > len(names):
+        values = ", ".join(map(str, [0, *found][:5])) + ", ..." * (len(found) > 4)
+        raise UserError(
+            f"the labels have the values {values}: number the classes 0 (background), 1, 2, ... without gaps, or name "
+            "all of them in dataset.json"
+        )
     if largest > len(names):
         raise UserError(f"a label has the class {largest}, but dataset.json lists only {len(names)} and background")
     return names
 
 
-def mirrors(mirror: str, classes: Sequence[str]) -> bool:
-    """Whether training exchanges left and right: as ``--mirror`` says, or if no class is of one side."""
-    sided = any(side in name.lower() for name in classes for side in SIDED)
-    return not sided if mirror == "auto" else mirror == "on"
-
-
 @dataclass(frozen=True)
 class Scores:
-    """Dice of each class (columns) for each volume, by its name."""
+    """Dice of each class (columns) for each volume, by its name.
+
+    ``there``: whether a volume has voxels of the class: without, its Dice is 1 or 0 and says nothing.
+    """
 
     classes: Sequence[str]
     rows: dict[str, list[float]]
+    there: Sequence[bool]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Dice over the volumes, of each class and of their mean."""
+        """Dice over the volumes, of each class that is there and of their mean."""
         values = np.array(list(self.rows.values()))
-        return {**dict(zip(self.classes, values.T, strict=True)), "mean": values.mean(axis=1)}
+        own = {name: column for name, column, there in zip(self.classes, values.T, self.there, strict=True) if there}
+        return {**own, "mean": np.mean(list(own.values()), axis=0)}
 
     def results(self, seed: int = 0) -> Results:
         """The table: mean and standard deviation over the volumes, and the mean's interval, if there are several."""
@@ -188,6 +215,12 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     mirror = mirrors(options.mirror, data.classes)
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)
     loader = training_loader(options, samples, devices, ranks)
+    single = max(patch) == SMALLEST and (options.norm == "in" or (options.norm == "bn" and 1 in loader.batch_sizes))
+    if single:
+        raise UserError(
+            f"--patch {options.patch}: the deepest map is one voxel, which --norm {options.norm} cannot normalise in a "
+            "batch of one patch; give larger patches, or another --b"
+        )
     channels, classes = len(data.train[0].image), len(data.classes) + 1
     network = build_segmenter(channels, classes, options.norm, options.seed, options.narrow)
     start = start_from_weight(options, network, data.windows)
@@ -209,7 +242,9 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
                     write_mask(mask_path(output, volume.name), found, stored_grid(volume.files))
                 steps.update()
         all_rows = {name: row for part in ranks.gather_objects(own) for name, row in part.items()}
-        return Scores(data.classes, {volume.name: all_rows[volume.name] for volume in volumes})
+        there = set().union(*(classes_in(volume.truth) for volume in volumes))
+        rows = {volume.name: all_rows[volume.name] for volume in volumes}
+        return Scores(data.classes, rows, [number in there for number in range(1, classes)])
 
     def validate(precision: Precision) -> EvalResult:
         means = {name: float(values.mean()) for name, values in scores(data.valid, precision).columns().items()}
@@ -223,4 +258,6 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
         return found.results(options.seed)
 
     files = [volume.name for volume in data.train]
-    return Task(method, loader, files, validate, test, start=start, facts=data.facts(patch))
+    judges = {"judged_by": data.valid, "tested_by": data.test}
+    names = {name: list_hash([volume.name for volume in volumes]) for name, volumes in judges.items()}
+    return Task(method, loader, files, validate, test, start=start, facts=data.facts(patch) | names)

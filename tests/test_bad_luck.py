@@ -135,7 +135,7 @@ def test_files_that_are_no_checkpoints_are_not_resumed(content: object, tmp_path
     torch.save(content, tmp_path / "other.pt")
     checkpoint = find_resume(str(tmp_path / "other.pt"), tmp_path)
     with pytest.raises(UserError, match="holds no training state"):
-        check_same_run(checkpoint, Options(data="x"), "")  # type: ignore[arg-type]
+        check_same_run(checkpoint, Options(data="x"), "", {})  # type: ignore[arg-type]
 
 
 def test_a_damaged_run_has_a_way_out(tmp_path: Path) -> None:
@@ -157,4 +157,4 @@ def test_all_options_that_differ_are_named() -> None:
     now = Options(data="y", lr=0.01, optimizer="adamw", moco_k=64)
     others = "--lr 0.001, not 0.01, and --optimizer sgd, not adamw, and --moco_k 16384, not 64; give the same"
     with pytest.raises(UserError, match=f"--resume: that run had {others}"):
-        check_same_run(checkpoint, now, "a")
+        check_same_run(checkpoint, now, "a", {})

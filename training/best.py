@@ -1,4 +1,7 @@
-"""Keep ``best.pt`` consistent: it holds the state that the run calls its best, or it does not exist."""
+"""Keep ``--output`` consistent: ``best.pt`` holds the state that the run calls its best, or it does not exist.
+
+The states of another run are renamed before a new run begins.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import BEST, TrainingState
+from training.checkpoint import BEST, LAST, PREVIOUS, TrainingState
 from training.reporting.curves import HELD_OUT
 from utils import torch_file
 from utils.console import say, warn
 from utils.errors import UserError, reason
 
 FORMER_BEST = "former_best.pt"
+FORMER = {LAST: "former_last.pt", PREVIOUS: "former_previous.pt"}
 
 
 def read_best(output: Path, state: TrainingState, run: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -78,7 +82,11 @@ def settle_best(output: Path, state: TrainingState, checkpoint: dict[str, Any] |
             )
             state.forget_best()
     if not state.best_epoch and (output / BEST).exists():
-        _set_aside(output)
+        _set_aside(output, BEST, FORMER_BEST, "belongs to another run, or to later epochs of this run")
+    if checkpoint is None:  # else a run that is killed before its first save would go on from these
+        for name, former in FORMER.items():
+            if (output / name).exists():
+                _set_aside(output, name, former, "belongs to another run")
 
 
 def _write_best(output: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | None:
@@ -90,10 +98,10 @@ def _write_best(output: Path, checkpoint: dict[str, Any]) -> dict[str, Any] | No
     return checkpoint
 
 
-def _set_aside(output: Path) -> None:
-    """Nobody shall take another run's best state for this one's."""
+def _set_aside(output: Path, name: str, former: str, why: str) -> None:
+    """Nobody shall take another run's state for this one's."""
     try:
-        os.replace(output / BEST, output / FORMER_BEST)
+        os.replace(output / name, output / former)
     except OSError as error:
-        raise UserError(f"{output / BEST} is of another run, and cannot be renamed ({reason(error)})") from None
-    say(f"{output / BEST} belongs to another run, or to later epochs of this run; renamed to {FORMER_BEST}")
+        raise UserError(f"{output / name} is of another run, and cannot be renamed ({reason(error)})") from None
+    say(f"{output / name} {why}; renamed to {former}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import shutil
@@ -17,25 +18,37 @@ from typing import Any
 import torch
 
 from methods.base import Method
-from options import SEGMENTATION, Options, telling
+from options import CHECKPOINTS, PRETRAINING, SEGMENTATION, Options, telling
 from training.precision import Precision
 from training.schedule import optimizer_state, restore_optimizer
-from utils import torch_file
+from utils import json_text, torch_file
 from utils.console import warn
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.process_group import SINGLE, ProcessGroup
 
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+(LAST, PREVIOUS), BEST = CHECKPOINTS, "best.pt"
 # What may differ between a run and its continuation: where things are, who computes, what is reported.
 MAY_CHANGE = frozenset(
     {"data", "train_list", "output", "workers", "gpus", "resume", "save_every", "save_minutes", "log_every", "epochs"}
     | {"cache", "image_every", "weight", "on_bad_sample", "max_bad_steps", "val_every", "patience", "prefetch"}
-    | {"preview", "dry_run", "report", "cuda_graph"}
+    | {"preview", "dry_run", "report", "cuda_graph", "tracker"}
     | {"valid_list", "test_list", "image_column"}
     | {"probe_every", "probe_list", "probe_data"}
     | {"parallel", "processes"}  # torchrun sets the number of processes too: training/redeal.py
 )
+OF_THE_PROBE = frozenset(
+    {"label_column", "patient_column", "target"}
+)  # may change, too, where nothing else reads labels
+
+SAME_FACTS = {  # of the data, in a checkpoint's "run" -> what messages call it
+    "shape": "samples of the shape",
+    "classes": "the classes",
+    "kind": "labels of the kind",
+    "segmentation/classes": "the classes",
+    "segmentation/windows": "the windows of grey values",
+    "segmentation/spacing_mm": "the spacing",
+}
 
 
 @dataclass
@@ -194,13 +207,27 @@ def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
     for path in there:
         try:
             torch_file.check(path)
-            return torch_file.load(path)
+            found = torch_file.load(path)
+            if resume != "auto":
+                _refuse_other_run(found, output)
+            return found
         except UserError as error:
             if path == there[-1]:
                 way_out = f"; {_way_out(output)}" if resume == "auto" else ""
                 raise UserError(f"--resume {'auto: ' * (resume == 'auto')}{error}{way_out}") from None
             warn(f"{error}; using the previous checkpoint, {there[-1].name}")
     return None
+
+
+def _refuse_other_run(checkpoint: Any, output: Path) -> None:
+    """UserError if ``output`` holds another run than this checkpoint's: their logs would be mixed."""
+    began = checkpoint.get("run", {}).get("started") if isinstance(checkpoint, dict) else None
+    try:
+        there = json_text.parse((output / "run.json").read_text(encoding="utf-8")).get("started")
+    except (OSError, ValueError, AttributeError):
+        return
+    if began and there and began != there:
+        raise UserError(f"--output {output} holds another run than that of --resume; give another --output")
 
 
 def _way_out(output: Path) -> str:
@@ -212,20 +239,53 @@ def _way_out(output: Path) -> str:
     return f"go on from another checkpoint, --resume {newest}, or begin anew with another --output"
 
 
-def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str) -> None:
-    """UserError if ``checkpoint`` belongs to another run: an option that matters differs, or the data."""
+def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, facts: Mapping[str, Any]) -> None:
+    """UserError if ``checkpoint`` belongs to another run: an option that matters differs, or the data.
+
+    ``facts``: of a TrainingJob. Warns where the samples were cut in another way than before.
+    """
     if not isinstance(checkpoint, dict) or not {"opt", "torch_rng"} <= checkpoint.keys():
         raise UserError("--resume: this file holds no training state; --weight starts a new run from its weights")
     saved = {"narrow": 1, **checkpoint["opt"]}
+    free = MAY_CHANGE | (OF_THE_PROBE if options.phase in PRETRAINING else set())
     others = [  # of what means something in this run: formerly others had values, too
-        f"--{name} {saved[name]}, not {value}"
+        f"no --{name} (now {value})" if saved[name] == "" else f"--{name} {saved[name]}, not {value or 'none'}"
         for name, value in telling(options.plain()).items()
-        if name not in MAY_CHANGE and name in saved and not _same(saved[name], value)
+        if name not in free and name in saved and not _same(saved[name], value)
     ]
     if others:
         raise UserError(f"--resume: that run had {', and '.join(others)}; give the same values again")
     if checkpoint["list_sha256"] != list_sha256:
         raise UserError("--resume: the training samples differ from those of that run; give the same --data and list")
+    _check_facts(checkpoint.get("run") or {}, facts, options.data)
+    if options.weight and options.phase in PRETRAINING and not _same_file(saved.get("weight"), options.weight):
+        warn(f"--weight {options.weight} has no effect: the run goes on from its checkpoint")
+
+
+def _check_facts(before: Mapping[str, Any], now: Mapping[str, Any], data: str) -> None:
+    """UserError if the same files mean something else now; a warning where they were cut in another way.
+
+    ``before``: what a checkpoint tells of its run; ``now``: of a TrainingJob. Earlier versions told less.
+    """
+    parts = {**now, **{f"segmentation/{name}": value for name, value in now.get("segmentation", {}).items()}}
+    former = {**before, **{f"segmentation/{name}": value for name, value in before.get("segmentation", {}).items()}}
+    for name, what in SAME_FACTS.items():
+        if name in former and name in parts and (pair := (_plain(former[name]), _plain(parts[name])))[0] != pair[1]:
+            raise UserError(
+                f"--resume: that run had {what} {pair[0]}, and {data} has {pair[1]}; give the same --data and lists"
+            )
+    if any(before.get(name) and now.get(name) and before[name] != now[name] for name in ("recipes", "windows")):
+        warn(f"--resume: the samples in {data} were cut in another way than before (run.json tells how)")
+
+
+def _plain(value: Any) -> str:
+    """A fact for comparison and for people."""
+    return json.dumps(value).replace('"', "")
+
+
+def _same_file(saved: Any, given: str) -> bool:
+    """Whether two names of a file can mean the same: it may have moved."""
+    return isinstance(saved, str) and Path(saved).name == Path(given).name
 
 
 def _same(saved: Any, given: Any) -> bool:

@@ -116,7 +116,8 @@ class CheckpointManager:
         ``score``: on held-out data, if it was computed and counts; the state with the lowest so far is kept as
         ``best.pt``. One that cannot be kept is not the best.
         """
-        epoch, former = self.state.position.epoch, (self.state.best, self.state.best_epoch)
+        epoch = self.state.position.epoch
+        former = self.state.best, self.state.best_epoch, self.state.waited + 1  # if this result cannot be kept
         best = self.state.judge(self.ranks.broadcast(score))  # one rank's: all must do the same
         last_epoch = epoch == self.options.epochs or self.out_of_patience()
         numbered = epoch % self.options.save_every == 0 or last_epoch
@@ -126,7 +127,7 @@ class CheckpointManager:
         if numbered or best:
             saved = self._save()
         if best and not (saved and self._keep(saved, BEST)):
-            self.state.best, self.state.best_epoch = former
+            self.state.best, self.state.best_epoch, self.state.waited = former
             there = f"{BEST} stays that of epoch {former[1]}" if former[1] else f"there is no {BEST} yet"
             warn(f"epoch {epoch} is the best so far, but its state could not be saved: {there}")
         if numbered:

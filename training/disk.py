@@ -27,7 +27,7 @@ def estimated_bytes(method: nn.Module, optimizer: torch.optim.Optimizer, name: s
 def checkpoints(options: Options) -> int:
     """How many files of that size a run leaves at most."""
     numbered = -(-options.epochs // options.save_every)
-    return numbered + len((LAST, PREVIOUS)) + bool(options.val_every)
+    return numbered + len((LAST, PREVIOUS)) + (options.val_every > 0 or options.keep == "best-probe")
 
 
 def free_bytes(output: Path) -> int:

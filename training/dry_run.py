@@ -7,7 +7,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -99,13 +99,13 @@ def _tell_flags(options: Options) -> None:
     say(f"flags: {' '.join(words)}")
 
 
-def tell_beginning(options: Options, list_sha256: str, loader: Loader) -> Position:
+def tell_beginning(options: Options, list_sha256: str, loader: Loader, facts: Mapping[str, Any]) -> Position:
     """Say where a run would begin, or what would keep it from beginning; -> its position."""
     output = Path(options.output)
     try:
         checkpoint = find_resume(options.resume, output)
         if checkpoint:
-            check_same_run(checkpoint, options, list_sha256)
+            check_same_run(checkpoint, options, list_sha256, facts)
             position = Position(checkpoint["epoch"], checkpoint["step"])
             deal_anew(loader, position, checkpoint)
             say(f"it would go on at {position.next_step(options.epochs, len(loader))}, of {output}")
@@ -141,11 +141,12 @@ def rehearse(
     list_sha256: str,
     options: Options,
     devices: Devices,
-    note: str = "",
+    note: str,
+    facts: Mapping[str, Any],
 ) -> None:
     """Take one batch through a few steps and say what would happen. All ranks take part, the first one speaks.
 
-    ``note``: as of a TrainingJob.
+    ``note``, ``facts``: as of a TrainingJob.
     """
     say(f"dry run: measuring {counted(1 + TIMED_STEPS, 'step')}")
     trainer.method.train()
@@ -158,7 +159,7 @@ def rehearse(
     if state.ranks.first:
         _tell_data(loader, files, options, note)
         _tell_step(trainer, result, seconds, size, devices)
-        position = tell_beginning(options, list_sha256, loader)
+        position = tell_beginning(options, list_sha256, loader, facts)
         tell_time(seconds, len(loader), position, options)
         _tell_disk(GB * checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))

@@ -178,12 +178,12 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
     state = TrainingState(method, optimizer, precision, Position(), ranks)
     if options.dry_run:
         with closing(loader):
-            rehearse(trainer, state, loader, job.files, list_sha256, options, devices, job.note)
+            rehearse(trainer, state, loader, job.files, list_sha256, options, devices, job.note, job.facts)
         return
     answer = "stopping after this step, then saving" if ranks.first else ""
     with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
-            check_same_run(checkpoint, options, list_sha256)
+            check_same_run(checkpoint, options, list_sha256, job.facts)
         _begin(job, state, options, output, checkpoint)
         reporter: Reporter | NullReporter = NullReporter()
         if ranks.first:
@@ -227,6 +227,7 @@ def _begin(
     ranks = state.ranks
     if checkpoint:
         state.restore(checkpoint)
+        _judge_alike(job, state, checkpoint)
         state.run[CHANGES] = deal_anew(job.loader, state.position, checkpoint)
     with ranks.raise_on_all():
         if ranks.first:
@@ -239,6 +240,18 @@ def _begin(
         f"data: {counted(len(job.files), 'sample')} in {options.data}, {steps} an epoch"
         f"{f' ({job.note})' if job.note else ''}, {in_all} in all; precision: {state.precision.name}; output: {output}"
     )
+
+
+def _judge_alike(job: TrainingJob, state: TrainingState, checkpoint: Mapping[str, Any]) -> None:
+    """Forget the best result so far if it is of other held-out data or of another probe; warn of other test data."""
+    before = checkpoint.get("run", {})
+    changed = {name for name in ("judged_by", "tested_by") if before.get(name, "") not in ("", job.facts.get(name, ""))}
+    if "judged_by" in changed and state.best_epoch:
+        if state.ranks.first:
+            warn("--resume: the data that select the best state changed: it is chosen among the epochs that follow")
+        state.forget_best()
+    if "tested_by" in changed and state.ranks.first:
+        warn("--resume: the test part changed: it should have no patient of the former training and validation parts")
 
 
 def _record(

@@ -80,6 +80,13 @@ def read_crops(data: Path) -> list[Crop]:
     return crops
 
 
+def _whole(row: dict[str, str], line: int) -> dict[str, str]:
+    """The row; ValueError if it ends before one of its values."""
+    if lacking := [name for name, value in row.items() if value is None]:
+        raise ValueError(f"line {line} has no {lacking[0]}")
+    return row
+
+
 def find_candidates(data: Path) -> list[dict[str, str]]:
     """Crops to be scored: ``file``, their path below ``data``, and what ``labels.csv`` says of their scan and place.
 
@@ -91,7 +98,7 @@ def find_candidates(data: Path) -> list[dict[str, str]]:
             with path.open(encoding="utf-8", newline="") as file:
                 table = csv.DictReader(file)
                 columns = [name for name in known if name in (table.fieldnames or ())]
-                rows = [{name: row[name] for name in ("file", *columns)} for row in table]
+                rows = [_whole({name: row[name] for name in ("file", *columns)}, table.line_num) for row in table]
         except (OSError, ValueError, KeyError, csv.Error) as error:
             raise UserError(f"{path} is no list of crops ({error}); {REMEDY}") from None
     else:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from datasets.ct.data_files import data_files
 from datasets.segmentation.files import Case, read_case
 from datasets.transforms.affine import Affine
-from utils.errors import UserError
+from utils.errors import UserError, reason
 from utils.files import atomic_path
 from utils.npy import read_array
 from utils.seeding import generator
@@ -66,8 +66,11 @@ def load_volume(case: Case, recipe: Recipe, cache: Path | None) -> Volume:
         paths = {name: cache / f"{case.name}_{key}_{name}.npy" for name in ("image", "label", "truth")}
         if not all(path.is_file() for path in paths.values()):
             for name, array in _prepare(case, recipe).items():
-                with atomic_path(paths[name]) as temporary, temporary.open("wb") as file:
-                    np.save(file, array, allow_pickle=False)
+                try:
+                    with atomic_path(paths[name]) as temporary, temporary.open("wb") as file:
+                        np.save(file, array, allow_pickle=False)
+                except OSError as error:
+                    raise UserError(f"--cache {cache}: {paths[name].name} cannot be written: {reason(error)}") from None
         try:
             arrays = {name: read_array(path, mapped=True) for name, path in paths.items()}
         except (OSError, ValueError) as error:

@@ -10,12 +10,14 @@ from datasets.transforms.xray import DEGREES, FLIP_P, crop, normalise, sample_bo
 AREA = (0.5, 1.0)  # of the crop, as part of the image: findings may be at the border
 
 
-def augmented_view(image: np.ndarray, channels: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random crop, turned by up to 10 degrees and flipped with p 0.5: float32 (channels, size, size)."""
+def augmented_view(
+    image: np.ndarray, channels: int, size: int, rng: np.random.Generator, mirror: bool = True
+) -> np.ndarray:
+    """A random crop, turned by up to 10 degrees and, with ``mirror``, flipped with p 0.5: (channels, size, size)."""
     height, width = image.shape[:2]
     view = crop(image, sample_box(height, width, rng, AREA), size, channels)
     view = view.rotate(rng.uniform(-DEGREES, DEGREES), Image.Resampling.BILINEAR)
-    if rng.random() < FLIP_P:
+    if rng.random() < FLIP_P and mirror:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return normalise(np.asarray(view), channels)
 

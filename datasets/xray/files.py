@@ -25,6 +25,7 @@ from utils.text import counted
 
 ALL_IMAGES = "none"  # --train_list none: no list
 LISTS_IN_DATA = ("chest_train.txt", "train_val_list.txt")  # the second is NIH's own
+VALID_LIST, TEST_LIST = "chest_valid.txt", "chest_test.txt"
 REMEDY = "name your own list with --train_list FILE, or take all that are there with --train_list none"
 PROJECT_LIST = Path(__file__).resolve().parents[2] / "train_val_txt" / "chest_train.txt"
 SEPARATOR = re.compile(r"[/\\]")  # Windows has the other one

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.xray.lists import CHEST14_LABELS, NO_FINDING
-from datasets.xray.tables import FINDINGS, Table
+from datasets.xray.tables import FINDINGS, Table, is_part_name
 from utils.console import warn
 from utils.errors import UserError
 from utils.text import counted
@@ -22,6 +22,7 @@ NOT_KNOWN = (*MISSING, "-1", "-1.0")  # as CheXpert has what is not mentioned, o
 YES_OR_NO = {**dict.fromkeys(("1", "1.0", "true"), 1.0), **dict.fromkeys(("0", "0.0", "false"), 0.0)}
 AGE = re.compile(r"(\d{3})([YMWD])")  # as DICOM, and NIH's table of 2017, write one
 YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+LARGEST = float(np.finfo(np.float32).max)
 MANY = 50  # classes, of whole numbers: is it a number that is asked for?
 
 
@@ -55,6 +56,9 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
         columns = [FINDINGS]
     else:
         columns = [name for name in free if _is_yes_or_no(table.column(name))]
+        if of_parts := [name for name in columns if is_part_name(name)]:
+            columns = [name for name in columns if name not in of_parts]
+            warn(f"the table {table.path}: not learned: {', '.join(of_parts)}; to learn it, name it by --label_column")
         almost = [why for name in free if name not in columns and (why := _almost(table, name))]
         if not columns:
             raise UserError(
@@ -74,11 +78,13 @@ def find_target(table: Table, train: Table, columns: Sequence[str], kind: str) -
 
     ``kind``: --target; "": by what the columns have.
     """
-    findings = _findings(table, columns)
+    findings, asked = _findings(table, columns), bool(kind)
     if not kind:
         yes_or_no = len(columns) > 1 or findings or _is_yes_or_no(table.column(columns[0]))
         kind = MULTILABEL if yes_or_no else CLASSES
     if kind == CLASSES:
+        if not asked and (why := _almost(table, columns[0])):
+            warn(f"the table {table.path}: {why}: the column is learned as classes")
         return Target(CLASSES, _class_names(train, columns[0]))
     return Target(kind, findings if findings and kind == MULTILABEL else tuple(columns))
 
@@ -104,12 +110,12 @@ def _findings(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
     values = table.column(columns[0])
     if columns[0] != FINDINGS and not any("|" in value for value in values):
         return ()
-    found = {word for value in values for word in _words(value)}
+    found = {word for value in values if value.lower() not in NOT_KNOWN for word in _words(value)}
     return CHEST14_LABELS if found <= set(CHEST14_LABELS) else tuple(sorted(found))
 
 
 def _words(value: str) -> set[str]:
-    return {word.strip() for word in value.split("|")} - {NO_FINDING, ""}
+    return {word for word in map(str.strip, value.split("|")) if word.lower() not in ("", NO_FINDING.lower())}
 
 
 def _class_names(table: Table, column: str) -> tuple[str, ...]:
@@ -187,7 +193,7 @@ def _yes_or_no(table: Table, column: str) -> np.ndarray:
 def _of_findings(table: Table, values: Sequence[str], column: str, classes: Sequence[str]) -> np.ndarray:
     labels = np.full((len(values), len(classes)), np.nan, np.float32)
     for row, value in enumerate(values):
-        if not value:
+        if value.lower() in NOT_KNOWN:
             continue
         found = _words(value)
         if unknown := found - set(classes):
@@ -216,6 +222,8 @@ def _numbers(table: Table, values: Sequence[str], column: str) -> np.ndarray:
     for row, value in enumerate(values):
         age = AGE.fullmatch(value)
         number = float(age[1]) * YEARS[age[2]] if age else _number(value)
+        if number is not None and abs(number) > LARGEST:
+            raise _wrong(table, row, column, value, "a number that is too large")
         if number is not None:
             labels[row] = number
         elif value.lower() not in MISSING:

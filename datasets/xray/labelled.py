@@ -28,9 +28,14 @@ class SingleXRays(XRays):
         channels: int = 3,
         seed: int | None = None,
         size: int = 224,
+        mirror: bool = True,
     ) -> None:
-        """``files``: of images, or all in one store. ``labels``: float32 (N, classes)."""
+        """``files``: of images, or all in one store. ``labels``: float32 (N, classes).
+
+        ``mirror``: whether the augmentation exchanges left and right.
+        """
         super().__init__(files, channels)
+        self.mirror = mirror
         self.labels, self.seed, self.size = labels, seed, size
         plain_view(np.zeros((size, size), np.uint8), channels, size)  # compiled before workers are forked
 
@@ -41,7 +46,8 @@ class SingleXRays(XRays):
         if self.seed is None:
             image = plain_view(pixels, self.channels, self.size)
         else:
-            image = augmented_view(pixels, self.channels, self.size, generator(self.seed, "x-ray", epoch, index))
+            rng = generator(self.seed, "x-ray", epoch, index)
+            image = augmented_view(pixels, self.channels, self.size, rng, self.mirror)
         sample = {"image": torch.from_numpy(image)}
         if self.labels is not None:
             sample["label"] = torch.from_numpy(self.labels[index])

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, Images, training_list
+from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, TEST_LIST, VALID_LIST, Images, training_list
 from datasets.xray.label_columns import MULTILABEL, Target, find_columns, find_target, read_labels
 from datasets.xray.lists import CHEST14_LABELS, ImageList, first_part, list_line, read_list_or_table
-from datasets.xray.patients import patient, shared, some, split_by_patient
+from datasets.xray.patients import patient, same_patient, shared, some, split_by_patient
 from datasets.xray.tables import FINDINGS, SPLIT_NAMES, TEST, TRAIN, VALID, Table
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.text import counted
 
-VALID_LIST, TEST_LIST = "chest_valid.txt", "chest_test.txt"
 LISTS = f"by --train_list FILE, and put a {VALID_LIST} and a {TEST_LIST} into --data, each line a name and its labels"
 WAYS = "give --valid_list and --test_list, or a column split (train, valid, test), or --split 70,10,20"
+FILE, TABLE = "file", "predictions.csv"  # the first column of the table of predictions
 SIDES = ((True, "train"), (False, "other"))  # of a probe
 PARTS = {TRAIN: "train", VALID: "valid", TEST: "test"}
 
@@ -127,15 +127,15 @@ def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelli
     if how.split:
         suffix = "csv" if isinstance(parts[0].source, Table) else "txt"
         written = {f"split_{name}.{suffix}": rows.text() for name, rows in zip(PARTS, parts, strict=True)}
-    parts = [_known(rows) for rows in parts]
-    rest = _rest(parts[0], ratio)
+    listed = len(parts[0].names)
+    parts = [_known(_rest(parts[0], ratio)), *map(_known, parts[1:])]
     remedy = f"put a {VALID_LIST} and a {TEST_LIST} of the images that are there into {data}"
     remedies = (f"or name a list of those that are there, {LISTS}", remedy, remedy)
     if isinstance(whole.source, Table):
         remedies = ("look at --data and --image_column, or take those rows out of the table",) * 3
     train, valid, test = found = [
-        Labelled(images.named(rows.names, rows.path, remedy, rows.part), _float(rows), rows.patients)
-        for rows, remedy in zip((rest, *parts[1:]), remedies, strict=True)
+        Labelled(images.named(rows.names, rows.path, remedy, rows.part), _float(rows), _owners(rows))
+        for rows, remedy in zip(parts, remedies, strict=True)
     ]
     for (rows, part), (others, another) in itertools.combinations(zip(parts, found, strict=True), 2):
         if twice := sorted(set(part.files) & set(another.files)):
@@ -143,7 +143,7 @@ def find_labelled(data: Path, train_list: str | None, ratio: float, how: Labelli
                 f"{rows.what} and {others.what} both contain {twice[0]}: this would leak training data into the "
                 "evaluation; keep each image in one list only"
             )
-    return ChestParts(target, len(parts[0].names), train, valid, test, written)
+    return ChestParts(target, listed, train, valid, test, written)
 
 
 def find_probe(data: Path, path: str, how: Labelling) -> tuple[Target, Labelled, list[bool] | None]:
@@ -155,13 +155,23 @@ def find_probe(data: Path, path: str, how: Labelling) -> tuple[Target, Labelled,
     target, (rows,) = _with_labels(rows, [rows], how)
     rows = _known(rows)
     parts = rows.source.parts() if isinstance(rows.source, Table) else None
+    if parts and {TRAIN, VALID} <= set(parts):  # the test part is for the end
+        rows = rows.take([row for row, part in enumerate(parts) if part != TEST], "")
+        parts = [part for part in parts if part != TEST]
     teaching = [part == TRAIN for part in parts or ()]
+    if any(teaching) and TEST in (parts or ()):
+        warn(f"probe: judged on the {TEST} rows of {path}, for lack of {VALID} rows; do not report on them later")
     if any(teaching) and not all(teaching):
         sides = [rows.take([row for row, each in enumerate(teaching) if each == side], name) for side, name in SIDES]
         _refuse_shared(*sides)
     images = Images(data).named(rows.names, rows.path, "or take those out of the list")
-    found = Labelled(images, _float(rows), rows.patients)
+    found = Labelled(images, _float(rows), _owners(rows))
     return target, found, teaching if any(teaching) and not all(teaching) else None
+
+
+def _owners(rows: Rows) -> list[str]:
+    """Whose each image is, one spelling for each."""
+    return list(map(same_patient, rows.patients))
 
 
 def _float(rows: Rows) -> np.ndarray:
@@ -178,6 +188,10 @@ def read_rows(path: Path, how: Labelling) -> Rows:
     whose = source.patient_column(how.patient_column)
     owners = source.column(whose) if whose else [""] * len(names)
     patients = [owner or patient(name) for owner, name in zip(owners, names, strict=True)]
+    alone = sum(not owner and own == name for owner, own, name in zip(owners, patients, names, strict=True))
+    if whose and alone:
+        cells = "1 row has no value" if alone == 1 else f"{alone} rows have no value"
+        warn(f"{path}: {cells} in the column {whose}: these images count as a separate patient each")
     return Rows(path, str(path), names, patients, source)
 
 
@@ -199,10 +213,8 @@ def _parts(data: Path, rows: Rows, how: Labelling) -> list[Rows]:
     if own is None:
         if isinstance(rows.source, Table) and (column := rows.source.usual(SPLIT_NAMES[:1])):
             warn(f"{path}: the column {column} is ignored, because none of its values is train, valid or test")
-        return [
-            rows,
-            *(read_rows(_other_list(data, rows, part, value, how), how) for part, (_, value) in given.items()),
-        ]
+        others = [read_rows(_other_list(data, rows, part, value, how), how) for part, (_, value) in given.items()]
+        return _told_alike([rows, *others])
     found = []
     for part, name in PARTS.items():
         places = [row for row, each in enumerate(own) if each == part]
@@ -214,6 +226,18 @@ def _parts(data: Path, rows: Rows, how: Labelling) -> list[Rows]:
             raise UserError(f"{path}: the split column has no {name} rows; all three parts are needed{way}")
         found.append(rows.take(places, name) if places else read_rows(Path(value), how))
     return found
+
+
+def _told_alike(parts: list[Rows]) -> list[Rows]:
+    """The parts; warns if one tells patients and another does not: then nobody sees whether they share some."""
+    silent = [rows for rows in parts if rows.patients == rows.names]
+    if silent and len(silent) < len(parts):
+        telling = next(rows for rows in parts if rows.patients != rows.names)
+        warn(
+            f"{silent[0].path} does not tell patients, {telling.path} does: whether they share patients is not known; "
+            "give both a patient column"
+        )
+    return parts
 
 
 def _other_list(data: Path, train: Rows, part: str, given: str, how: Labelling) -> Path:
@@ -238,7 +262,14 @@ def _with_labels(whole: Rows, parts: list[Rows], how: Labelling) -> tuple[Target
         if how.label_column or how.target not in ("", MULTILABEL):
             flag = f"--label_column {how.label_column}" if how.label_column else f"--target {how.target}"
             raise UserError(f"{flag}: {first.path} is no table; write a CSV file whose first line has names of columns")
+        if how.image_column or how.patient_column:
+            flag = (
+                f"--image_column {how.image_column}" if how.image_column else f"--patient_column {how.patient_column}"
+            )
+            raise UserError(f"{flag}: {first.path} is no table, but a list of names; leave the flag out")
         target, columns = Target(MULTILABEL, _plain_classes(first)), []
+    if FILE in target.classes:
+        raise UserError(f"{first.path}: a class is called {FILE}, as the column of the images in {TABLE}; rename it")
     labelled = []
     for rows in parts:
         if isinstance(rows.source, Table):
@@ -261,7 +292,8 @@ def _plain_classes(rows: Rows) -> tuple[str, ...]:
 
 def _plain_labels(rows: Rows, first: Rows, target: Target) -> np.ndarray:
     count = len(_plain_classes(rows))
-    if target.kind != MULTILABEL:
+    by_count = isinstance(first.source, ImageList) or target.classes == CHEST14_LABELS  # a table names its columns
+    if target.kind != MULTILABEL or not by_count:
         raise UserError(f"{rows.path} does not have the columns of {first.path}; write a CSV file with the same header")
     if count != len(target.classes):
         raise UserError(

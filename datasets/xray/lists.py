@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from datasets.xray.images import SUFFIXES
 from datasets.xray.tables import FINDINGS, TRAIN, Table, is_table, read_table
+from utils.console import say
 from utils.errors import UserError, reason
 from utils.text import counted
 
@@ -65,8 +67,20 @@ def read_list(path: str | Path, image_column: str = "") -> ImageList:
         return found
     parts = found.parts() or []
     table = found.chosen([row for row, part in enumerate(parts) if part == TRAIN]) if TRAIN in parts else found
+    _tell_part(found, table)
     findings = table.column(FINDINGS) if FINDINGS in table.header else None
     return ImageList(table.names(image_column), _chest14(findings))
+
+
+@cache
+def _tell_once(line: str) -> None:
+    say(line)
+
+
+def _tell_part(table: Table, chosen: Table) -> None:
+    """Say, once a process, that the rows of a table are taken in part."""
+    if len(chosen.rows) < len(table.rows):
+        _tell_once(f"{table.path}: the {TRAIN} rows are taken, {len(chosen.rows)} of {len(table.rows)}")
 
 
 def read_list_or_table(path: str | Path) -> ImageList | Table:

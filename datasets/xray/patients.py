@@ -11,7 +11,8 @@ from utils.errors import UserError
 from utils.seeding import generator
 from utils.text import counted
 
-NIH_NAME = re.compile(r"(\d{8})_\d{3}\.\w+")  # <patient>_<number of the image>
+NIH_NAME = re.compile(r"(\d{8})_\d{3}(\.\w+)?")  # <patient>_<number of the image>
+NUMBER = re.compile(r"0*(\d+)(\.0+)?")  # a table with an empty cell is often written with 13.0 for 13
 FOLDER = re.compile(r"patient\d+|p\d{8}")  # of a patient, in the paths of CheXpert and of MIMIC-CXR
 
 
@@ -28,7 +29,8 @@ def patient(name: str) -> str:
 
 def same_patient(patient: str) -> str:
     """What two spellings of a patient's number share: NIH's table has 13 where its names of images have 00000013."""
-    return patient.lstrip("0") or "0" if patient.isdigit() else patient
+    match = NUMBER.fullmatch(patient)
+    return match[1] if match else patient
 
 
 def shared(patients: Sequence[str], others: Sequence[str]) -> list[tuple[str, int, int]]:

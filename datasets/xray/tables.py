@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.xray.images import SUFFIXES
+from utils.console import warn
 from utils.errors import UserError
+from utils.text import counted
 
 DELIMITERS = ",;\t"
 FINDINGS = "Finding Labels"  # NIH's column of labels
@@ -143,6 +145,11 @@ def _bare(name: str) -> str:
     return re.sub(r"[\s_\-.#]", "", name).lower()
 
 
+def is_part_name(name: str) -> bool:
+    """Whether a column of this name tells parts, by its name."""
+    return _bare(name) in SPLIT_NAMES
+
+
 def is_table(first: str, path: Path) -> bool:
     """Whether a file that begins with this line is a table with a header, not a list of names and labels."""
     fields = [field.strip() for field in _fields(first, _delimiter(first))]
@@ -171,6 +178,9 @@ def read_table(text: str, path: Path) -> Table:
         if any(row[width:]):
             what = f"{len(row)} fields, and the header {width}; a field with {delimiter!r} in it needs double quotes"
             raise UserError(f"the table {path}, line {line}: it has {what}")
+    if short := [line for line, row in rows if len(row) < width]:
+        more = f", and {counted(len(short) - 1, 'other line')}" if len(short) > 1 else ""
+        warn(f"the table {path}: line {short[0]}{more}: fewer fields than the header's {width}; the others are empty")
     return Table(path, header, [(row + [""] * width)[:width] for _, row in rows], [line for line, _ in rows])
 
 

@@ -122,7 +122,11 @@ def test_card_of_a_classifier_tells_what_its_inputs_are(tmp_path: Path) -> None:
         assert fact in card, fact
     card = carded(tmp_path / "b", {"classes": ["Mass", "Hernia"]}, n="chest", size=96, phase="finetune")
     assert "LUNA16" not in card
-    for fact in ("96 x 96)", "resized to that size, whatever its proportions", "trained to tell: Mass, Hernia."):
+    for fact in (
+        "96 x 96)",
+        "resized until its longer side has that size, and centred on black",
+        "trained to tell: Mass, Hernia.",
+    ):
         assert fact in card, fact
 
 

@@ -119,14 +119,14 @@ def test_how_its_views_are_normalised_travels_with_its_weights(tmp_path: Path) -
 def test_a_run_whose_checkpoint_has_entries_of_its_own_alone_goes_on(tmp_path: Path) -> None:
     given = options(tmp_path)
     checkpoint = {"mine": {}, "opt": given.plain(), "torch_rng": torch.get_rng_state(), "list_sha256": "0"}
-    check_same_run(checkpoint, given, "0")
+    check_same_run(checkpoint, given, "0", {})
     checkpoint["opt"]["model"] = "elsewhere/turns.py"
-    check_same_run(checkpoint, given, "0")
+    check_same_run(checkpoint, given, "0", {})
     checkpoint["opt"]["model"] = "elsewhere/other.py"
     with pytest.raises(UserError, match=r"that run had --model elsewhere/other\.py"):
-        check_same_run(checkpoint, given, "0")
+        check_same_run(checkpoint, given, "0", {})
     with pytest.raises(UserError, match="holds no training state"):
-        check_same_run({"model": {}, "opt": given.plain()}, given, "0")
+        check_same_run({"model": {}, "opt": given.plain()}, given, "0", {})
 
 
 def test_where_a_run_goes_on_its_start_is_not_asked_for(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_published_file_by_the_command_line(tmp_path: Path) -> None:
     assert contrast["memory"].shape == (8, 128)
     assert 0 < contrast["z"] < 123456
     with pytest.raises(UserError, match=r"no training state; --weight starts a new run"):
-        check_same_run(find_resume(str(path), tmp_path) or {}, Options(data="x"), "")
+        check_same_run(find_resume(str(path), tmp_path) or {}, Options(data="x"), "", {})
 
 
 @pytest.mark.parametrize(("dims", "encoder"), [(2, 100), (3, 48)])

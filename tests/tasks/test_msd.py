@@ -13,7 +13,7 @@ import torch
 
 from datasets.segmentation.files import Description, find_cases
 from options import Options
-from tasks.msd import Scores, choose_cases, class_names, make_recipe
+from tasks.msd import Scores, choose_cases, class_names, make_recipe, warn_of_absent
 from tests.conftest import run_main
 from utils.errors import UserError
 
@@ -92,19 +92,37 @@ def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
 
 
 def test_a_single_volume_has_no_deviation() -> None:
-    two = Scores(["front"], {"a": [0.5], "b": [0.7]}).results().table.splitlines()
+    two = Scores(["front"], {"a": [0.5], "b": [0.7]}, [True]).results().table.splitlines()
     assert two[0].startswith("2 test volumes ")
     assert two[1].split() == ["front", "0.6000", "0.1000", "0.500", "..", "0.700"]
-    one = Scores(["front"], {"a": [0.5]}).results().table.splitlines()
+    one = Scores(["front"], {"a": [0.5]}, [True]).results().table.splitlines()
     assert one[0].startswith("1 test volume ")
     assert one[1].split() == ["front", "0.5000", "-"]
     assert len({len(line) for line in one}) == 1, "columns are straight"
+
+
+def test_a_class_that_is_nowhere_is_said_and_not_in_the_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    volume = SimpleNamespace(truth=np.array([0, 1, 3]))
+    warn_of_absent(["a", "b", "c"], {"training": [volume], "test": [volume]})  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert "no training volume has a voxel of b\n" in told
+    assert "no test volume has a voxel of b; its mean Dice leaves them out\n" in told
+    found = Scores(["a", "b", "c"], {"x": [0.5, 1.0, 0.7]}, [True, False, True]).results().values
+    assert found["mean_dice"] == pytest.approx(0.6)
+    assert list(found["dice"]) == ["a", "c", "mean"]
+    with pytest.raises(UserError, match="all labels of the test volumes are background"):
+        warn_of_absent(["a"], {"test": [SimpleNamespace(truth=np.array([0]))]})  # type: ignore[list-item]
 
 
 def test_names_of_classes() -> None:
     volumes = [SimpleNamespace(truth=np.array([0, top])) for top in (2, 1)]
     assert class_names(Description(), volumes) == ["class 1", "class 2"]  # type: ignore[arg-type]
     assert class_names(Description(["a", "b", "c"]), volumes) == ["a", "b", "c"]  # type: ignore[arg-type]
+    gap = [SimpleNamespace(truth=np.array([0, 255]))]
+    with pytest.raises(
+        UserError, match=r"the labels have the values 0, 255: number the classes 0 \(background\), 1, 2"
+    ):
+        class_names(Description(), gap)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="has the class 2, but"):
         class_names(Description(["a"]), volumes)  # type: ignore[arg-type]
 
@@ -114,7 +132,9 @@ def test_names_of_classes() -> None:
     [
         ({"patch": "16,16"}, "--patch 16,16: give three numbers"),
         ({"patch": "16,16,12"}, "multiples of 8"),
-        ({"spacing_mm": "1,0,1"}, "must be above 0"),
+        ({"spacing_mm": "1,0,1"}, "must be three numbers above 0"),
+        ({"spacing_mm": "nan,1,1"}, "must be three numbers above 0"),
+        ({"spacing_mm": "inf,1,1"}, "must be three numbers above 0"),
         ({"folds": 1}, "--folds 1: must be 2 or more"),
         ({"hu_min": 5, "hu_max": 5}, "--hu_min must be less than --hu_max"),
         ({"modality": "us"}, "--modality us is not known"),

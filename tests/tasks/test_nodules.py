@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.ct.nodules import find_candidates
 from options import Options
 from tasks.nodules import find_nodules
 from tests.conftest import run_main
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,11 @@ def test_what_a_ratio_leaves_is_said(crops: Path, tmp_path: Path, capsys: pytest
     assert printed.err == "warning: 2 test scans: the result and its interval say little (fewer than 30)\n"
     find_nodules(Options(n="nodules", phase="finetune", data=str(crops), ratio=1.0)).announce(1.0)
     assert capsys.readouterr().out == f"images: 28 training (7 scans), 4 validation (1), 8 test (2)\n{labels}"
+
+
+def test_a_line_of_the_list_that_ends_early_is_named(crops: Path, tmp_path: Path) -> None:
+    """Else its prediction would be lost."""
+    lines = (crops / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join([*lines[:3], lines[3].split(",")[0]]) + "\n")
+    with pytest.raises(UserError, match=r"labels\.csv is no list of crops \(line 4 has no seriesuid\)"):
+        find_candidates(tmp_path)

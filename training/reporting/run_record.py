@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from options import Options
@@ -66,6 +67,11 @@ def _versions() -> dict[str, str]:
 def list_hash(names: Sequence[str]) -> str:
     """SHA-256 of the names of the training samples, in order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def labels_hash(files: Sequence[str], labels: np.ndarray) -> str:
+    """SHA-256 of the names of labelled files and of their ``labels`` (N, classes), in order."""
+    return list_hash([f"{os.path.basename(file)} {row}" for file, row in zip(files, labels.tolist(), strict=True)])
 
 
 def read_run_record(folder: Path, list_sha256: str | None) -> dict[str, Any]:

@@ -47,14 +47,14 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
-        """``purge_step``: unless 0, what the folder has of this step and later ones is no longer shown."""
+        """``purge_step``: what the folder has of this step and later ones, of a former run or session, is hidden."""
         logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # a run tells of NaN itself
         self._folder = folder
         self._writer: RecordWriter | None = None
         self._failed = False
         self._flushed_at = 0.0
         start = Event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
-        self._first = [Event(file_version=VERSION), *([start] if purge_step else [])]  # of the next file to be begun
+        self._first = [Event(file_version=VERSION), start]  # of the next file to be begun
         self._write([])
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
