@@ -52,7 +52,7 @@ def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         with waiting(f"looking for the {counted(k, 'neighbour')} of {counted(len(test_features), 'test image')}"):
             scores = neighbour_scores(features, labels, test_features, k)
         with waiting(INTERVALS):
-            results = kind.results(test_labels, scores, data.test.patients, data.train.labels, options.seed, data.group)
+            results = kind.results(test_labels, scores, data.test.patients, data.train.labels, options.seed)
         write_texts(output, data.written)
         run = {"phase": options.phase, "task": options.n, "weight": options.weight or "none", "neighbours": k}
         write_results(output, run | results.values)

@@ -74,7 +74,7 @@ class Classification:
     def kind(self) -> Kind:
         """What its labels mean."""
         masked = any(np.isnan(part.labels).any() for part in (self.train, self.valid, self.test))
-        return kind_of(self.target, self.train.labels, masked)
+        return kind_of(self.target, self.train.labels, masked, self.group)
 
     def announce(self, ratio: float) -> None:
         """Say how large the parts are, and what cannot be judged in them; UserError if nothing can."""
@@ -151,7 +151,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
             if in_numbers["kind"] != IDENTITY:
                 draw_roc(output, labels, scores, data.target.classes)
         with waiting(INTERVALS):
-            found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed, data.group)
+            found = kind.results(labels, scores, data.test.patients, data.train.labels, options.seed)
         return replace(found, values={**found.values, **loss}, scalars={**found.scalars, **loss})
 
     facts = {**kind.record(), "windows": list(data.windows)}

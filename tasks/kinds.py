@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,10 @@ OUTPUTS = {MULTILABEL: SIGMOID, CLASSES: SOFTMAX, REGRESSION: IDENTITY}
 
 @dataclass(frozen=True)
 class Kind(ABC):
-    """``target``: what is learned. ``headline``: as of a Method."""
+    """``target``: what is learned. ``headline``: as of a Method. ``group``: what images share."""
 
     target: Target
+    group: str = field(default="patient", kw_only=True)
 
     @property
     @abstractmethod
@@ -60,15 +61,9 @@ class Kind(ABC):
 
     @abstractmethod
     def results(
-        self,
-        labels: np.ndarray,
-        scores: np.ndarray,
-        groups: Sequence[str],
-        train_labels: np.ndarray,
-        seed: int,
-        group: str = "patient",
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
     ) -> Results:
-        """The figures on the test part, with their intervals; ``groups``: the ``group``, as patient, of each image."""
+        """The figures on the test part, with their intervals; ``groups``: whose each image is."""
 
     @abstractmethod
     def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
@@ -106,13 +101,7 @@ class YesOrNo(Kind):
         return EvalResult(-found.mean, {"auroc": found.mean} | _named(found), over)
 
     def results(
-        self,
-        labels: np.ndarray,
-        scores: np.ndarray,
-        groups: Sequence[str],
-        train_labels: np.ndarray,
-        seed: int,
-        group: str = "patient",
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
     ) -> Results:
         found = class_scores(labels, scores, self.target.classes)
         intervals = auroc_intervals(labels, scores, self.target.classes, groups, seed)
@@ -127,7 +116,7 @@ class YesOrNo(Kind):
         )
         table = found.table(title, self.never_seen(train_labels), intervals, in_words)
         scalars = {"auroc": found.mean, **others, **_named(found)}
-        return Results({**values, **recorded(spans_of, groups, group)}, scalars, table)
+        return Results({**values, **recorded(spans_of, groups, self.group)}, scalars, table)
 
     def others(
         self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], seed: int
@@ -194,13 +183,7 @@ class Number(Kind):
         return EvalResult(mae, {"mae": mae})
 
     def results(
-        self,
-        labels: np.ndarray,
-        scores: np.ndarray,
-        groups: Sequence[str],
-        train_labels: np.ndarray,
-        seed: int,
-        group: str = "patient",
+        self, labels: np.ndarray, scores: np.ndarray, groups: Sequence[str], train_labels: np.ndarray, seed: int
     ) -> Results:
         (name,), title = self.target.classes, counted(len(labels), "test image")
         baseline = f"baseline: always {self.mean:.4g} (training mean)"
@@ -211,7 +194,7 @@ class Number(Kind):
         width = max(map(len, (title, *errors)))
         lines = [f"{title:<{width}}  mean absolute error  {PERCENT} % interval"]
         lines += [f"{key:<{width}}  {means[key]:19.4f}  {shown(spans[key])}" for key in errors]
-        record = recorded({"mae": spans[name], "baseline_mae": spans[baseline]}, groups, group)
+        record = recorded({"mae": spans[name], "baseline_mae": spans[baseline]}, groups, self.group)
         values = {"images": len(labels), "mae": means[name], "baseline_mae": means[baseline], **record}
         return Results(values, {"mae": means[name], "baseline_mae": means[baseline]}, "\n".join(lines))
 
@@ -235,16 +218,16 @@ def warn_of_undefined(kind: Kind, parts: Mapping[str, np.ndarray]) -> None:
         warn(f"{reason} in {listing(names)} images: {classes}")
 
 
-def kind_of(target: Target, train_labels: np.ndarray, masked: bool = False) -> Kind:
+def kind_of(target: Target, train_labels: np.ndarray, masked: bool = False, group: str = "patient") -> Kind:
     """How labels like these of the training images are learned; ``masked``: whether some of any part are not known."""
     if target.kind == MULTILABEL:
-        return YesOrNo(target, masked)
+        return YesOrNo(target, masked, group=group)
     if target.kind == CLASSES:
-        return OneOfMany(target)
+        return OneOfMany(target, group=group)
     mean, scale = float(train_labels.mean(dtype=np.float64)), float(train_labels.std(dtype=np.float64))
     if not scale > 0:
         raise UserError(f"all training images have the same {target.classes[0]}, {mean:g}: there is nothing to learn")
-    return Number(target, mean, scale)
+    return Number(target, mean, scale, group=group)
 
 
 def balanced_accuracy(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -292,12 +292,15 @@ def _plain_classes(rows: Rows) -> tuple[str, ...]:
 
 def _plain_labels(rows: Rows, first: Rows, target: Target) -> np.ndarray:
     count = len(_plain_classes(rows))
-    by_count = isinstance(first.source, ImageList) or target.classes == CHEST14_LABELS  # a table names its columns
-    if target.kind != MULTILABEL or not by_count:
+    if target.kind != MULTILABEL:
         raise UserError(f"{rows.path} does not have the columns of {first.path}; write a CSV file with the same header")
     if count != len(target.classes):
         raise UserError(
             f"{first.path} has {len(target.classes)} labels a line and {rows.path} {count}; all lists need the same"
+        )
+    if isinstance(first.source, Table) and target.classes != CHEST14_LABELS:
+        warn(
+            f"{rows.path} names no columns: its labels are taken as those of {first.path}: {', '.join(target.classes)}"
         )
     assert isinstance(rows.source, ImageList)
     assert rows.source.labels is not None

@@ -31,7 +31,7 @@ def four_batches() -> Loader:
 
 
 def beginning(capsys: pytest.CaptureFixture[str], output: Path, **more: Any) -> str:
-    tell_beginning(Options(data="data", output=str(output), **more), "hash", four_batches())
+    tell_beginning(Options(data="data", output=str(output), **more), "hash", four_batches(), {})
     captured = capsys.readouterr()
     return captured.out + captured.err
 
@@ -51,7 +51,7 @@ def test_it_says_where_a_run_would_begin(tmp_path: Path, capsys: pytest.CaptureF
     assert "the run would not start: --resume: that run had --seed 0, not 1, and --lr 0.001, not 0.5; give" in other
     # what is left: the last step of epoch 8, and 92 epochs of 4
     options = Options(data="data", output=str(output), resume="auto")
-    position = tell_beginning(options, "hash", four_batches())
+    position = tell_beginning(options, "hash", four_batches(), {})
     tell_time(10.0, 4, position, options)
     assert "time: about 1:01:30 for the last 369 of 400 steps, 0:00:40 per epoch" in capsys.readouterr().out
     tell_time(10.0, 4, Position(), options)

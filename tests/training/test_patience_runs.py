@@ -19,8 +19,10 @@ FLAGS = "--n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1 --val_every 1 
 def run(tmp_path: Path, *more: object) -> tuple[int, list[str]]:
     data = tmp_path / "data"
     if not data.exists():
-        write_xrays(data, count=4, size=64)
-        (data / "chest_valid.txt").write_text((data / "chest_train.txt").read_text())
+        write_xrays(data, count=8, size=64)
+        lines = (data / "chest_train.txt").read_text().splitlines(keepends=True)
+        for name, part in (("chest_train.txt", lines[:4]), ("chest_valid.txt", lines[4:])):
+            (data / name).write_text("".join(part))
     log = tmp_path / "log.txt"
     argv = ["--data", data, "--output", "out", *FLAGS.split(), *more]
     status = run_script([str(ROOT / "main.py"), *map(str, argv)], tmp_path, log)

@@ -39,9 +39,10 @@ def test_numbers_pictures_and_where_a_resumed_run_begins(tmp_path: Path) -> None
     again.close()
     first, second = (events(path) for path in sorted((tmp_path / "board").iterdir()))
     assert first[0].file_version == second[0].file_version == "brain.Event:2"
-    assert scalars(first[1:3]) == {("loss", 1): 0.5, ("lr", 1): 0.25}
-    (picture,) = first[3].summary.value
-    assert (first[3].step, picture.tag, picture.image.height, picture.image.width) == (2, "reconstructions", 2, 4)
+    assert (first[1].step, first[1].session_log.status) == (0, SessionLog.START), "a former run's events are hidden"
+    assert scalars(first[2:4]) == {("loss", 1): 0.5, ("lr", 1): 0.25}
+    (picture,) = first[4].summary.value
+    assert (first[4].step, picture.tag, picture.image.height, picture.image.width) == (2, "reconstructions", 2, 4)
     assert (second[1].step, second[1].session_log.status) == (2, SessionLog.START)
     assert scalars(second[2:]) == {("loss", 2): 0.125}
 
