@@ -137,8 +137,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[frozenset[str]
 
 def write_data(folder: Path) -> Path:
     """X-rays, scans and pairs, with their lists and labels."""
-    write_xrays(folder / "my_xrays", count=1)
-    shutil.copy(folder / "my_xrays" / "chest_train.txt", folder / "my_xrays" / "chest_valid.txt")
+    own = write_xrays(folder / "my_xrays", count=2)
+    for name, line in zip(("train", "valid"), (own / "chest_train.txt").read_text().splitlines(), strict=True):
+        (own / f"chest_{name}.txt").write_text(f"{line}\n")
     labelled = write_xrays(folder / "chest14_data_path", count=6)
     for number, part in enumerate(("train", "valid", "test")):  # two images each, one with a finding
         lines = [f"{2 * number + i + 1:08d}_000.png {i}{' 0' * 13}\n" for i in (0, 1)]
