@@ -148,7 +148,7 @@ def draws_of(task: str, labels: int) -> Sequence[int]:
 
 
 def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[Cell]:
-    """All cells, those that answer most first: seed 0 of every arm, the further seeds, then more draws of labels."""
+    """All cells, those that answer most first: of seed 0 the first draws of labels of every arm, then all of them."""
     cells: dict[str, Cell] = {}
     seeds = sorted({seed for name in arms for seed in ARMS[name].seeds or (0,)})
     for seed in seeds:
@@ -157,7 +157,7 @@ def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[C
                 arm = ARMS[name]
                 if seed in (arm.seeds or (0,)) and has_arm(task, arm):
                     cells |= {cell.name: cell for cell in cells_of(task, name, seed, results)}
-    return sorted(cells.values(), key=lambda cell: cell.facts.get("draw", 0) > DRAWS[-1])
+    return sorted(cells.values(), key=lambda cell: (cell.facts.get("seed", 0), cell.facts.get("draw", 0) > DRAWS[-1]))
 
 
 def cells_of(task: Task, name: str, seed: int, results: Results) -> Iterator[Cell]:
