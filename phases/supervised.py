@@ -23,6 +23,7 @@ from training.predict import evaluating, write_results
 from training.reporting.reporter import NullReporter, Reporter
 from training.run import TrainingJob, execute
 from utils.console import say, warn
+from utils.errors import UserError
 from utils.image_grid import Windows
 from utils.process_group import ProcessGroup
 
@@ -74,8 +75,13 @@ def _finish(
     else:
         warn(f"this run has no {BEST}: the results below are from the weights of the last epoch")
     epoch = best["epoch"] if best else state.position.epoch
-    with evaluating(task.method):
-        results = task.test(state.precision, output)
+    try:
+        with evaluating(task.method):
+            results = task.test(state.precision, output)
+    except UserError as error:
+        raise UserError(
+            f"{error}; the training is saved: mend this, then --resume auto evaluates the test part"
+        ) from None
     reporter.results(results.scalars)
     with ranks.raise_on_all():
         if ranks.first:

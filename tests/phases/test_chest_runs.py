@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,24 @@ def test_finetune(labelled: Path, weight: Path, tmp_path: Path) -> None:
     status, printed = run(tmp_path, *argv, "--phase", "knn")
     assert status == 2, printed
     assert "error: --output out holds a training run" in printed
+
+
+def test_a_damaged_test_image_costs_no_training(labelled: Path, tmp_path: Path) -> None:
+    """It is met after the last epoch; mended, the same command evaluates."""
+    shutil.copytree(labelled, tmp_path / "data")
+    image = tmp_path / "data" / "images" / "00000012_000.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:100])
+    argv = [*COMMON.split(), "--phase", "finetune", "--data", "data", "--output", "out", "--epochs", 1]
+    status, printed = run(tmp_path, *argv)
+    assert status == 2, printed
+    assert re.search(
+        r"^error: .*00000012_000\.png.*; the training is saved: mend this, then --resume auto", printed, re.M
+    )
+    image.write_bytes(whole)
+    status, printed = run(tmp_path, *argv, "--resume", "auto")
+    assert status == 0, printed
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["images"] == 3
 
 
 def test_linear_stops_early_and_keeps_the_encoder(labelled: Path, weight: Path, tmp_path: Path) -> None:
