@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.evidence_protocol import ARMS, DECIDING, Results, data_of
+from benchmarks.evidence_protocol import ARMS, DECIDING, DRAWS, MORE_DRAWS, Results, data_of
 from benchmarks.evidence_scores import KINDS, MEAN, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
 from benchmarks.evidence_tables import PCRL, against_parts, gain_words, missing, others, table
@@ -49,6 +49,16 @@ def answers(found: Found) -> list[str]:
         lines += [f"**{label}**, AUROC of PCRL against random values: {'; '.join(words)}."] if words else []
     first = f"**Is PCRL better than random values, with few labelled patients?** {'; '.join(verdicts)}."
     return [first, *lines, *_of_parts(found)]
+
+
+def of_new_draws(found: Found) -> str:
+    """The primary differences in the draws that were added after the first five had been seen; "" if there are none."""
+    words = []
+    for label in PRIMARY[0]:
+        for count in PRIMARY[1]:
+            if gain := found.gain("finetune", label, PCRL, count, first=len(DRAWS)):
+                words.append(f"{label}, {count} patients {gain_words(gain)}")
+    return f"PCRL less random values, draws {len(DRAWS)} to {MORE_DRAWS[-1]} alone: {'; '.join(words)}" if words else ""
 
 
 def _of_parts(found: Found) -> list[str]:

@@ -11,7 +11,7 @@ from benchmarks import evidence_earlier
 from benchmarks.evidence_cells import load_results, truth
 from benchmarks.evidence_curves import curves
 from benchmarks.evidence_data import OF_THE_PLACE, ROOT
-from benchmarks.evidence_page import answers, page_tables, reservations, with_results
+from benchmarks.evidence_page import answers, of_new_draws, page_tables, reservations, with_results
 from benchmarks.evidence_protocol import ARMS, Results, data_of
 from benchmarks.evidence_scores import KINDS, TASKS, Found, collect
 from benchmarks.evidence_stats import REPLICATES, weighted_auroc
@@ -61,11 +61,9 @@ def report(folder: Path, write: bool = False, replicates: int = REPLICATES) -> N
     for found in all_found:
         print(full_tables(found, results) + "\n")
         if data_of(found.task) == "nih":
-            print(
-                "The answer:\n"
-                + "\n".join(f"- {line}" for line in (*answers(found), *reservations(found, results)))
-                + "\n"
-            )
+            lines = (*answers(found), *reservations(found, results))
+            print("\n".join(["The answer:", *(f"- {line}" for line in lines)]) + "\n")
+            print(f"{line}\n" if (line := of_new_draws(found)) else "", end="")
     if line := told_by_the_place(folder):
         print(line + "\n")
     if write:

@@ -79,10 +79,10 @@ class Found:
         found = self.select(kind, label, arm, count)
         return estimate(np.stack(list(found.values()))) if found else None
 
-    def gain(self, kind: str, label: str, arm: str, count: int, base: str = RANDOM) -> Estimate | None:
-        """The paired difference to another arm, over the draws that both have."""
+    def gain(self, kind: str, label: str, arm: str, count: int, base: str = RANDOM, first: int = 0) -> Estimate | None:
+        """The paired difference to another arm, over the draws that both have, from the draw ``first`` on."""
         found, other = self.select(kind, label, arm, count), self.select(kind, label, base, count)
-        both = sorted(found.keys() & other.keys())
+        both = sorted(draw for draw in found.keys() & other.keys() if draw >= first)
         if arm == base or not both:
             return None
         return paired_difference(np.stack([found[draw] for draw in both]), np.stack([other[draw] for draw in both]))

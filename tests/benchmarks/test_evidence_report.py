@@ -70,6 +70,7 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert "Infiltration better with 100 patients" not in shown, "both numbers alike are said once"
     assert "male better; Infiltration better.\n" in shown
     assert "without contrast better in 4 of 4; without gate better in 4 of 4; else not decided.\n" in shown
+    assert "PCRL less random values, draws 5 to 19 alone: male, 50 patients +0." in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
 
 
@@ -153,6 +154,18 @@ def test_pretrainings_count_when_they_have_the_first_five_draws(results: Path) -
     base = [whole[f"nih_random_labels50_draw{draw}_seed0"]["auroc"]["male"] for draw in range(12)]
     own = [whole[f"nih_pcrl_labels50_draw{draw}_seed1"]["auroc"]["male"] for draw in range(12)]
     assert found.seed_gains(*key)[1] == pytest.approx((sum(own) - sum(base)) / 12, abs=1e-5)
+
+
+def test_the_draws_that_were_added_by_themselves(results: Path) -> None:
+    found = collect("nih", load_results(results), results, replicates=50)
+    gain = found.gain("finetune", "male", "pcrl", 50, first=5)
+    assert gain is not None
+    assert gain.draws == 15
+    pairs = [
+        found.select("finetune", "male", "pcrl", 50)[draw][0] - found.select("finetune", "male", "random", 50)[draw][0]
+        for draw in range(5, 20)
+    ]
+    assert gain.value == pytest.approx(np.mean(pairs))
 
 
 def test_pcrl_less_another_arm(results: Path) -> None:
