@@ -44,10 +44,11 @@ def answers(found: Found) -> list[str]:
             few = found.lacks_draws(gain, count)
             words.append(f"with {count} patients {score.value:.3f} against {base.value:.3f}: {gain_words(gain)}{few}")
         alike = {word.partition(" with ")[0] for word in judged}
-        said = alike.pop() if len(alike) == 1 and len(judged) == len(PRIMARY[1]) else ", ".join(judged)
-        verdicts.append(f"{label} {said or 'not computed yet'}")
+        both = f" with {' and with '.join(map(str, PRIMARY[1]))} patients"
+        said = alike.pop() + both if len(alike) == 1 and len(judged) == len(PRIMARY[1]) else ", ".join(judged)
+        verdicts.append(f"{label}: {said or 'not computed yet'}")
         lines += [f"**{label}**, AUROC of PCRL against random values: {'; '.join(words)}."] if words else []
-    first = f"**Is PCRL better than random values, with few labelled patients?** {'; '.join(verdicts)}."
+    first = f"**Is PCRL better than random values, fine-tuned on few patients?** {'; '.join(verdicts)}."
     return [first, *lines, *_of_parts(found)]
 
 
@@ -83,7 +84,7 @@ def reservations(found: Found, results: Results) -> list[str]:
     own = [cell for cell in results.values() if (cell["task"], cell["arm"]) == (found.task, PCRL)]
     on_cpu = {cell.get("device", "cpu") for cell in own} == {"cpu"}
     width = TASKS[found.task].title.partition(", ")[2]
-    words = f"{there} of {len(ARMS[PCRL].seeds)} pre-trainings of PCRL"
+    words = f"{'So far ' * (there < len(ARMS[PCRL].seeds))}{there} of {len(ARMS[PCRL].seeds)} pre-trainings of PCRL"
     words += f", {width}" if width else ""
     words += ", trained on a processor" if on_cpu else ""
     gains = [gain for _, label, _, count in deciding if (gain := found.gain("finetune", label, PCRL, count))]

@@ -68,7 +68,9 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert "NIH X-rays, fine-tuning, male" in shown
     assert "\n- **Infiltration**, AUROC of PCRL against random values: with 50 patients 0." in shown
     assert "Infiltration better with 100 patients" not in shown, "both numbers alike are said once"
-    assert "male better; Infiltration better.\n" in shown
+    assert (
+        "?** male: better with 50 and with 100 patients; Infiltration: better with 50 and with 100 patients.\n" in shown
+    )
     assert "without contrast better in 4 of 4; without gate better in 4 of 4; else not decided.\n" in shown
     assert "PCRL less random values, draws 5 to 19 alone: male, 50 patients +0." in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
@@ -85,7 +87,7 @@ def test_what_the_searches_chose() -> None:
 
 def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(tmp_path)
-    assert "male not computed yet; Infiltration not computed yet." in capsys.readouterr().out
+    assert "male: not computed yet; Infiltration: not computed yet." in capsys.readouterr().out
 
 
 def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +152,7 @@ def test_pretrainings_count_when_they_have_the_first_five_draws(results: Path) -
     assert list(found.select(*key)) == list(range(12))
     both = [whole[f"nih_pcrl_labels50_draw7_seed{seed}"]["auroc"]["male"] for seed in (0, 1)]
     assert found.select(*key)[7][0] == pytest.approx(sum(both) / 2, abs=1e-5)
-    assert "2 of 3 pre-trainings of PCRL" in page_tables([found], part)
+    assert "> - So far 2 of 3 pre-trainings of PCRL" in page_tables([found], part)
     base = [whole[f"nih_random_labels50_draw{draw}_seed0"]["auroc"]["male"] for draw in range(12)]
     own = [whole[f"nih_pcrl_labels50_draw{draw}_seed1"]["auroc"]["male"] for draw in range(12)]
     assert found.seed_gains(*key)[1] == pytest.approx((sum(own) - sum(base)) / 12, abs=1e-5)
