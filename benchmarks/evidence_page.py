@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.evidence_protocol import ARMS, DECIDING, DRAWS, MORE_DRAWS, Results, data_of
+from benchmarks.evidence_protocol import ARMS, DECIDING, DRAWS, MORE_DRAWS, RATES, Results, best, data_of
 from benchmarks.evidence_scores import KINDS, MEAN, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
 from benchmarks.evidence_tables import PCRL, against_parts, gain_words, missing, others, table
@@ -62,6 +62,25 @@ def of_new_draws(found: Found) -> str:
     return f"PCRL less random values, draws {len(DRAWS)} to {MORE_DRAWS[-1]} alone: {'; '.join(words)}" if words else ""
 
 
+def _of_other_counts(found: Found) -> str:
+    """PCRL less random values on the labels of the answer, with the other numbers of patients."""
+    words = []
+    for label in PRIMARY[0]:
+        for count in found.counts("finetune"):
+            if count not in PRIMARY[1] and (gain := found.gain("finetune", label, PCRL, count)):
+                words.append(f"{label}, {count} patients {gain_words(gain)}")
+    return f"PCRL, other numbers of patients: {'; '.join(words)}." if words else ""
+
+
+def _rates(task: str, results: Results) -> str:
+    """The learning rates of fine-tuning that were chosen."""
+    words = []
+    for arm, about in ARMS.items():
+        chosen = best(results, [f"{task}_{arm}_rate{index}" for index in range(len(RATES))])
+        words += [] if chosen is None else [f"{about.words} {RATES[chosen]}"]
+    return f"Chosen learning rates: {', '.join(words)}." if words else ""
+
+
 def _of_parts(found: Found) -> list[str]:
     """In how many of the primary comparisons PCRL is better than each of its parts, in a line."""
     words = []
@@ -114,10 +133,12 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
             columns = [(label, count) for label in labels for count in few]
             if columns:
                 lines += ["", table(found, kind, columns, f"**{title}, {words}**: {score} {HEAD}", with_score=False)]
+                if kind == "finetune" and data_of(found.task) == "nih":
+                    lines += ["", _of_other_counts(found), _rates(found.task, results)]
                 if kind == "finetune" and (shown := against_parts(found, kind, columns, LESS.format(title))):
                     lines += ["", shown]
         if gaps := missing(found.task, results):
-            lines += ["", f"Missing ({title}): {'; '.join(gaps)}."]
+            lines += ["", f"Not complete, done so far ({title}): {'; '.join(gaps)}."]
     return "\n".join(lines)
 
 
