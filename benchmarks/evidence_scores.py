@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.evidence_cells import truth, unpacked
-from benchmarks.evidence_protocol import DRAWS, RATES, Results, best, draws_of, named
+from benchmarks.evidence_protocol import RATES, Results, best, draws_of, named
 from benchmarks.evidence_stats import (
     REPLICATES,
     Estimate,
@@ -103,7 +103,7 @@ class Found:
 
 
 def collect(task: str, results: Results, folder: Path, replicates: int = REPLICATES) -> Found:
-    """All scores of a task. A pre-training counts where it has the first five draws; one alone always does."""
+    """All scores of a task. A pre-training counts where it has all draws; while none has, those with the most do."""
     own = [cell for cell in results.values() if cell["task"] == task and cell["kind"] in KINDS]
     own = [cell for cell in own if is_current(cell, results)]
     if not own:
@@ -117,7 +117,8 @@ def collect(task: str, results: Results, folder: Path, replicates: int = REPLICA
                 by_seed[cell["kind"], label, cell["arm"], count][cell["seed"]][draw] = score
     found = Found(task, {})
     for key, seeds in by_seed.items():
-        whole = [seed for seed, draws in sorted(seeds.items()) if set(DRAWS) <= draws.keys()] or [min(seeds)]
+        most = max(map(len, seeds.values()))
+        whole = [seed for seed, draws in sorted(seeds.items()) if len(draws) == most]
         both = sorted(set.intersection(*(set(seeds[seed]) for seed in whole)))
         found.scores[key] = {draw: np.mean([seeds[seed][draw] for seed in whole], axis=0) for draw in both}
         found.seeds[key] = {seed: float(np.mean([seeds[seed][draw][0] for draw in both])) for seed in whole}
