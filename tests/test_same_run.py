@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from options import Options
-from options.command_line import parse_options
+from options.command_line import check_paths, parse_options
 from training.best import settle_best
 from training.checkpoint import Position, TrainingState, check_same_run, find_resume
 from utils.errors import UserError
@@ -66,6 +66,19 @@ def test_a_weight_that_is_not_used_is_told(capsys: pytest.CaptureFixture[str]) -
     former = checkpoint() | {"opt": Options(data="x", weight="old/place/other.pt").plain()}
     check_same_run(former, Options(data="x", weight="other.pt"), "a", FACTS)
     assert not capsys.readouterr().err
+
+
+def test_a_weight_that_is_gone_is_no_matter_to_a_run_that_goes_on(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {
+        "data": str(tmp_path),
+        "output": str(tmp_path / "out"),
+        "weight": str(tmp_path / "gone.pt"),
+    }
+    with pytest.raises(UserError, match=r"--weight .*gone\.pt: no such file"):
+        check_paths(Options(**flags))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "last.pt").touch()
+    check_paths(Options(**flags, resume="auto"))
 
 
 def test_the_checkpoint_of_another_run_is_not_mixed_into_a_folder(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ import torch
 
 from datasets.segmentation.files import Description, find_cases
 from options import Options
-from tasks.msd import Scores, choose_cases, class_names, make_recipe, warn_of_absent
+from tasks.msd import Scores, build_msd, choose_cases, class_names, make_recipe, read_data, warn_of_absent
 from tests.conftest import run_main
+from training.devices import Devices
 from utils.errors import UserError
+from utils.process_group import SINGLE
 
 SIDE = 16
 TINY = {"n": "msd", "patch": "16,16,16", "b": 2, "workers": 0, "gpus": "", "optimizer": "adamw", "norm": "in"}
@@ -89,6 +91,20 @@ def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
     assert (recipe.windows, recipe.spacing_mm) == (((-500.0, 1000.0),), (2, 2, 3))
     with pytest.raises(UserError, match="lists 2 channel"):
         make_recipe(plain, Description(is_ct=[False, False]), cases)
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = Options(phase="finetune", data=str(data), cache=str(tmp_path / "file"), folds=3, **TINY)
+    with pytest.raises(UserError, match=r"^--cache .*file: .*; give a folder that can be written to$"):
+        read_data(options)
+
+
+def test_a_deepest_map_of_one_voxel_needs_more_than_one_patch(data: Path) -> None:
+    flags = {**TINY, "patch": "8,8,8", "b": 1, "norm": "bn", "folds": 3}
+    message = r"^--patch 8,8,8: the deepest map is one voxel, which --norm bn cannot normalise in a batch of one patch"
+    with pytest.raises(UserError, match=message):
+        build_msd(Options(phase="finetune", data=str(data), **flags), Devices("", None), SINGLE)
 
 
 def test_a_single_volume_has_no_deviation() -> None:

@@ -90,6 +90,7 @@ def test_a_better_epoch_that_cannot_be_kept_is_not_the_best(tmp_path: Path, caps
     with largest_file(FULL):
         run.epoch(3.0)
     assert run.best() == (1, 1)
+    assert run.state.waited == 1, "for --patience, it is a result that was no better"
     assert "the previous checkpoint is intact and would resume at epoch 2/9, step 1/1" in capsys.readouterr().err
     run.epoch(4.0)  # worse than what was lost, better than what there is
     assert run.best() == (3, 3)
