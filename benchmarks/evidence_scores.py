@@ -118,8 +118,9 @@ def collect(task: str, results: Results, folder: Path, replicates: int = REPLICA
     found = Found(task, {})
     for key, seeds in by_seed.items():
         most = max(map(len, seeds.values()))
-        whole = [seed for seed, draws in sorted(seeds.items()) if len(draws) == most]
-        both = sorted(set.intersection(*(set(seeds[seed]) for seed in whole)))
+        first = next(seed for seed, draws in sorted(seeds.items()) if len(draws) == most)
+        both = sorted(seeds[first])
+        whole = [seed for seed, draws in sorted(seeds.items()) if sorted(draws) == both]
         found.scores[key] = {draw: np.mean([seeds[seed][draw] for seed in whole], axis=0) for draw in both}
         found.seeds[key] = {seed: float(np.mean([seeds[seed][draw][0] for draw in both])) for seed in whole}
     return found
