@@ -86,6 +86,8 @@ def start_from_weight(
 
 def continue_with(options: Options, method: Method) -> None:
     """Give the method the parts of ``--weight``'s run that ``--continue_with`` names. UserError if they do not fit."""
+    if options.goes_on:  # the run's own checkpoint has them
+        return
     names = dict.fromkeys(name.strip() for name in options.continue_with.split(",") if name.strip())
     checkpoint = torch_file.load(options.weight) if names else {}
     for name in names:
