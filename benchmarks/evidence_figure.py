@@ -30,7 +30,8 @@ def panels(all_found: Sequence[Found]) -> list[list[tuple[Found, str, str]]]:
     for found in all_found:
         if data_of(found.task) == "nih":
             columns = columns or [  # the widest network
-                [(found, kind, label) for kind in KINDS if label in found.labels(kind)] for label in ("male", MEAN)
+                [(found, kind, label) for kind in ("finetune", "probe") if label in found.labels(kind)]
+                for label in ("male", MEAN)
             ]
         elif found.scores:
             in_3d.append((found, "finetune", found.labels("finetune")[0]))

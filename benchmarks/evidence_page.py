@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.evidence_protocol import ARMS, DECIDING, DRAWS, MORE_DRAWS, RATES, Results, best, data_of
+from benchmarks.evidence_protocol import ARMS, COMMON_RATE, DECIDING, DRAWS, MORE_DRAWS, Results, data_of
 from benchmarks.evidence_scores import KINDS, MEAN, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
-from benchmarks.evidence_tables import PCRL, against_parts, gain_words, missing, others, table
+from benchmarks.evidence_tables import PCRL, against_parts, gain_words, missing, others, rates, table
 
 MARKS = "<!-- results: written by --report --write -->", "<!-- end of results -->"
 PRIMARY = ("male", "Infiltration"), DECIDING["nih"]  # of fine-tuned PCRL against random values: the answer
@@ -17,7 +17,7 @@ CAPTION = (
     "draws of labels, so the overlap of two bands decides nothing. The three findings are Infiltration, Effusion and\n"
     "Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
 )
-LESS = "**{}, fine-tuning**: PCRL less each other pre-training"
+LESS = "**{}, {}**: PCRL less each other pre-training"
 HEAD = "in the first row (interval over patients), then the differences to it (interval over patients and draws)"
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
@@ -72,26 +72,24 @@ def _of_other_counts(found: Found) -> str:
     return f"PCRL, other numbers of patients: {'; '.join(words)}." if words else ""
 
 
-def _rates(task: str, results: Results) -> str:
-    """The learning rates of fine-tuning that were chosen."""
+def _counted(found: Found, kind: str, arms: Sequence[str]) -> str:
+    """In how many of the primary comparisons PCRL is better than each of these arms."""
     words = []
-    for arm, about in ARMS.items():
-        chosen = best(results, [f"{task}_{arm}_rate{index}" for index in range(len(RATES))])
-        words += [] if chosen is None else [f"{about.words} {RATES[chosen]}"]
-    return f"Chosen learning rates: {', '.join(words)}." if words else ""
-
-
-def _of_parts(found: Found) -> list[str]:
-    """In how many of the primary comparisons PCRL is better than each of its parts, in a line."""
-    words = []
-    for arm in others(found, "finetune"):
-        gains = [found.gain("finetune", label, PCRL, count, arm) for label in PRIMARY[0] for count in PRIMARY[1]]
-        judged = [verdict(gain) for gain in gains if gain]
-        if judged and ARMS[arm].flags[:1] == ("--without",):
+    for arm in arms:
+        gains = [found.gain(kind, label, PCRL, count, arm) for label in PRIMARY[0] for count in PRIMARY[1]]
+        if judged := [verdict(gain) for gain in gains if gain]:
             worse = f", worse in {judged.count('worse')}" if "worse" in judged else ""
             name = ARMS[arm].words.removeprefix("PCRL ")
             words.append(f"{name} better in {judged.count('better')} of {len(judged)}{worse}")
-    return [f"**PCRL against its parts**, the same comparisons: {'; '.join(words)}; else not decided."] if words else []
+    return "; ".join(words)
+
+
+def _of_parts(found: Found) -> list[str]:
+    """PCRL against its parts, each arm at its own learning rate and all at the same, in a line."""
+    parts = [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
+    own, common = _counted(found, "finetune", parts), _counted(found, "common", [RANDOM, *parts])
+    more = f" At the same learning rate for all ({COMMON_RATE}), against {common}." if common else ""
+    return [f"**PCRL against its parts**, the same comparisons: {own}; else not decided.{more}"] if own else []
 
 
 def reservations(found: Found, results: Results) -> list[str]:
@@ -134,8 +132,11 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
             if columns:
                 lines += ["", table(found, kind, columns, f"**{title}, {words}**: {score} {HEAD}", with_score=False)]
                 if kind == "finetune" and data_of(found.task) == "nih":
-                    lines += ["", _of_other_counts(found), _rates(found.task, results)]
-                if kind == "finetune" and (shown := against_parts(found, kind, columns, LESS.format(title))):
+                    lines += ["", _of_other_counts(found)]
+                less = LESS.format(title, words)
+                if kind != "probe" and (shown := against_parts(found, kind, columns, less)):
+                    lines += ["", shown]
+                if kind == "finetune" and (shown := rates(found.task, title, results)):
                     lines += ["", shown]
         if gaps := missing(found.task, results):
             lines += ["", f"Not complete, done so far ({title}): {'; '.join(gaps)}."]

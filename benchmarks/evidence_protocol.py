@@ -15,6 +15,7 @@ SEARCH_DRAWS = (100, 101)  # of labels: the choices are made with others than th
 ALL_DRAWS = (*MORE_DRAWS, *SEARCH_DRAWS)
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")  # of fine-tuning, AdamW: every arm tries all
 SEARCH_RATE = RATES[1]  # where pre-trainings are compared
+COMMON_RATE = RATES[2]  # of the second comparison, with one rate for all: the one that random values chose
 Candidate = Mapping[str, str]  # flags of a pre-training, without their dashes
 CANDIDATES: tuple[Candidate, ...] = (
     {"optimizer": "sgd", "lr": "3e-2", "moco_k": "16384"},
@@ -148,7 +149,10 @@ def draws_of(task: str, labels: int) -> Sequence[int]:
 
 
 def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[Cell]:
-    """All cells, those that answer most first: of seed 0 the first draws of labels of every arm, then all of them."""
+    """All cells, those that answer most first: of seed 0 the first draws of labels of every arm, then all of them.
+
+    The comparison at one learning rate for all comes last.
+    """
     cells: dict[str, Cell] = {}
     seeds = sorted({seed for name in arms for seed in ARMS[name].seeds or (0,)})
     for seed in seeds:
@@ -157,7 +161,10 @@ def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[C
                 arm = ARMS[name]
                 if seed in (arm.seeds or (0,)) and has_arm(task, arm):
                     cells |= {cell.name: cell for cell in cells_of(task, name, seed, results)}
-    return sorted(cells.values(), key=lambda cell: (cell.facts.get("seed", 0), cell.facts.get("draw", 0) > DRAWS[-1]))
+    return sorted(
+        cells.values(),
+        key=lambda cell: (cell.kind == "common", cell.facts.get("seed", 0), cell.facts.get("draw", 0) > DRAWS[-1]),
+    )
 
 
 def cells_of(task: Task, name: str, seed: int, results: Results) -> Iterator[Cell]:
@@ -204,9 +211,11 @@ def _results_of(
             runs = [] if chosen is None else [tune_run(task, labels, draw, RATES[chosen], weight)]
             facts = {**whose, "seed": seed, "labels": labels, "draw": draw}
             waits = tuple(cell for cell in (*rates, start) if cell)
-            yield Cell(
-                f"{known}_labels{labels}_draw{draw}_seed{seed}", "finetune", name, tuple(runs), waits, start, facts
-            )
+            which = f"labels{labels}_draw{draw}_seed{seed}"
+            yield Cell(f"{known}_{which}", "finetune", name, tuple(runs), waits, start, facts)
+            if labels in DECIDING.get(data_of(name), ()) and (chosen is None or RATES[chosen] != COMMON_RATE):
+                runs = [] if chosen is None else [tune_run(task, labels, draw, COMMON_RATE, weight)]
+                yield Cell(f"{known}_common_{which}", "common", name, tuple(runs), waits, start, facts)
 
 
 # Tasks: what their flags are, once the data are there ---------------------------------------------------------------

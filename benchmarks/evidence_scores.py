@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.evidence_cells import truth, unpacked
-from benchmarks.evidence_protocol import RATES, Results, best, draws_of, named
+from benchmarks.evidence_protocol import COMMON_RATE, DECIDING, RATES, Results, best, data_of, draws_of, named
 from benchmarks.evidence_stats import (
     REPLICATES,
     Estimate,
@@ -44,7 +44,7 @@ TASKS = {
     for length, long in LENGTHS.items()
     for narrow, wide in WIDTHS.items()
 }
-KINDS = {"finetune": "fine-tuning", "probe": "linear probe"}
+KINDS = {"finetune": "fine-tuning", "common": f"fine-tuning at {COMMON_RATE} for all", "probe": "linear probe"}
 FINDINGS = ("Infiltration", "Effusion", "Atelectasis")
 MEAN = "mean of three findings"
 RANDOM = "random"
@@ -113,8 +113,10 @@ def collect(task: str, results: Results, folder: Path, replicates: int = REPLICA
     by_seed: dict[Key, dict[int, dict[int, np.ndarray]]] = defaultdict(lambda: defaultdict(dict))
     for cell in own:
         for count, draw, scores in _parts(cell):
+            kinds = [cell["kind"], *(["common"] if is_common(cell, count) else [])]
             for label, score in _scores(scores, true, weights).items():
-                by_seed[cell["kind"], label, cell["arm"], count][cell["seed"]][draw] = score
+                for kind in kinds:
+                    by_seed[kind, label, cell["arm"], count][cell["seed"]][draw] = score
     found = Found(task, {})
     for key, seeds in by_seed.items():
         most = max(map(len, seeds.values()))
@@ -124,6 +126,15 @@ def collect(task: str, results: Results, folder: Path, replicates: int = REPLICA
         found.scores[key] = {draw: np.mean([seeds[seed][draw] for seed in whole], axis=0) for draw in both}
         found.seeds[key] = {seed: float(np.mean([seeds[seed][draw][0] for draw in both])) for seed in whole}
     return found
+
+
+def is_common(cell: Mapping[str, Any], count: int) -> bool:
+    """Whether a fine-tuning at the chosen rate is one of those at one rate for all, too."""
+    return (
+        cell["kind"] == "finetune"
+        and count in DECIDING.get(data_of(cell["task"]), ())
+        and any(run[run.index("--lr") + 1] == COMMON_RATE for run in cell["runs"])
+    )
 
 
 def is_current(cell: Mapping[str, Any], results: Results) -> bool:
@@ -138,7 +149,7 @@ def is_current(cell: Mapping[str, Any], results: Results) -> bool:
 
 def _parts(cell: Mapping[str, Any]) -> Iterable[tuple[int, int, Mapping[str, Any]]]:
     """The labelled, the draw and the scores: one of a fine-tuning, many of a probe."""
-    if cell["kind"] == "finetune":
+    if cell["kind"] != "probe":
         yield cell["labels"], cell["draw"], cell
     else:
         for name, scores in cell["probed"].items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.evidence_protocol import ARMS, DRAWS, Results, data_of, draws_of
+from benchmarks.evidence_protocol import ARMS, COMMON_RATE, DECIDING, DRAWS, RATES, Results, best, data_of, draws_of
 from benchmarks.evidence_scores import KINDS, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
 
@@ -87,6 +87,22 @@ def choices(task: str, results: Results) -> list[str]:
     return lines
 
 
+def rates(task: str, title: str, results: Results) -> str:
+    """What each arm reached on the validation part at each learning rate of fine-tuning; "" before any has all."""
+    lines = []
+    for arm, about in ARMS.items():
+        tried = [f"{task}_{arm}_rate{index}" for index in range(len(RATES))]
+        if (chosen := best(results, tried)) is not None:
+            shown = [f"{results[name]['valid']:.3f}" for name in tried]
+            shown[chosen] = f"**{shown[chosen]}**"
+            lines.append(f"| {about.words} | {' | '.join(shown)} |")
+    heads = [
+        f"**{title}, fine-tuning**: {TASKS[task].score} on the validation part by learning rate, the chosen one bold"
+    ]
+    heads += ["", "| | " + " | ".join(RATES) + " |", "|---" * (len(RATES) + 1) + "|"]
+    return "\n".join(heads + lines) if lines else ""
+
+
 def missing(task: str, results: Results) -> list[str]:
     """What is not there of a task, a line an arm; the numbers of labelled are those of any arm."""
     own = [cell for cell in results.values() if cell["task"] == task]
@@ -99,6 +115,9 @@ def missing(task: str, results: Results) -> list[str]:
         draws = sum(len(draws_of(task, count)) for count in counts) or (2 if "hippocampus" in task else 4) * len(DRAWS)
         wanted = {"finetune": draws * seeds}
         if data_of(task) == "nih":
+            chosen = best(results, [f"{task}_{arm}_rate{index}" for index in range(len(RATES))])
+            alike = chosen is not None and RATES[chosen] == COMMON_RATE  # then these are the fine-tunings above
+            wanted["common"] = 0 if alike else sum(len(draws_of(task, count)) for count in DECIDING["nih"]) * seeds
             wanted["probe"] = 3 if arm == RANDOM else seeds
         have = {kind: sum((cell["arm"], cell["kind"]) == (arm, kind) for cell in own) for kind in wanted}
         short = [f"{KINDS[kind]} {have[kind]} of {count}" for kind, count in wanted.items() if have[kind] < count]

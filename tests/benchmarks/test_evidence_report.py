@@ -17,7 +17,7 @@ from benchmarks.evidence_page import MARKS, NOT_YET, page_tables, verdict, with_
 from benchmarks.evidence_protocol import RATES
 from benchmarks.evidence_report import report, told_by_the_place
 from benchmarks.evidence_scores import MEAN, Found, collect, is_current
-from benchmarks.evidence_tables import against_parts, choices, gain_words, missing
+from benchmarks.evidence_tables import against_parts, choices, gain_words, missing, rates
 from tests.benchmarks.made_up import write_results
 from tests.conftest import ROOT
 
@@ -54,10 +54,10 @@ def test_scores_and_differences(results: Path) -> None:
 
 def test_what_is_missing(results: Path) -> None:
     lines = missing("nih", load_results(results))
-    assert "PCRL without gate: fine-tuning 49 of 50, linear probe 0 of 1" in lines
-    assert "PCRLv2: fine-tuning 0 of 50, linear probe 0 of 1" in lines
-    assert "random values: linear probe 1 of 3" in lines
-    assert not any(line.startswith("PCRL:") for line in lines)
+    assert "PCRL without gate: fine-tuning 49 of 50, fine-tuning at 1e-3 for all 0 of 40, linear probe 0 of 1" in lines
+    assert "PCRLv2: fine-tuning 0 of 50, fine-tuning at 1e-3 for all 0 of 40, linear probe 0 of 1" in lines
+    assert "random values: fine-tuning at 1e-3 for all 0 of 40, linear probe 1 of 3" in lines
+    assert "PCRL: fine-tuning at 1e-3 for all 0 of 120" in lines
 
 
 def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +83,17 @@ def test_what_the_searches_chose() -> None:
         for number, each in enumerate(tried)
     }
     assert choices("nih", cells) == ["PCRL: pre-training adamw 1e-3 0.700, sgd 3e-2 0.600"]
+
+
+def test_the_page_shows_what_each_learning_rate_reached() -> None:
+    cells = {f"nih_pcrl_rate{index}": {"valid": valid} for index, valid in enumerate((0.61, 0.7, 0.65, 0.7, 0.6))}
+    lines = rates("nih", "NIH X-rays", cells | {"nih_random_rate0": {"valid": 0.6}}).splitlines()
+    assert lines[2:] == [
+        "| | 1e-4 | 3e-4 | 1e-3 | 3e-3 | 1e-2 |",
+        "|---|---|---|---|---|---|",
+        "| PCRL | 0.610 | **0.700** | 0.650 | 0.700 | 0.600 |",
+    ], "an arm without all rates has chosen none"
+    assert rates("nih", "NIH X-rays", {}) == ""
 
 
 def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +195,31 @@ def test_finetunings_at_a_rate_that_is_not_chosen_any_more_are_left_out() -> Non
     assert not is_current(tuned, rates)
     assert is_current(tuned | {"runs": [["--lr", RATES[3]]]}, rates)
     assert is_current(tuned, {}), "of results without a search"
+
+
+def test_a_chosen_rate_that_is_the_common_one_is_not_run_twice(results: Path) -> None:
+    """Random values have it chosen; those of PCRL stand by themselves, as another rate is its best."""
+    whole = load_results(results)
+    for index, rate in enumerate(RATES):
+        for arm, chosen in (("random", "1e-3"), ("pcrl", "3e-4")):
+            whole[f"nih_{arm}_rate{index}"] = {"valid": 0.5 + 0.1 * (rate == chosen), "task": "nih", "arm": arm}
+            whole[f"nih_{arm}_rate{index}"] |= {"kind": "rate", "tried": {"lr": rate}}
+    for name, cell in list(whole.items()):
+        if cell["kind"] == "finetune" and cell["arm"] in ("random", "pcrl"):
+            own = {"random": "1e-3", "pcrl": "3e-4"}[cell["arm"]]
+            whole[name] = cell | {"runs": [["--lr", own]]}
+            if cell["arm"] == "pcrl" and cell["labels"] in (50, 100):
+                whole[f"common_{name}"] = cell | {"kind": "common", "runs": [["--lr", "1e-3"]]}
+    found = collect("nih", whole, results, replicates=50)
+    assert found.counts("common") == [50, 100]
+    for arm in ("random", "pcrl"):
+        common, own = (found.select(kind, "male", arm, 50) for kind in ("common", "finetune"))
+        assert {draw: scores[0] for draw, scores in common.items()} == {draw: scores[0] for draw, scores in own.items()}
+    lines = missing("nih", whole)
+    assert not [line for line in lines if line.startswith("PCRL:")]
+    assert "random values: linear probe 1 of 3" in lines
+    page = page_tables([found], whole)
+    assert "At the same learning rate for all (1e-3), against random values better in 4 of 4." in page
 
 
 def test_the_place_of_collection(tmp_path: Path) -> None:

@@ -112,13 +112,34 @@ def test_the_published_length(machine: Machine) -> None:
         assert epochs * -(-images // batch) == pytest.approx(steps, rel=0.02)
 
 
-def test_more_draws_of_few_labels_come_last(tmp_path: Path) -> None:
-    """20 draws of 50 and of 100 patients, 5 of the others; all arms have five before one has more, seed by seed."""
+@pytest.fixture
+def of_all_patients(tmp_path: Path) -> Task:
+    """The X-rays' task as it is computed, with no image in its folder."""
     (tmp_path / "nih").mkdir()
     for count in (25, 50, 100, 479):
         (tmp_path / "nih" / f"labelled{count}_draw0.txt").touch()
     (tmp_path / "nih" / "chest_train.txt").write_text("a.png 0 0 0 0\n" * 1041)
-    cells = [cell for cell in plan([nih(tmp_path)], ["random", "pcrl"], {}) if cell.kind == "finetune"]
+    return nih(tmp_path)
+
+
+def test_one_learning_rate_for_all(of_all_patients: Task) -> None:
+    """A second comparison: the rate that random values chose, on 50 and 100 patients; none where it is the chosen."""
+    chose_another = plan([of_all_patients], ["pcrl"], known(of_all_patients, "pcrl"))
+    common = [cell for cell in chose_another if cell.kind == "common"]
+    assert len(common) == 2 * 20 * 3
+    assert chose_another[-len(common) :] == common, "after all else"
+    assert {run[run.index("--lr") + 1] for cell in common for run in cell.runs} == {"1e-3"}
+    tuned = {cell.name: cell for cell in chose_another}["nih_pcrl_labels50_draw7_seed1"]
+    (same,) = [cell for cell in common if cell.facts == tuned.facts]
+    assert [word.replace("1e-3", RATES[1]) for word in same.runs[0]] == list(tuned.runs[0]), "else the same run"
+    rates = {f"nih_pcrl_rate{index}": {"valid": float(rate == "1e-3")} for index, rate in enumerate(RATES)}
+    chose_it = plan([of_all_patients], ["pcrl"], known(of_all_patients, "pcrl") | rates)
+    assert not [cell for cell in chose_it if cell.kind == "common"]
+
+
+def test_more_draws_of_few_labels_come_last(of_all_patients: Task) -> None:
+    """20 draws of 50 and of 100 patients, 5 of the others; all arms have five before one has more, seed by seed."""
+    cells = [cell for cell in plan([of_all_patients], ["random", "pcrl"], {}) if cell.kind == "finetune"]
     counts = Counter((cell.facts["arm"], cell.facts["seed"], cell.facts["labels"]) for cell in cells)
     assert set(counts) == {
         (*of, count) for of in (("random", 0), *(("pcrl", s) for s in range(3))) for count in (25, 50, 100, 479)
