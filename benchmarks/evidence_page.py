@@ -17,7 +17,7 @@ CAPTION = (
     "draws of labels, so the overlap of two bands decides nothing. The three findings are Infiltration, Effusion and\n"
     "Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
 )
-LESS = "**{}, {}**: PCRL less each other pre-training"
+LESS = "**{}, fine-tuning**: PCRL less each other pre-training"
 HEAD = "in the first row (interval over patients), then the differences to it (interval over patients and draws)"
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
@@ -128,13 +128,12 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
         for kind, words in KINDS.items():
             labels = [name for name in (*PRIMARY[0], MEAN, "nodule", "Dice") if name in found.labels(kind)]
             few = [count for count in found.counts(kind) if data_of(found.task) != "nih" or count in PRIMARY[1]]
-            columns = [(label, count) for label in labels for count in few]
+            columns = [(label, count) for label in labels for count in few if (kind, label) != ("common", MEAN)]
             if columns:
                 lines += ["", table(found, kind, columns, f"**{title}, {words}**: {score} {HEAD}", with_score=False)]
                 if kind == "finetune" and data_of(found.task) == "nih":
                     lines += ["", _of_other_counts(found)]
-                less = LESS.format(title, words)
-                if kind != "probe" and (shown := against_parts(found, kind, columns, less)):
+                if kind == "finetune" and (shown := against_parts(found, kind, columns, LESS.format(title))):
                     lines += ["", shown]
                 if kind == "finetune" and (shown := rates(found.task, title, results)):
                     lines += ["", shown]
