@@ -58,7 +58,8 @@ def draw(all_found: Sequence[Found], path: Path) -> None:
                 grid[y][x].set_axis_off()
     handles = {label: line for axis in grid.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     ordered = [about.words for about in ARMS.values() if about.words in handles]
-    figure.legend([handles[words] for words in ordered], ordered, loc="outside lower center", ncols=4, frameon=False)
+    lines, wide = [handles[words] for words in ordered], 1 + len(columns)  # more names in a row would be cut off
+    figure.legend(lines, ordered, loc="outside lower center", ncols=wide, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "evidence"}), atomic_path(path) as temporary:
         kind = path.suffix.removeprefix(".")
