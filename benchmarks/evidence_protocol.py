@@ -133,6 +133,11 @@ def best(results: Results, names: Sequence[str]) -> int | None:
     return max(range(len(names)), key=lambda index: float(results[names[index]]["valid"]))
 
 
+def rate_cells(task: str, arm: str) -> list[str]:
+    """The names of the cells in which an arm tries the learning rates of fine-tuning, in the order of RATES."""
+    return [f"{task}_{arm}_rate{index}" for index in range(len(RATES))]
+
+
 def has_arm(task: Task, arm: Arm) -> bool:
     """Whether the arm is among the task's: weights of others fit networks of the full width alone."""
     return task.dims in arm.dims and not (arm.weight and task.more)
@@ -198,7 +203,7 @@ def _results_of(
             needs = (start,) if start else ()
             facts = {**whose, "seed": drawn, "draws": max(len(draws_of(name, count)) for count in task.labels)}
             yield Cell(f"{known}_probe_seed{drawn}", "probe", name, (flags,), needs, start, facts)
-    rates = [f"{known}_rate{index}" for index in range(len(RATES))]
+    rates = rate_cells(name, whose["arm"])
     of_seed_0 = f"{known}_pretrain_seed0" if start else ""
     first = START + of_seed_0 if start else weight
     for rate, value in zip(rates, RATES, strict=True):

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.evidence_cells import truth, unpacked
-from benchmarks.evidence_protocol import COMMON_RATE, DECIDING, RATES, Results, best, data_of, draws_of, named
+from benchmarks.evidence_protocol import (
+    COMMON_RATE,
+    DECIDING,
+    RATES,
+    Results,
+    best,
+    data_of,
+    draws_of,
+    named,
+    rate_cells,
+)
 from benchmarks.evidence_stats import (
     REPLICATES,
     Estimate,
@@ -139,8 +149,7 @@ def is_common(cell: Mapping[str, Any], count: int) -> bool:
 
 def is_current(cell: Mapping[str, Any], results: Results) -> bool:
     """Whether a fine-tuning has the learning rate that is chosen now: a later trial can choose another."""
-    names = [f"{cell['task']}_{cell['arm']}_rate{index}" for index in range(len(RATES))]
-    chosen = best(results, names)
+    chosen = best(results, rate_cells(cell["task"], cell["arm"]))
     if cell["kind"] != "finetune" or chosen is None:
         return True
     (run,) = cell["runs"]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.evidence_protocol import ARMS, COMMON_RATE, DECIDING, DRAWS, RATES, Results, best, data_of, draws_of
+from benchmarks.evidence_protocol import (
+    ARMS,
+    COMMON_RATE,
+    DECIDING,
+    DRAWS,
+    RATES,
+    Results,
+    best,
+    data_of,
+    draws_of,
+    rate_cells,
+)
 from benchmarks.evidence_scores import KINDS, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
 
@@ -91,7 +102,7 @@ def rates(task: str, title: str, results: Results) -> str:
     """What each arm reached on the validation part at each learning rate of fine-tuning; "" before any has all."""
     lines = []
     for arm, about in ARMS.items():
-        tried = [f"{task}_{arm}_rate{index}" for index in range(len(RATES))]
+        tried = rate_cells(task, arm)
         if (chosen := best(results, tried)) is not None:
             shown = [f"{results[name]['valid']:.3f}" for name in tried]
             shown[chosen] = f"**{shown[chosen]}**"
@@ -115,7 +126,7 @@ def missing(task: str, results: Results) -> list[str]:
         draws = sum(len(draws_of(task, count)) for count in counts) or (2 if "hippocampus" in task else 4) * len(DRAWS)
         wanted = {"finetune": draws * seeds}
         if data_of(task) == "nih":
-            chosen = best(results, [f"{task}_{arm}_rate{index}" for index in range(len(RATES))])
+            chosen = best(results, rate_cells(task, arm))
             alike = chosen is not None and RATES[chosen] == COMMON_RATE  # then these are the fine-tunings above
             wanted["common"] = 0 if alike else sum(len(draws_of(task, count)) for count in DECIDING["nih"]) * seeds
             wanted["probe"] = 3 if arm == RANDOM else seeds
