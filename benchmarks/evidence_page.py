@@ -17,7 +17,7 @@ CAPTION = (
     "draws of labels, so the overlap of two bands decides nothing. The three findings are Infiltration, Effusion and\n"
     "Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
 )
-LESS = "**{}, fine-tuning**: PCRL less each other pre-training"
+LESS = "**{}, fine-tuning**: PCRL minus each of the others"
 HEAD = "in the first row (interval over patients), then the differences to it (interval over patients and draws)"
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
@@ -78,17 +78,17 @@ def _counted(found: Found, kind: str, arms: Sequence[str]) -> str:
     for arm in arms:
         gains = [found.gain(kind, label, PCRL, count, arm) for label in PRIMARY[0] for count in PRIMARY[1]]
         if judged := [verdict(gain) for gain in gains if gain]:
-            worse = f", worse in {judged.count('worse')}" if "worse" in judged else ""
+            worse = f" (worse in {judged.count('worse')})" if "worse" in judged else ""
             name = ARMS[arm].words.removeprefix("PCRL ")
-            words.append(f"{name} better in {judged.count('better')} of {len(judged)}{worse}")
-    return "; ".join(words)
+            words.append(f"than {name} in {judged.count('better')} of {len(judged)}{worse}")
+    return f"PCRL is better {', '.join(words)}" if words else ""
 
 
 def _of_parts(found: Found) -> list[str]:
     """PCRL against its parts, each arm at its own learning rate and all at the same, in a line."""
     parts = [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
     own, common = _counted(found, "finetune", parts), _counted(found, "common", [RANDOM, *parts])
-    more = f" At the same learning rate for all ({COMMON_RATE}), against {common}." if common else ""
+    more = f" At {COMMON_RATE} for all, {common} (tables: `--report`)." if common else ""
     return [f"**PCRL against its parts**, the same comparisons: {own}; else not decided.{more}"] if own else []
 
 

@@ -31,7 +31,7 @@ def full_tables(found: Found, results: Results) -> str:
         for label in found.labels(kind):
             columns = [(label, count) for count in found.counts(kind)]
             parts.append(table(found, kind, columns, f"{title}, {words}, {label}: {about}"))
-            less = f"{title}, {words}, {label}: PCRL less each other pre-training"
+            less = f"{title}, {words}, {label}: PCRL minus each of the others"
             parts += [shown] if (shown := against_parts(found, kind, columns, less)) else []
     for what, lines in (
         ("validation scores of what was tried, the chosen first", choices(found.task, results)),

@@ -70,7 +70,7 @@ def against_parts(found: Found, kind: str, columns: Columns, title: str) -> str:
     for arm in others(found, kind):
         gains = [(found.gain(kind, label, PCRL, count, arm), count) for label, count in columns]
         words = [gain_words(gain) + found.lacks_draws(gain, count) if gain else "" for gain, count in gains]
-        rows[f"less {ARMS[arm].words}"] = words
+        rows[f"minus {ARMS[arm].words}"] = words
     return _rows(found, columns, title, rows) if rows else ""
 
 

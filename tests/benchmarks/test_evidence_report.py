@@ -71,7 +71,7 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert (
         "?** male: better with 50 and with 100 patients; Infiltration: better with 50 and with 100 patients.\n" in shown
     )
-    assert "without contrast better in 4 of 4; without gate better in 4 of 4; else not decided.\n" in shown
+    assert "PCRL is better than without contrast in 4 of 4, than without gate in 4 of 4; else not decided.\n" in shown
     assert "PCRL less random values, draws 5 to 19 alone: male, 50 patients +0." in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
 
@@ -185,7 +185,7 @@ def test_pcrl_less_another_arm(results: Path) -> None:
     shown = against_parts(found, "finetune", [("male", 50)], "title")
     gain = found.gain("finetune", "male", "pcrl", 50, "no_gate")
     assert gain is not None
-    assert shown.splitlines()[-1] == f"| less PCRL without gate | {gain_words(gain)} [19 of 20 draws] |"
+    assert shown.splitlines()[-1] == f"| minus PCRL without gate | {gain_words(gain)} [19 of 20 draws] |"
     assert "random values" not in shown
 
 
@@ -219,7 +219,7 @@ def test_a_chosen_rate_that_is_the_common_one_is_not_run_twice(results: Path) ->
     assert not [line for line in lines if line.startswith("PCRL:")]
     assert "random values: linear probe 1 of 3" in lines
     page = page_tables([found], whole)
-    assert "At the same learning rate for all (1e-3), against random values better in 4 of 4." in page
+    assert "At 1e-3 for all, PCRL is better than random values in 4 of 4 (tables: `--report`)." in page
 
 
 def test_the_place_of_collection(tmp_path: Path) -> None:
