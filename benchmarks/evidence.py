@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,8 @@ def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task
         prepared(work, "nih", source, lambda: prepare_nih(source, work / "nih", options.results, ALL_DRAWS), newest)
         found.append(nih(work, narrow=options.narrow))
     if options.nodules:
-        prepared(work, "nodules", None, lambda: prepare_nodules(work / "nodules", options.results, draws))
+        prepare = partial(prepare_nodules, work / "nodules", options.results, draws)
+        prepared(work, "nodules", None, prepare, "LUNA16/candidates_random.csv")
         found.append(nodules(work, on_gpu, options.narrow))
     if options.msd:
         scans, own = options.msd.resolve(), work / "hippocampus"

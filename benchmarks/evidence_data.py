@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -20,7 +21,7 @@ JUDGED = ("male", "Infiltration", "Effusion", "Atelectasis")  # of the NIH folde
 OF_THE_PLACE = "Pneumonia"  # goes with where an image was collected: how far it tells the judged labels is reported
 MOST = 3  # images of one patient in the validation and the test part
 SIDES = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16")
-SCANS = 100  # phantoms
+SCANS = 120  # phantoms; those without a nodule are left out
 PATIENTS_LABELLED, SCANS_LABELLED = (25, 50, 100), (5, 10, 20)  # and all
 
 
@@ -118,9 +119,13 @@ def write_truth(
 
 
 def prepare_nodules(own: Path, results: Path, draws: Sequence[int], scans: int = SCANS) -> None:
-    """Phantoms, crops around their nodules and beside them, and pairs of the training scans alone."""
+    """Phantoms, crops around their nodules and what looks alike, and pairs of the training scans alone."""
+    from benchmarks.evidence_lookalikes import write_candidates  # late: its libraries take seconds to import
+
+    shutil.rmtree(own, ignore_errors=True)  # an earlier version's would be mixed with it
     phantoms, crops = own / "LUNA16", own / "crops"
     run("preprocess/phantoms.py", "--save", str(own), "--scans", str(scans), "--patients", "0")
+    write_candidates(phantoms)
     run("preprocess/nodule_crops.py", "--data", str(phantoms), "--save", str(crops), *SIDES)
     with open(crops / "labels.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

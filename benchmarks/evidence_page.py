@@ -1,4 +1,4 @@
-"""The part of docs/EVIDENCE.md that is written: the answer, the figure, and the tables that the answer rests on."""
+"""The parts of docs/EVIDENCE.md and docs/EVIDENCE_TABLES.md that are written: answer, figure and tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FOUND_BY_FOUR_OF_FIVE = (1.96 + 0.84) / 1.96  # a true difference of so many hal
 CAPTION = (
     "*Scores on the test part, by labelled patients. Bands: 95 % over test patients. They leave out the chance of the\n"
     "draws of labels, so the overlap of two bands decides nothing. The three findings are Infiltration, Effusion and\n"
-    "Atelectasis. `--report` prints the tables of each label, for all numbers of patients.*"
+    "Atelectasis. [EVIDENCE_TABLES](EVIDENCE_TABLES.md) has the other tables; `--report` prints those of each label.*"
 )
-LESS = "**{}, fine-tuning**: PCRL minus each of the others"
+LESS = "**{}**: PCRL minus each of the others"
 HEAD = "in the first row (interval over patients), then the differences to it (interval over patients and draws)"
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
@@ -32,7 +32,7 @@ def verdict(gain: Estimate) -> str:
 
 def answers(found: Found) -> list[str]:
     """The primary comparisons: the verdict on each label, the figures of each, and PCRL against its parts."""
-    verdicts, lines = [], []
+    verdicts, figures = [], []
     for label in PRIMARY[0]:
         words, judged = [], []
         for count in PRIMARY[1]:
@@ -47,7 +47,8 @@ def answers(found: Found) -> list[str]:
         both = f" with {' and with '.join(map(str, PRIMARY[1]))} patients"
         said = alike.pop() + both if len(alike) == 1 and len(judged) == len(PRIMARY[1]) else ", ".join(judged)
         verdicts.append(f"{label}: {said or 'not computed yet'}")
-        lines += [f"**{label}**, AUROC of PCRL against random values: {'; '.join(words)}."] if words else []
+        figures += [f"**{label}**, {'; '.join(words)}"] if words else []
+    lines = [f"AUROC of PCRL against random values: {'. '.join(figures)}."] if figures else []
     first = f"**Is PCRL better than random values, fine-tuned on few patients?** {'; '.join(verdicts)}."
     return [first, *lines, *_of_parts(found)]
 
@@ -88,7 +89,7 @@ def _of_parts(found: Found) -> list[str]:
     """PCRL against its parts, each arm at its own learning rate and all at the same, in a line."""
     parts = [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
     own, common = _counted(found, "finetune", parts), _counted(found, "common", [RANDOM, *parts])
-    more = f" At {COMMON_RATE} for all, {common} (tables: `--report`)." if common else ""
+    more = f" At {COMMON_RATE} for all, {common} ([tables](EVIDENCE_TABLES.md))." if common else ""
     return [f"**PCRL against its parts**, the same comparisons: {own}; else not decided.{more}"] if own else []
 
 
@@ -114,32 +115,63 @@ def reservations(found: Found, results: Results) -> list[str]:
     ]
 
 
+def in_3d(all_found: Sequence[Found]) -> list[str]:
+    """PCRL against random values in 3D, a line for all tasks."""
+    words = []
+    for found in all_found:
+        title, what, score, _ = TASKS[found.task]
+        for label in found.labels("finetune") if data_of(found.task) != "nih" else ():
+            gains = [(count, found.gain("finetune", label, PCRL, count)) for count in found.counts("finetune")]
+            shown = [f"{count} {what} {gain_words(gain)}, {verdict(gain)}" for count, gain in gains if gain]
+            words += [f"{title}, {score}: {'; '.join(shown)}"] if shown else []
+    return [f"**3D**, PCRL minus random values: {'. '.join(words)}."] if words else []
+
+
 def page_tables(all_found: Sequence[Found], results: Results) -> str:
     """The part of docs/EVIDENCE.md that is written by --write: the answer, the figure, the tables that it rests on."""
     if not any(arm != RANDOM for found in all_found for _, _, arm, _ in found.scores):
         return NOT_YET
     in_2d = [found for found in all_found if data_of(found.task) == "nih"]  # the widest network first
     widest = in_2d[0] if in_2d else Found("nih", {})
-    lines = [f"> - {line}" for line in answers(widest)]
-    lines += [f"> - {line}" for line in reservations(widest, results)]
+    lines = [f"> - {line}" for line in (*answers(widest), *in_3d(all_found), *reservations(widest, results))]
     lines += ["", "![score against labels](images/evidence.svg)", "", CAPTION]
     for found in all_found:
-        title, _, score, _ = TASKS[found.task]
-        for kind, words in KINDS.items():
-            labels = [name for name in (*PRIMARY[0], MEAN, "nodule", "Dice") if name in found.labels(kind)]
-            few = [count for count in found.counts(kind) if data_of(found.task) != "nih" or count in PRIMARY[1]]
-            columns = [(label, count) for label in labels for count in few if (kind, label) != ("common", MEAN)]
-            if columns:
-                lines += ["", table(found, kind, columns, f"**{title}, {words}**: {score} {HEAD}", with_score=False)]
-                if kind == "finetune" and data_of(found.task) == "nih":
-                    lines += ["", _of_other_counts(found)]
-                if kind == "finetune" and (shown := against_parts(found, kind, columns, LESS.format(title))):
-                    lines += ["", shown]
-                if kind == "finetune" and (shown := rates(found.task, title, results)):
-                    lines += ["", shown]
+        title, columns = TASKS[found.task].title, _columns(found, "finetune", PRIMARY[0])
+        if columns:
+            lines += ["", _table(found, "finetune", columns)]
+            shown = against_parts(found, "finetune", columns, LESS.format(f"{title}, {KINDS['finetune']}"))
+            lines += ["", shown] if shown else []
         if gaps := missing(found.task, results):
             lines += ["", f"Not complete, done so far ({title}): {'; '.join(gaps)}."]
     return "\n".join(lines)
+
+
+def more_tables(all_found: Sequence[Found], results: Results) -> str:
+    """The part of docs/EVIDENCE_TABLES.md that is written by --write: what docs/EVIDENCE.md has no place for."""
+    parts: list[str] = []
+    for found in all_found:
+        title = TASKS[found.task].title
+        own = [rates(found.task, title, results)]
+        if data_of(found.task) == "nih":
+            own.append(_of_other_counts(found))
+            for kind, labels in (("finetune", (MEAN,)), ("common", PRIMARY[0]), ("probe", (*PRIMARY[0], MEAN))):
+                if columns := _columns(found, kind, labels):
+                    less = LESS.format(f"{title}, {KINDS[kind]}")
+                    own += [_table(found, kind, columns), against_parts(found, kind, columns, less)]
+        parts += [f"## {title}", *own] if any(own) else []
+    return "\n\n".join(filter(None, parts))
+
+
+def _columns(found: Found, kind: str, labels: Sequence[str]) -> list[tuple[str, int]]:
+    """These labels with the numbers of patients of the answer; of a task in 3D, its label with all numbers."""
+    of_2d = data_of(found.task) == "nih"
+    counts = [count for count in found.counts(kind) if not of_2d or count in PRIMARY[1]]
+    return [(label, count) for label in found.labels(kind) if not of_2d or label in labels for count in counts]
+
+
+def _table(found: Found, kind: str, columns: Sequence[tuple[str, int]]) -> str:
+    title, _, score, _ = TASKS[found.task]
+    return table(found, kind, columns, f"**{title}, {KINDS[kind]}**: {score} {HEAD}", with_score=False)
 
 
 def with_results(page: str, results: str) -> str:

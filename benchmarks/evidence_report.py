@@ -11,14 +11,14 @@ from benchmarks import evidence_earlier
 from benchmarks.evidence_cells import load_results, truth
 from benchmarks.evidence_curves import curves
 from benchmarks.evidence_data import OF_THE_PLACE, ROOT
-from benchmarks.evidence_page import answers, of_new_draws, page_tables, reservations, with_results
+from benchmarks.evidence_page import answers, more_tables, of_new_draws, page_tables, reservations, with_results
 from benchmarks.evidence_protocol import ARMS, Results, data_of
 from benchmarks.evidence_scores import KINDS, TASKS, Found, collect
 from benchmarks.evidence_stats import REPLICATES, weighted_auroc
 from benchmarks.evidence_tables import against_parts, choices, missing, table
 from utils.files import write_text
 
-PAGE, RECIPES = ROOT / "docs" / "EVIDENCE.md", ROOT / "docs" / "RECIPES.md"
+PAGE, MORE, RECIPES = (ROOT / "docs" / f"{name}.md" for name in ("EVIDENCE", "EVIDENCE_TABLES", "RECIPES"))
 FIGURE = ROOT / "docs" / "images" / "evidence.svg"
 
 
@@ -69,11 +69,13 @@ def report(folder: Path, write: bool = False, replicates: int = REPLICATES) -> N
     if write:
         from benchmarks.evidence_figure import draw
 
-        write_text(PAGE, with_results(PAGE.read_text(encoding="utf-8"), page_tables(all_found, results)))
-        written = [PAGE, evidence_earlier.PICTURE]
-        if shown := "\n\n".join(filter(None, (curves(found.task, results) for found in all_found))):
-            write_text(RECIPES, with_results(RECIPES.read_text(encoding="utf-8"), shown))
-            written.append(RECIPES)
+        shown = "\n\n".join(filter(None, (curves(found.task, results) for found in all_found)))
+        pages = {PAGE: page_tables(all_found, results), MORE: more_tables(all_found, results), RECIPES: shown}
+        written = [evidence_earlier.PICTURE]
+        for page, part in pages.items():
+            if part:
+                write_text(page, with_results(page.read_text(encoding="utf-8"), part))
+                written.append(page)
         if any(found.scores for found in all_found):
             draw(all_found, FIGURE)
             written.append(FIGURE)

@@ -66,7 +66,7 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     assert subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT) == before
     shown = capsys.readouterr().out
     assert "NIH X-rays, fine-tuning, male" in shown
-    assert "\n- **Infiltration**, AUROC of PCRL against random values: with 50 patients 0." in shown
+    assert ". **Infiltration**, with 50 patients 0." in shown
     assert "Infiltration better with 100 patients" not in shown, "both numbers alike are said once"
     assert (
         "?** male: better with 50 and with 100 patients; Infiltration: better with 50 and with 100 patients.\n" in shown
@@ -102,23 +102,25 @@ def test_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real page's text around the results stays, and writing twice changes nothing."""
-    page = tmp_path / "docs" / "EVIDENCE.md"
-    page.parent.mkdir()
-    page.write_text((ROOT / "docs" / "EVIDENCE.md").read_text())
-    former = page.read_text()
+    """The real pages' text around the results stays, and writing twice changes nothing."""
+    (tmp_path / "docs").mkdir()
+    pages = []
+    for variable, name in (("PAGE", "EVIDENCE"), ("MORE", "EVIDENCE_TABLES"), ("RECIPES", "RECIPES")):
+        pages.append(tmp_path / "docs" / f"{name}.md")
+        pages[-1].write_text((ROOT / "docs" / f"{name}.md").read_text())
+        monkeypatch.setattr(evidence_report, variable, pages[-1])
+    page, more, recipes = pages
+    former = [each.read_text() for each in pages]
     monkeypatch.setattr(evidence_report, "ROOT", tmp_path)
-    monkeypatch.setattr(evidence_report, "PAGE", page)
     monkeypatch.setattr(evidence_report, "FIGURE", page.parent / "images" / "evidence.svg")
-    recipes = page.with_name("RECIPES.md")
-    recipes.write_text((ROOT / "docs" / "RECIPES.md").read_text())
-    monkeypatch.setattr(evidence_report, "RECIPES", recipes)
     monkeypatch.setattr(evidence_report.evidence_earlier, "report", lambda write: None)
     report(results, write=True, replicates=50)
     figure, text = (page.parent / "images" / "evidence.svg").read_bytes(), page.read_text()
-    assert text.partition(MARKS[0])[0] == former.partition(MARKS[0])[0]
-    assert text.partition(MARKS[1])[2] == former.partition(MARKS[1])[2]
+    for each, before in zip(pages, former, strict=True):
+        assert each.read_text().partition(MARKS[0])[0] == before.partition(MARKS[0])[0]
+        assert each.read_text().partition(MARKS[1])[2] == before.partition(MARKS[1])[2]
     assert "| PCRL without gate | -0." in text
+    assert "**NIH X-rays, linear probe**: PCRL minus each of the others" in more.read_text()
     assert "\n| 1,001 | 9 |  |  |  | 0.5 |\n" in recipes.read_text()
     assert "\n| 4,901 | 5.1 |  |  |  | 0.5 |\n" in recipes.read_text()
     assert len(text.splitlines()) < 150
@@ -136,7 +138,7 @@ def test_narrow_networks_answer_until_the_full_width_does(results: Path, tmp_pat
     narrow = load_results(tmp_path)
     found = collect("nih_small4", narrow, tmp_path, replicates=50)
     page = page_tables([found], narrow)
-    assert "> - **male**, AUROC of PCRL against random values: with 50 patients 0." in page
+    assert "> - AUROC of PCRL against random values: **male**, with 50 patients 0." in page
     assert "> - 3 of 3 pre-trainings of PCRL, a quarter of the channels, trained on a processor. " in page
     assert "**NIH X-rays, a quarter of the channels, fine-tuning**" in page
     assert "ImageNet" not in page
@@ -219,7 +221,24 @@ def test_a_chosen_rate_that_is_the_common_one_is_not_run_twice(results: Path) ->
     assert not [line for line in lines if line.startswith("PCRL:")]
     assert "random values: linear probe 1 of 3" in lines
     page = page_tables([found], whole)
-    assert "At 1e-3 for all, PCRL is better than random values in 4 of 4 (tables: `--report`)." in page
+    assert "At 1e-3 for all, PCRL is better than random values in 4 of 4 ([tables](EVIDENCE_TABLES.md))." in page
+
+
+def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
+    """A line beside the answer in 2D, with the verdict on each number of volumes, and tables."""
+    dice = {"random": (0.50, 0.56, 0.62), "pcrl": (0.61, 0.64, 0.75)}
+    write_truth(tmp_path, "hippocampus", ["a", "b", "c"], ["a", "b", "c"], {})
+    facts = {"kind": "finetune", "task": "hippocampus_short_small4", "seed": 0, "labels": 5, "runs": []}
+    for arm, scores in dice.items():
+        for number in range(5):
+            cell = facts | {"arm": arm, "draw": number, "dice": [score + number / 100 for score in scores]}
+            (tmp_path / f"{arm}{number}.json").write_text(json.dumps(cell))
+    cells = load_results(tmp_path)
+    page = page_tables([collect("hippocampus_short_small4", cells, tmp_path, replicates=200)], cells)
+    title = "Hippocampus, short pre-training, a quarter of the channels"
+    assert f"> - **3D**, PCRL minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
+    assert "), better.\n" in page
+    assert f"**{title}, fine-tuning**: Dice in the first row" in page
 
 
 def test_the_place_of_collection(tmp_path: Path) -> None:
