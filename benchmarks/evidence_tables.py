@@ -123,7 +123,8 @@ def missing(task: str, results: Results) -> list[str]:
         if TASKS[task].dims not in about.dims or (about.weight and "_small" in task):
             continue
         seeds = len(about.seeds) or 1
-        draws = sum(len(draws_of(task, count)) for count in counts) or (2 if "hippocampus" in task else 4) * len(DRAWS)
+        unseen = (2 if data_of(task) == "hippocampus" else 4) - len(counts)
+        draws = sum(len(draws_of(task, count)) for count in counts) + unseen * len(DRAWS)
         wanted = {"finetune": draws * seeds}
         if data_of(task) == "nih":
             chosen = best(results, rate_cells(task, arm))

@@ -239,6 +239,7 @@ def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
     assert f"> - **3D**, PCRL minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
     assert "), better.\n" in page
     assert f"**{title}, fine-tuning**: Dice in the first row" in page
+    assert f"done so far ({title}): random values: fine-tuning 5 of 10; PCRL: fine-tuning 5 of 30; " in page
 
 
 def test_the_place_of_collection(tmp_path: Path) -> None:
