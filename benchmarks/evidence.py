@@ -27,13 +27,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.evidence_cells import Failed, Machine, Unfinished, compute, is_kept, load_results
-from benchmarks.evidence_data import ROOT, prepare_hippocampus, prepare_nih, prepare_nodules
+from benchmarks.evidence_data import ROOT, SCANS_LABELLED, prepare_hippocampus, prepare_nih, prepare_nodules
 from benchmarks.evidence_protocol import (
     ALL_DRAWS,
     ARMS,
-    DRAWS,
     MORE_DRAWS,
-    SEARCH_DRAWS,
     Cell,
     Task,
     hippocampus,
@@ -150,15 +148,15 @@ def prepared(work: Path, name: str, source: Path | None, prepare: Callable[[], N
 
 def tasks_of(options: argparse.Namespace, work: Path, on_gpu: bool) -> list[Task]:
     """The tasks whose data are named, prepared."""
-    draws, found = (*DRAWS, *SEARCH_DRAWS), []
-    newest = f"draw{MORE_DRAWS[-1]}.txt"
+    found, newest = [], f"draw{MORE_DRAWS[-1]}"
     if options.nih:
         source = options.nih.resolve()
-        prepared(work, "nih", source, lambda: prepare_nih(source, work / "nih", options.results, ALL_DRAWS), newest)
+        prepare = partial(prepare_nih, source, work / "nih", options.results, ALL_DRAWS)
+        prepared(work, "nih", source, prepare, f"{newest}.txt")
         found.append(nih(work, narrow=options.narrow))
     if options.nodules:
-        prepare = partial(prepare_nodules, work / "nodules", options.results, draws)
-        prepared(work, "nodules", None, prepare, "LUNA16/candidates_random.csv")
+        prepare = partial(prepare_nodules, work / "nodules", options.results, ALL_DRAWS)
+        prepared(work, "nodules", None, prepare, f"labelled{min(SCANS_LABELLED)}_{newest}")
         found.append(nodules(work, on_gpu, options.narrow))
     if options.msd:
         scans, own = options.msd.resolve(), work / "hippocampus"

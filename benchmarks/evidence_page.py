@@ -122,7 +122,11 @@ def in_3d(all_found: Sequence[Found]) -> list[str]:
         title, what, score, _ = TASKS[found.task]
         for label in found.labels("finetune") if data_of(found.task) != "nih" else ():
             gains = [(count, found.gain("finetune", label, PCRL, count)) for count in found.counts("finetune")]
-            shown = [f"{count} {what} {gain_words(gain)}, {verdict(gain)}" for count, gain in gains if gain]
+            shown = [
+                f"{count} {what} {gain_words(gain)}{found.lacks_draws(gain, count)}, {verdict(gain)}"
+                for count, gain in gains
+                if gain
+            ]
             words += [f"{title}, {score}: {'; '.join(shown)}"] if shown else []
     return [f"**3D**, PCRL minus random values: {'. '.join(words)}."] if words else []
 

@@ -10,7 +10,8 @@ from typing import Any
 
 DRAWS = (0, 1, 2, 3, 4)
 MORE_DRAWS = range(20)
-DECIDING = {"nih": (50, 100)}  # the numbers of labels of which there are more draws
+DECIDING = {"nih": (50, 100)}  # the numbers of labels of the answer
+MORE_OF = DECIDING | {"nodules": (5,), "hippocampus": (5,)}  # those of which there are more draws
 SEARCH_DRAWS = (100, 101)  # of labels: the choices are made with others than the results
 ALL_DRAWS = (*MORE_DRAWS, *SEARCH_DRAWS)
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")  # of fine-tuning, AdamW: every arm tries all
@@ -150,7 +151,7 @@ def data_of(task: str) -> str:
 
 def draws_of(task: str, labels: int) -> Sequence[int]:
     """The draws of so many labels."""
-    return MORE_DRAWS if labels in DECIDING.get(data_of(task), ()) else DRAWS
+    return MORE_DRAWS if labels in MORE_OF.get(data_of(task), ()) else DRAWS
 
 
 def plan(tasks: Sequence[Task], arms: Sequence[str], results: Results) -> list[Cell]:

@@ -237,9 +237,9 @@ def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
     page = page_tables([collect("hippocampus_short_small4", cells, tmp_path, replicates=200)], cells)
     title = "Hippocampus, short pre-training, a quarter of the channels"
     assert f"> - **3D**, PCRL minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
-    assert "), better.\n" in page
+    assert ") [5 of 20 draws], better.\n" in page
     assert f"**{title}, fine-tuning**: Dice in the first row" in page
-    assert f"done so far ({title}): random values: fine-tuning 5 of 10; PCRL: fine-tuning 5 of 30; " in page
+    assert f"done so far ({title}): random values: fine-tuning 5 of 25; PCRL: fine-tuning 5 of 75; " in page
 
 
 def test_the_place_of_collection(tmp_path: Path) -> None:
