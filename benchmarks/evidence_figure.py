@@ -87,4 +87,5 @@ def _panel(axis: Any, found: Found, kind: str, label: str) -> None:
     axis.grid(alpha=0.3)
     axis.set_xlabel(f"labelled {what}")
     axis.set_ylabel(score)
-    axis.set_title(f"{title}\n{label + ', ' if label != score else ''}{KINDS[kind]}", fontsize=10)
+    lines = title.replace(", ", "\n", 1)  # in one line, it would be cut off
+    axis.set_title(f"{lines}\n{label + ', ' if label != score else ''}{KINDS[kind]}", fontsize=10)

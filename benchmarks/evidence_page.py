@@ -102,7 +102,7 @@ def reservations(found: Found, results: Results) -> list[str]:
     own = [cell for cell in results.values() if (cell["task"], cell["arm"]) == (found.task, PCRL)]
     on_cpu = {cell.get("device", "cpu") for cell in own} == {"cpu"}
     width = TASKS[found.task].title.partition(", ")[2]
-    words = f"{'So far ' * (there < len(ARMS[PCRL].seeds))}{there} of {len(ARMS[PCRL].seeds)} pre-trainings of PCRL"
+    words = f"2D: {'so far ' * (there < len(ARMS[PCRL].seeds))}{there} of {len(ARMS[PCRL].seeds)} pre-trainings of PCRL"
     words += f", {width}" if width else ""
     words += ", trained on a processor" if on_cpu else ""
     gains = [gain for _, label, _, count in deciding if (gain := found.gain("finetune", label, PCRL, count))]
@@ -117,7 +117,7 @@ def reservations(found: Found, results: Results) -> list[str]:
 
 def in_3d(all_found: Sequence[Found]) -> list[str]:
     """PCRL against random values in 3D, a line for all tasks."""
-    words = []
+    words, seeds = [], set[int]()
     for found in all_found:
         title, what, score, _ = TASKS[found.task]
         for label in found.labels("finetune") if data_of(found.task) != "nih" else ():
@@ -128,7 +128,9 @@ def in_3d(all_found: Sequence[Found]) -> list[str]:
                 if gain
             ]
             words += [f"{title}, {score}: {'; '.join(shown)}"] if shown else []
-    return [f"**3D**, PCRL minus random values: {'. '.join(words)}."] if words else []
+            seeds |= {len(found.seeds["finetune", label, PCRL, count]) for count, gain in gains if gain}
+    of = f"{min(seeds, default=0)} of {len(ARMS[PCRL].seeds)} pre-trainings"
+    return [f"**3D**, PCRL ({of}) minus random values: {'. '.join(words)}."] if words else []
 
 
 def page_tables(all_found: Sequence[Found], results: Results) -> str:
@@ -137,7 +139,7 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
         return NOT_YET
     in_2d = [found for found in all_found if data_of(found.task) == "nih"]  # the widest network first
     widest = in_2d[0] if in_2d else Found("nih", {})
-    lines = [f"> - {line}" for line in (*answers(widest), *in_3d(all_found), *reservations(widest, results))]
+    lines = [f"> - {line}" for line in (*answers(widest), *reservations(widest, results), *in_3d(all_found))]
     lines += ["", "![score against labels](images/evidence.svg)", "", CAPTION]
     for found in all_found:
         title, columns = TASKS[found.task].title, _columns(found, "finetune", PRIMARY[0])

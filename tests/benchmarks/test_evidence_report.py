@@ -139,15 +139,15 @@ def test_narrow_networks_answer_until_the_full_width_does(results: Path, tmp_pat
     found = collect("nih_small4", narrow, tmp_path, replicates=50)
     page = page_tables([found], narrow)
     assert "> - AUROC of PCRL against random values: **male**, with 50 patients 0." in page
-    assert "> - 3 of 3 pre-trainings of PCRL, a quarter of the channels, trained on a processor. " in page
+    assert "> - 2D: 3 of 3 pre-trainings of PCRL, a quarter of the channels, trained on a processor. " in page
     assert "**NIH X-rays, a quarter of the channels, fine-tuning**" in page
     assert "ImageNet" not in page
     whole = collect("nih", load_results(results), results, replicates=50)
-    assert "> - 3 of 3 pre-trainings of PCRL, trained on a processor. " in page_tables(
+    assert "> - 2D: 3 of 3 pre-trainings of PCRL, trained on a processor. " in page_tables(
         [whole, found], load_results(results) | narrow
     )
     on_gpu = {name: cell | {"device": "cuda"} for name, cell in narrow.items()}
-    assert "> - 3 of 3 pre-trainings of PCRL, a quarter of the channels. " in page_tables([found], on_gpu)
+    assert "> - 2D: 3 of 3 pre-trainings of PCRL, a quarter of the channels. " in page_tables([found], on_gpu)
 
 
 def test_pretrainings_count_when_they_have_all_draws(results: Path) -> None:
@@ -164,7 +164,7 @@ def test_pretrainings_count_when_they_have_all_draws(results: Path) -> None:
     assert list(found.select(*key)) == list(range(20))
     both = [whole[f"nih_pcrl_labels50_draw7_seed{seed}"]["auroc"]["male"] for seed in (0, 1)]
     assert found.select(*key)[7][0] == pytest.approx(sum(both) / 2, abs=1e-5)
-    assert "> - So far 2 of 3 pre-trainings of PCRL" in page_tables([found], part)
+    assert "> - 2D: so far 2 of 3 pre-trainings of PCRL" in page_tables([found], part)
     base = [whole[f"nih_random_labels50_draw{draw}_seed0"]["auroc"]["male"] for draw in range(20)]
     own = [whole[f"nih_pcrl_labels50_draw{draw}_seed1"]["auroc"]["male"] for draw in range(20)]
     assert found.seed_gains(*key)[1] == pytest.approx((sum(own) - sum(base)) / 20, abs=1e-5)
@@ -236,7 +236,7 @@ def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
     cells = load_results(tmp_path)
     page = page_tables([collect("hippocampus_short_small4", cells, tmp_path, replicates=200)], cells)
     title = "Hippocampus, short pre-training, a quarter of the channels"
-    assert f"> - **3D**, PCRL minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
+    assert f"> - **3D**, PCRL (1 of 3 pre-trainings) minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
     assert ") [5 of 20 draws], better.\n" in page
     assert f"**{title}, fine-tuning**: Dice in the first row" in page
     assert f"done so far ({title}): random values: fine-tuning 5 of 25; PCRL: fine-tuning 5 of 75; " in page
