@@ -23,6 +23,7 @@ MOST = 3  # images of one patient in the validation and the test part
 SIDES = ("--input_rows", "32", "--input_cols", "32", "--input_deps", "16")
 SCANS = 120  # phantoms; those without a nodule are left out
 PATIENTS_LABELLED, SCANS_LABELLED = (25, 50, 100), (5, 10, 20)  # and all
+VOLUMES_LABELLED = (5, 20)
 
 
 def split_by_patient(patients: Iterable[str], seed: int = 0) -> dict[str, list[str]]:
@@ -122,7 +123,8 @@ def prepare_nodules(own: Path, results: Path, draws: Sequence[int], scans: int =
     """Phantoms, crops around their nodules and what looks alike, and pairs of the training scans alone."""
     from benchmarks.evidence_lookalikes import write_candidates  # late: its libraries take seconds to import
 
-    shutil.rmtree(own, ignore_errors=True)  # an earlier version's would be mixed with it
+    if own.exists():
+        shutil.rmtree(own)  # an earlier version's would be mixed with it
     phantoms, crops = own / "LUNA16", own / "crops"
     run("preprocess/phantoms.py", "--save", str(own), "--scans", str(scans), "--patients", "0")
     write_candidates(phantoms)

@@ -44,12 +44,16 @@ def write_candidates(phantoms: Path) -> None:
         places = lookalikes(sitk.ReadImage(str(path)), own) if own else []
         for place, kind in [*((center, 1) for center, _ in own), *((place, 0) for place in places)]:
             lines.append(f"{path.stem},{','.join(f'{value:.2f}' for value in place)},{kind}")
-    (phantoms / "candidates_V2.csv").rename(phantoms / FORMER)
+    if not (phantoms / FORMER).exists():
+        (phantoms / "candidates_V2.csv").rename(phantoms / FORMER)
     write_text(phantoms / "candidates_V2.csv", "\n".join(lines) + "\n")
 
 
 def lookalikes(image: sitk.Image, nodules: Sequence[Nodule]) -> list[np.ndarray]:
-    """For each nodule the two places, not taken yet, whose response to the detector is nearest to its own; (3,), mm."""
+    """For each nodule the two places, not taken yet, whose response to the detector is nearest to its own; (3,), mm.
+
+    A nodule with less than half lung around it has the response 0, so that it gets the faintest places.
+    """
     blobs = blobs_in_lung(image)
 
     def response(place: np.ndarray) -> float:

@@ -89,8 +89,11 @@ def _of_parts(found: Found) -> list[str]:
     """PCRL against its parts, each arm at its own learning rate and all at the same, in a line."""
     parts = [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
     own, common = _counted(found, "finetune", parts), _counted(found, "common", [RANDOM, *parts])
+    probed = _counted(found, "probe", parts)
     more = f" At {COMMON_RATE} for all, {common} ([tables](EVIDENCE_TABLES.md))." if common else ""
-    return [f"**PCRL against its parts**, the same comparisons: {own}; else not decided.{more}"] if own else []
+    more += f" By the linear probe, {probed}." if probed else ""
+    first = "**PCRL against its parts** (one pre-training each), the same comparisons"
+    return [f"{first}: {own}; else not decided.{more}"] if own else []
 
 
 def reservations(found: Found, results: Results) -> list[str]:
@@ -110,8 +113,8 @@ def reservations(found: Found, results: Results) -> list[str]:
         return [f"{words}."]
     ends = sorted(FOUND_BY_FOUR_OF_FIVE * (gain.high - gain.low) / 2 for gain in gains)
     return [
-        f'{words}. "Not decided" does not mean "no difference": with these data, a true difference of '
-        f"{ends[0]:.2f} to {ends[-1]:.2f} would be found in four of five such studies."
+        f'{words}. "Not decided" does not mean "no difference": in these comparisons, a true difference of '
+        f"{ends[0]:.2f} to {ends[-1]:.2f} would be found in four of five such studies, if all pre-trainings were alike."
     ]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence_data import VOLUMES_LABELLED
+
 DRAWS = (0, 1, 2, 3, 4)
 MORE_DRAWS = range(20)
 DECIDING = {"nih": (50, 100)}  # the numbers of labels of the answer
@@ -307,7 +309,7 @@ def hippocampus(work: Path, on_gpu: bool, narrow: int = 1) -> Task:
         of = ("--n", "msd", "--data", "WORK/hippocampus/labelled", *cases, *patches, "--b", "2")
         return (*of, "--epochs", str(epochs), "--val_every", str(max(1, epochs // 3)))
 
-    return _in_3d("hippocampus", work / "hippocampus", (5, 20), finetuning, "val_dice", 20, on_gpu, narrow)
+    return _in_3d("hippocampus", work / "hippocampus", VOLUMES_LABELLED, finetuning, "val_dice", 20, on_gpu, narrow)
 
 
 def _in_3d(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.evidence_data import PATIENTS_LABELLED, SCANS_LABELLED, VOLUMES_LABELLED
 from benchmarks.evidence_protocol import (
     ARMS,
     COMMON_RATE,
     DECIDING,
-    DRAWS,
     RATES,
     Results,
     best,
@@ -20,6 +20,8 @@ from benchmarks.evidence_scores import KINDS, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
 
 PCRL = "pcrl"
+ALL = 0  # of the labelled
+COUNTS = {"nih": (*PATIENTS_LABELLED, ALL), "nodules": (*SCANS_LABELLED, ALL), "hippocampus": VOLUMES_LABELLED}
 Columns = Sequence[tuple[str, int]]  # (label, labelled)
 
 
@@ -115,17 +117,14 @@ def rates(task: str, title: str, results: Results) -> str:
 
 
 def missing(task: str, results: Results) -> list[str]:
-    """What is not there of a task, a line an arm; the numbers of labelled are those of any arm."""
+    """What is not there of a task, a line an arm."""
     own = [cell for cell in results.values() if cell["task"] == task]
-    counts = {cell["labels"] for cell in own if cell["kind"] == "finetune"}
     lines = []
     for arm, about in ARMS.items():
         if TASKS[task].dims not in about.dims or (about.weight and "_small" in task):
             continue
         seeds = len(about.seeds) or 1
-        unseen = (2 if data_of(task) == "hippocampus" else 4) - len(counts)
-        draws = sum(len(draws_of(task, count)) for count in counts) + unseen * len(DRAWS)
-        wanted = {"finetune": draws * seeds}
+        wanted = {"finetune": sum(len(draws_of(task, count)) for count in COUNTS[data_of(task)]) * seeds}
         if data_of(task) == "nih":
             chosen = best(results, rate_cells(task, arm))
             alike = chosen is not None and RATES[chosen] == COMMON_RATE  # then these are the fine-tunings above

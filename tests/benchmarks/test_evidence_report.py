@@ -58,6 +58,8 @@ def test_what_is_missing(results: Path) -> None:
     assert "PCRLv2: fine-tuning 0 of 50, fine-tuning at 1e-3 for all 0 of 40, linear probe 0 of 1" in lines
     assert "random values: fine-tuning at 1e-3 for all 0 of 40, linear probe 1 of 3" in lines
     assert "PCRL: fine-tuning at 1e-3 for all 0 of 120" in lines
+    assert "PCRL: fine-tuning 0 of 75" in missing("hippocampus_short_small4", {}), "20 draws of 5, 5 of 20; three seeds"
+    assert "random values: fine-tuning 0 of 35" in missing("nodules", {})
 
 
 def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,11 +69,14 @@ def test_report_leaves_all_files_as_they_are(results: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert "NIH X-rays, fine-tuning, male" in shown
     assert ". **Infiltration**, with 50 patients 0." in shown
-    assert "Infiltration better with 100 patients" not in shown, "both numbers alike are said once"
+    assert "Infiltration: better with 50 patients" not in shown, "both numbers alike are said once"
     assert (
         "?** male: better with 50 and with 100 patients; Infiltration: better with 50 and with 100 patients.\n" in shown
     )
-    assert "PCRL is better than without contrast in 4 of 4, than without gate in 4 of 4; else not decided.\n" in shown
+    parts = "PCRL is better than without contrast in 4 of 4, than without gate in 4 of 4"
+    assert (
+        f": {parts}; else not decided. By the linear probe, PCRL is better than without contrast in 4 of 4.\n" in shown
+    )
     assert "PCRL less random values, draws 5 to 19 alone: male, 50 patients +0." in shown
     assert "Hippocampus: segmentation of real MR volumes" in shown, "the earlier protocol's, too"
 
@@ -114,7 +119,10 @@ def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(evidence_report, "ROOT", tmp_path)
     monkeypatch.setattr(evidence_report, "FIGURE", page.parent / "images" / "evidence.svg")
     monkeypatch.setattr(evidence_report.evidence_earlier, "report", lambda write: None)
+    in_3d = results / "hippocampus_pcrl_pretrain_seed0.json"
+    in_3d.write_text((results / "nih_pcrl_pretrain_seed0.json").read_text().replace('"nih"', '"hippocampus"'))
     report(results, write=True, replicates=50)
+    assert recipes.read_text().count("| PCRL, step |") == 1, "the recipe is for X-rays"
     figure, text = (page.parent / "images" / "evidence.svg").read_bytes(), page.read_text()
     for each, before in zip(pages, former, strict=True):
         assert each.read_text().partition(MARKS[0])[0] == before.partition(MARKS[0])[0]
@@ -124,9 +132,11 @@ def test_page_and_figure(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "\n| 1,001 | 9 |  |  |  | 0.5 |\n" in recipes.read_text()
     assert "\n| 4,901 | 5.1 |  |  |  | 0.5 |\n" in recipes.read_text()
     assert len(text.splitlines()) < 150
+    written = [each.read_text() for each in pages]
     report(results, write=True, replicates=50)
     assert (page.parent / "images" / "evidence.svg").read_bytes() == figure
-    assert page.read_text() == text
+    assert [each.read_text() for each in pages] == written
+    in_3d.unlink()
 
 
 def test_narrow_networks_answer_until_the_full_width_does(results: Path, tmp_path: Path) -> None:
