@@ -6,7 +6,7 @@
 Each cell of the protocol is a run or two of ``main.py``. Its result is a small file in ``benchmarks/evidence``, written
 as soon as it is known. When the budget ends, runs save and end, and what is left is listed; the same command goes on
 with it. ``--report`` prints the tables of what is there, and what is missing; ``--write`` puts them and the figure into
-docs/EVIDENCE.md.
+docs/EVIDENCE.md and docs/EVIDENCE_TABLES.md, and the curves into docs/RECIPES.md.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def parser() -> Parser:
     made.add_argument("--arms", default=",".join(ARMS), help=f"some of {','.join(ARMS)}")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/evidence")
     made.add_argument("--report", action="store_true", help="compute nothing, print what is there")
-    made.add_argument("--write", action="store_true", help="with --report: into docs/EVIDENCE.md, and the figure")
+    made.add_argument("--write", action="store_true", help="with --report: into the pages of docs/, and the figure")
     return made
 
 
