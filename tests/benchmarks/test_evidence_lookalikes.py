@@ -75,3 +75,6 @@ def test_the_table_has_nodules_and_places_of_each_scan_with_a_nodule(scan: sitk.
     assert lines[:2] == ["seriesuid,coordX,coordY,coordZ,class", "1.2,-30.00,50.00,-60.00,1"]
     assert [line.split(",")[0] + line[-2:] for line in lines[2:]] == ["1.2,0", "1.2,0"]
     assert (tmp_path / FORMER).read_text() == "random places"
+    write_candidates(tmp_path)
+    assert (tmp_path / "candidates_V2.csv").read_text().splitlines() == lines
+    assert (tmp_path / FORMER).read_text() == "random places", "a second call keeps it"
