@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import TracebackType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -256,6 +257,16 @@ class Loader:
 
 def _start_worker(worker: int) -> None:
     ignore_stop_signals()
+    sys.excepthook = _quiet_about_the_run
+
+
+def _quiet_about_the_run(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An excepthook: shows what nobody caught, but for a connection that the run cut short.
+
+    The thread that hands a batch over meets one when a second signal stops the run amid it, and would show a traceback.
+    """
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def kill_workers_at_exit() -> None:

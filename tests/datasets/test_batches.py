@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.loader import Loader, batch_sizes
+from datasets.loader import Loader, _quiet_about_the_run, batch_sizes
 from tests.conftest import ROOT
 from utils.errors import UserError
 from utils.process_group import ProcessGroup
@@ -92,3 +92,30 @@ def test_a_process_ends_though_its_workers_ignore_signals_and_its_loader_is_neve
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "first\n"), done.stderr
+
+
+def test_a_worker_says_nothing_of_a_batch_that_the_run_does_not_take() -> None:
+    """As where a second signal stops the run amid the handing over."""
+    program = """
+import multiprocessing.connection, time, torch
+from datasets.loader import Loader
+from tests.datasets.test_batches import Numbers
+
+def stop(*_): raise KeyboardInterrupt
+
+batches = Loader(Numbers(), 2, 0, 1, torch.device("cpu")).epoch(0)
+next(batches)
+multiprocessing.connection.answer_challenge = stop
+try:
+    next(batches)
+except KeyboardInterrupt:
+    time.sleep(0.5)  # for the worker to say something
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_what_else_goes_wrong_in_a_worker_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    _quiet_about_the_run(ZeroDivisionError, ZeroDivisionError("of a thread"), None)
+    assert "ZeroDivisionError: of a thread" in capsys.readouterr().err
