@@ -17,7 +17,6 @@ CAPTION = (
     "draws of labels, so the overlap of two bands decides nothing. The three findings are Infiltration, Effusion and\n"
     "Atelectasis. [EVIDENCE_TABLES](EVIDENCE_TABLES.md) has the other tables; `--report` prints those of each label.*"
 )
-LESS = "**{}**: PCRL minus each of the others"
 HEAD = "in the first row (interval over patients), then the differences to it (interval over patients and draws)"
 NOT_YET = """> - **Not known yet**: the runs of the protocol below have only begun (`benchmarks/evidence.py --report`).
 > - Earlier, after pre-trainings of 135 to 285 steps: on X-rays of phantoms PCRL helped with 60 labelled images (mean
@@ -73,11 +72,11 @@ def _of_other_counts(found: Found) -> str:
     return f"PCRL, other numbers of patients: {'; '.join(words)}." if words else ""
 
 
-def _counted(found: Found, kind: str, arms: Sequence[str]) -> str:
-    """In how many of the primary comparisons PCRL is better than each of these arms."""
+def _counted(judged_on: Sequence[tuple[Found, str, int]], kind: str, arms: Sequence[str]) -> str:
+    """In how many comparisons (scores, label, number of labelled) PCRL is better than each of these arms."""
     words = []
     for arm in arms:
-        gains = [found.gain(kind, label, PCRL, count, arm) for label in PRIMARY[0] for count in PRIMARY[1]]
+        gains = [found.gain(kind, label, PCRL, count, arm) for found, label, count in judged_on]
         if judged := [verdict(gain) for gain in gains if gain]:
             worse = f" (worse in {judged.count('worse')})" if "worse" in judged else ""
             name = ARMS[arm].words.removeprefix("PCRL ")
@@ -85,15 +84,22 @@ def _counted(found: Found, kind: str, arms: Sequence[str]) -> str:
     return f"PCRL is better {', '.join(words)}" if words else ""
 
 
+def _parts(found: Found) -> list[str]:
+    """The arms that are PCRL without a part."""
+    return [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
+
+
 def _of_parts(found: Found) -> list[str]:
     """PCRL against its parts, each arm at its own learning rate and all at the same, in a line."""
-    parts = [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
-    own, common = _counted(found, "finetune", parts), _counted(found, "common", [RANDOM, *parts])
-    probed = _counted(found, "probe", parts)
+    parts = _parts(found)
+    judged_on = [(found, label, count) for label in PRIMARY[0] for count in PRIMARY[1]]
+    own, common = _counted(judged_on, "finetune", parts), _counted(judged_on, "common", [RANDOM, *parts])
+    probed = _counted(judged_on, "probe", parts)
     more = f" At {COMMON_RATE} for all, {common} ([tables](EVIDENCE_TABLES.md))." if common else ""
     more += f" By the linear probe, {probed}." if probed else ""
-    first = "**PCRL against its parts** (one pre-training each), the same comparisons"
-    return [f"{first}: {own}; else not decided.{more}"] if own else []
+    runs = [len(seeds) for (kind, _, arm, _), seeds in found.seeds.items() if kind == "finetune" and arm in parts]
+    each = "one pre-training each" if max(runs, default=1) == 1 else f"{min(runs)} to {max(runs)} pre-trainings each"
+    return [f"**PCRL against its parts** ({each}), the same comparisons: {own}; else not decided.{more}"] if own else []
 
 
 def reservations(found: Found, results: Results) -> list[str]:
@@ -119,11 +125,12 @@ def reservations(found: Found, results: Results) -> list[str]:
 
 
 def in_3d(all_found: Sequence[Found]) -> list[str]:
-    """PCRL against random values in 3D, a line for all tasks."""
+    """PCRL against random values, and against its parts, in 3D: a line for all tasks."""
     words, seeds = [], set[int]()
+    all_found = [found for found in all_found if data_of(found.task) != "nih"]
     for found in all_found:
         title, what, score, _ = TASKS[found.task]
-        for label in found.labels("finetune") if data_of(found.task) != "nih" else ():
+        for label in found.labels("finetune"):
             gains = [(count, found.gain("finetune", label, PCRL, count)) for count in found.counts("finetune")]
             shown = [
                 f"{count} {what} {gain_words(gain)}{found.lacks_draws(gain, count)}, {verdict(gain)}"
@@ -133,7 +140,10 @@ def in_3d(all_found: Sequence[Found]) -> list[str]:
             words += [f"{title}, {score}: {'; '.join(shown)}"] if shown else []
             seeds |= {len(found.seeds["finetune", label, PCRL, count]) for count, gain in gains if gain}
     of = f"{min(seeds, default=0)} of {len(ARMS[PCRL].seeds)} pre-trainings"
-    return [f"**3D**, PCRL ({of}) minus random values: {'. '.join(words)}."] if words else []
+    judged_on = [(found, *column) for found in all_found for column in _columns(found, "finetune", ())]
+    parts = _counted(judged_on, "finetune", list(dict.fromkeys(arm for found in all_found for arm in _parts(found))))
+    more = f" In these comparisons, {parts}; else not decided." if parts else ""
+    return [f"**3D**, PCRL ({of}) minus random values: {'. '.join(words)}.{more}"] if words else []
 
 
 def page_tables(all_found: Sequence[Found], results: Results) -> str:
@@ -148,8 +158,8 @@ def page_tables(all_found: Sequence[Found], results: Results) -> str:
         title, columns = TASKS[found.task].title, _columns(found, "finetune", PRIMARY[0])
         if columns:
             lines += ["", _table(found, "finetune", columns)]
-            shown = against_parts(found, "finetune", columns, LESS.format(f"{title}, {KINDS['finetune']}"))
-            lines += ["", shown] if shown else []
+            less = against_parts(found, "finetune", columns, _less(found, "finetune"))
+            lines += ["", less] if less and data_of(found.task) == "nih" else []
         if gaps := missing(found.task, results):
             lines += ["", f"Not complete, done so far ({title}): {'; '.join(gaps)}."]
     return "\n".join(lines)
@@ -161,12 +171,14 @@ def more_tables(all_found: Sequence[Found], results: Results) -> str:
     for found in all_found:
         title = TASKS[found.task].title
         own = [rates(found.task, title, results)]
-        if data_of(found.task) == "nih":
+        if data_of(found.task) != "nih":
+            own.append(against_parts(found, "finetune", _columns(found, "finetune", ()), _less(found, "finetune")))
+        else:
             own.append(_of_other_counts(found))
             for kind, labels in (("finetune", (MEAN,)), ("common", PRIMARY[0]), ("probe", (*PRIMARY[0], MEAN))):
                 if columns := _columns(found, kind, labels):
-                    less = LESS.format(f"{title}, {KINDS[kind]}")
-                    own += [_table(found, kind, columns), against_parts(found, kind, columns, less)]
+                    less = against_parts(found, kind, columns, _less(found, kind))
+                    own += [_table(found, kind, columns), less]
         parts += [f"## {title}", *own] if any(own) else []
     return "\n\n".join(filter(None, parts))
 
@@ -181,6 +193,11 @@ def _columns(found: Found, kind: str, labels: Sequence[str]) -> list[tuple[str, 
 def _table(found: Found, kind: str, columns: Sequence[tuple[str, int]]) -> str:
     title, _, score, _ = TASKS[found.task]
     return table(found, kind, columns, f"**{title}, {KINDS[kind]}**: {score} {HEAD}", with_score=False)
+
+
+def _less(found: Found, kind: str) -> str:
+    """The title of the table of PCRL against each other arm."""
+    return f"**{TASKS[found.task].title}, {KINDS[kind]}**: PCRL minus each of the others"
 
 
 def with_results(page: str, results: str) -> str:

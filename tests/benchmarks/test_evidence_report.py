@@ -13,7 +13,7 @@ from benchmarks import evidence_report
 from benchmarks.evidence_cells import load_results
 from benchmarks.evidence_data import write_truth
 from benchmarks.evidence_figure import draw
-from benchmarks.evidence_page import MARKS, NOT_YET, page_tables, verdict, with_results
+from benchmarks.evidence_page import MARKS, NOT_YET, more_tables, page_tables, verdict, with_results
 from benchmarks.evidence_protocol import RATES
 from benchmarks.evidence_report import report, told_by_the_place
 from benchmarks.evidence_scores import MEAN, Found, collect, is_current
@@ -235,8 +235,8 @@ def test_a_chosen_rate_that_is_the_common_one_is_not_run_twice(results: Path) ->
 
 
 def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
-    """A line beside the answer in 2D, with the verdict on each number of volumes, and tables."""
-    dice = {"random": (0.50, 0.56, 0.62), "pcrl": (0.61, 0.64, 0.75)}
+    """A line beside the answer in 2D, with verdicts, PCRL against its parts, and tables."""
+    dice = {"random": (0.50, 0.56, 0.62), "pcrl": (0.61, 0.64, 0.75), "no_gate": (0.70, 0.72, 0.83)}
     write_truth(tmp_path, "hippocampus", ["a", "b", "c"], ["a", "b", "c"], {})
     facts = {"kind": "finetune", "task": "hippocampus_short_small4", "seed": 0, "labels": 5, "runs": []}
     for arm, scores in dice.items():
@@ -244,10 +244,14 @@ def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
             cell = facts | {"arm": arm, "draw": number, "dice": [score + number / 100 for score in scores]}
             (tmp_path / f"{arm}{number}.json").write_text(json.dumps(cell))
     cells = load_results(tmp_path)
-    page = page_tables([collect("hippocampus_short_small4", cells, tmp_path, replicates=200)], cells)
+    found = collect("hippocampus_short_small4", cells, tmp_path, replicates=200)
+    page = page_tables([found], cells)
     title = "Hippocampus, short pre-training, a quarter of the channels"
     assert f"> - **3D**, PCRL (1 of 3 pre-trainings) minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
-    assert ") [5 of 20 draws], better.\n" in page
+    assert ") [5 of 20 draws], better. In these comparisons, PCRL is better " in page
+    assert " better than without gate in 0 of 1 (worse in 1); else not decided.\n" in page
+    assert "minus PCRL without gate" not in page
+    assert "| minus PCRL without gate | -0.083 (-0." in more_tables([found], cells)
     assert f"**{title}, fine-tuning**: Dice in the first row" in page
     assert f"done so far ({title}): random values: fine-tuning 5 of 25; PCRL: fine-tuning 5 of 75; " in page
 
