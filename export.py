@@ -28,6 +28,8 @@ EXAMPLES = """examples:
   python export.py --checkpoint my_run/last.pt --save weights_nnunet --target nnunet
 """
 CARD = "README.md"
+SUPERVISED = "supervised training from"
+STARTS = {"none": "random values", "imagenet": "ImageNet weights"}  # of --weight, if it names no file
 NEW_DECODER = (
     "The checkpoint has no decoder of this form (PCRLv2's has no skip connections, a classifier none): its {} "
     "tensors are new, random by He et al., the same each time."
@@ -131,7 +133,6 @@ def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool, comm
     from exporting.card import CardFacts, model_card
     from exporting.inputs import segmentation_of
     from exporting.portable import TARGETS
-    from methods import METHODS
 
     options, run = origin.options, origin.run
     whose = "student" if options.get("phase", "pretask") == "pretask" else "trained network"
@@ -140,8 +141,6 @@ def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool, comm
     content = f"The {part} of the {whose}: {len(portable.state) - portable.new} tensors."
     if portable.new:
         content += f" {NEW_DECODER.format(portable.new)}"
-    pretrained = options if options.get("phase", "pretask") == "pretask" else run.get("weight", {}).get("opt", options)
-    spec = METHODS.get(pretrained.get("model", "pcrl"))
     facts = CardFacts(
         architecture=portable.architecture,
         library=TARGETS[portable.target][1],
@@ -153,12 +152,32 @@ def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool, comm
         commands=commands,
         files=[(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir())],
         source=(origin.checkpoint.name, sha256(origin.checkpoint)),
-        title=spec.title if spec else Path(pretrained["model"]).stem,
-        citation=spec.citation if spec else f"`{Path(pretrained['model']).name}`, a file outside of this project",
-        training_only=spec.training_only if spec else "optimizer, and what else the method has",
+        **_credits(options, run),
         z_normalised=origin.z_normalised,
     )
     return model_card(facts, origin.known, options, origin.record)
+
+
+def _credits(options: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]:
+    """What a card says of the method: that of the pre-training; else with what weights the training began."""
+    from methods import METHODS
+
+    of = options if options.get("phase", "pretask") == "pretask" else run.get("weight", {}).get("opt")
+    if of is None:
+        given = str(run.get("begun_with") or options.get("weight") or "none")
+        start = STARTS.get(given, f"`{Path(given).name}`")
+        return {"title": f"{{}} from {start}", "method": "", "citation": f"{SUPERVISED} {start}", "training_only": ""}
+    method = str(of.get("model") or "pcrl")
+    if spec := METHODS.get(method):
+        about = {"method": method, "citation": spec.citation, "training_only": spec.training_only}
+        return {"title": f"{spec.title} {{}}", **about}
+    file = Path(method)
+    return {
+        "title": f"{file.stem} {{}}",
+        "method": file.name,
+        "citation": f"`{file.name}`, a file outside of this project",
+        "training_only": "optimizer, and what else the method has",
+    }
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ TERMS = {  # of public data, which a run can have used
 }
 TEMPLATE = """---
 library_name: {library}
-tags: [medical-imaging, {dims}d, {method}, {phase}]
+tags: [{tags}]
 ---
 
 # {architecture}, {title}
@@ -82,9 +82,10 @@ class CardFacts:
 
     ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
     ``commands``: Markdown on other ways to use them, or "".
-    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``, ``citation``,
-    ``training_only``: what the method of the pre-training says of itself (methods/spec.py). ``z_normalised``: whether
-    the network's images are to be normalised to mean 0 and deviation 1.
+    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``: of the card, with a
+    place for the phase. ``method``, ``citation``, ``training_only``: what the method of the pre-training says of itself
+    (methods/spec.py); no ``method`` where there was no pre-training, or none is known. ``z_normalised``: whether the
+    network's images are to be normalised to mean 0 and deviation 1.
     """
 
     architecture: str
@@ -98,6 +99,7 @@ class CardFacts:
     files: list[tuple[str, int, str]]
     source: tuple[str, str]
     title: str
+    method: str
     citation: str
     training_only: str
     z_normalised: bool
@@ -109,11 +111,11 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
     ``checkpoint``: its epoch, step, list hash and ``run`` are read. ``record``: of
     ``training.reporting.run_record.read_run_record``, for what a checkpoint of an earlier version does not have itself.
     """
-    method, phase = options.get("model", "pcrl"), options.get("phase", "pretask")
+    phase = options.get("phase", "pretask")
     run = run_facts(checkpoint, record)
     source, source_hash = facts.source
     made = {
-        "method": f"{method}, phase {phase}",
+        "method": f"{facts.method or 'supervised'}, phase {phase}",
         "data": _data(checkpoint, options, run),
         "length": _length(checkpoint, options, run),
         **_origin(run),
@@ -126,11 +128,9 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
     }
     return TEMPLATE.format(
         library=facts.library,
-        dims=facts.dims,
-        method=method,
-        phase=phase,
+        tags=", ".join(filter(None, ("medical-imaging", f"{facts.dims}d", facts.method, phase))),
         architecture=facts.architecture,
-        title=f"{facts.title} {PHASES.get(phase, phase)}",
+        title=facts.title.format(PHASES.get(phase, phase)),
         content=facts.content,
         code=facts.code,
         commands=facts.commands,
@@ -226,5 +226,9 @@ def _length(checkpoint: Mapping[str, Any], options: dict[str, Any], run: Mapping
     step = checkpoint.get("step", 0)
     if not samples or not batch:
         return text
-    steps = math.ceil(samples / batch)
+    # Of earlier versions' runs it follows from the samples, except where an epoch takes a part of a file, or many.
+    each_once = options.get("n") not in (SEGMENTATION, "nodules")
+    steps = run.get("steps_per_epoch") or (math.ceil(samples / batch) if each_once else 0)
+    if not steps:
+        return text
     return f"{text}, {counted(steps, 'step')} each; {counted(epoch * steps + step, 'step')} in all"

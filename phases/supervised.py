@@ -50,7 +50,7 @@ def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     options = with_ratio(options, ranks)
 
     def build() -> TrainingJob:
-        if options.phase == "linear" and not options.weight:
+        if options.phase == "linear" and not (options.weight or options.goes_on):
             warn("--phase linear without --weight: the head is trained on an encoder with random weights")
         task = TASKS[options.n](options, devices, ranks)
         evaluation = PeriodicEval(task.validate, options.val_every, options.epochs)
@@ -85,7 +85,7 @@ def _finish(
     reporter.results(results.scalars)
     with ranks.raise_on_all():
         if ranks.first:
-            start = options.weight or "none"
+            start = state.run["begun_with"]  # a run that goes on needs no --weight
             run = {"phase": options.phase, "task": options.n, "weight": start, "best_epoch": epoch}
             write_results(output, run | results.values)
     say(f"results on the test part, with the weights of epoch {epoch}:\n{results.table}")

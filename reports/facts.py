@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from utils.text import counted
 
 MILLIMETRES = "_mm"
 SIZES = {"shape", "patch", "crop", "box_mm", "spacing_mm"}  # 64 x 64 x 32
+START = ("weight", "begun_with")  # what first_weights tells
+HASH = re.compile("[0-9a-f]{64}")
 RANGES = {"hu", "windows", "percentiles"}  # -1000 .. 400
 
 
@@ -49,11 +52,11 @@ def plain(value: Any, name: str = "") -> str:
 
 
 def facts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Names and values in words, without what says nothing and without the hashes of lists."""
+    """Names and values in words, without what says nothing and without hashes."""
     found = {}
     for name, value in values.items():
         words = plain(value, name)
-        if words and "sha256" not in name:
+        if words and "sha256" not in name and not HASH.fullmatch(words):
             in_mm = name.endswith(MILLIMETRES)
             found[name.removesuffix(MILLIMETRES).replace("_", " ")] = f"{words} mm" if in_mm else words
     return found
@@ -62,9 +65,7 @@ def facts(values: Mapping[str, Any]) -> dict[str, str]:
 def data_facts(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
     """What a run was trained on. ``data``, ``options``: those of run.json."""
     inner = mapping(data.get("segmentation"))
-    known = facts({name: value for name, value in data.items() if name not in ("segmentation", "weight")}) | facts(
-        inner
-    )
+    known = facts({name: value for name, value in data.items() if name not in ("segmentation", *START)}) | facts(inner)
     if known.get("list") == "none":
         known["list"] = "none: all images in the folder"
     folder = {"folder": str(options.get("data", ""))} if options else {}
@@ -74,7 +75,7 @@ def data_facts(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
 
 def first_weights(data: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """The ``--weight`` that a run began with: ``my_run/last.pt, 6 epochs on 60 samples``, or what stands for a file."""
-    made, given = mapping(data.get("weight")), str(options.get("weight") or "none")
+    made, given = mapping(data.get("weight")), str(data.get("begun_with") or options.get("weight") or "none")
     if given == "none" and not made:
         return "random values"
     name = str(made.get("file") or Path(given).name)

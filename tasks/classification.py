@@ -113,9 +113,8 @@ class Classification:
 FindClassification = Callable[[Options], Classification]
 
 
-def build_classifier(options: Options, data: Classification) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier, from random values or from ``--weight``, and what is known of that."""
-    shape = data.train.samples[(0, 0)]["image"].shape[1:]
+def build_classifier(options: Options, data: Classification, shape: Sequence[int]) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier, from random values or from ``--weight``, and what is known of that. ``shape``: of an image."""
     classifier = Classifier(new_unet(options, shape), len(data.target.classes))
     return classifier, start_from_weight(options, classifier, data.windows)
 
@@ -125,7 +124,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
     data = find(options)
     loader = training_loader(options, data.augmented, devices, ranks)
     valid_part, test_part = (plain_loader(options, part.samples, devices, ranks) for part in (data.valid, data.test))
-    network, start = build_classifier(options, data)
+    network, start = build_classifier(options, data, loader.first_sample["image"].shape[1:])
     network = in_memory_format(network, options, devices.main)
     frozen: list[nn.Module] = [network.unet] if options.phase == "linear" else []
     kind = data.kind()
@@ -155,6 +154,6 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
         return replace(found, values={**found.values, **loss}, scalars={**found.scalars, **loss})
 
     facts = {**kind.record(), "windows": list(data.windows)}
-    judges = {"judged_by": data.valid, "tested_by": data.test}
-    facts |= {name: labels_hash(part.files, part.labels) for name, part in judges.items()}
+    parts = {"trained_by": data.train, "judged_by": data.valid, "tested_by": data.test}
+    facts |= {name: labels_hash(part.files, part.labels) for name, part in parts.items()}
     return Task(method, loader, data.train.files, validate, test, data.note, start, facts, data.written)

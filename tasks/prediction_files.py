@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +39,8 @@ def write_table(output: Path, classes: Sequence[str], images: Sequence[Row], val
 
 def write_rows(output: Path, classes: Sequence[str], rows: Sequence[Row]) -> None:
     """Write ``predictions.csv``, whole."""
-    columns = list(rows[0]) if rows else ["file", *classes]
+    known = dict.fromkeys(itertools.chain(["file"], *rows))
+    columns = [*(name for name in known if name not in classes), *classes]
     try:
         with (
             atomic_path(output / TABLE) as temporary,

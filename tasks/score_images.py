@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from tasks.outputs import as_numbers
 from tasks.prediction_files import TABLE, PartialTable, Row, number_text, recover, write_rows
 from tasks.prediction_job import Predicted, PredictionJob
 from tasks.prediction_stamps import remember, replaced, say_changed, stamp_of
+from tasks.sliding import mirror_images
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.process_group import SINGLE
@@ -76,7 +76,9 @@ def score_images(job: PredictionJob) -> Predicted:
     with ranks.raise_on_all():
         if ranks.first:
             there = recover(output, first.classes)
-            write_rows(output, first.classes, [there[row["file"]] for row in rows if row["file"] in there])
+            found = [(row, there[row["file"]]) for row in rows if row["file"] in there]
+            now = [{**row, **{name: values[name] for name in first.classes}} for row, values in found]
+            write_rows(output, first.classes, now)
             PartialTable.remove_all(output)
     return Predicted(len(rows), "image", output / TABLE, problems)
 
@@ -123,17 +125,18 @@ def _score(job: PredictionJob, rows: Sequence[Row]) -> list[str]:
         shape = (options.inchannel, options.size, options.size)
     readable = _Readable(samples, shape)
     loader = plain_loader(options, readable, job.devices, SINGLE)
-    mirrored = first.mirrored if options.tta else ()
-    turns = [axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)]
 
     @torch.no_grad()
     def numbers(image: Tensor) -> np.ndarray:
         """(B, C, ...) -> the mean over the folds and the mirror images, (B, classes)."""
         found = []
-        for (fold, network), axes in itertools.product(zip(job.folds, networks, strict=True), turns):
-            with job.precision.autocast():
-                outputs = job.devices.wrap(network)(image.flip([axis + 2 for axis in axes]) if axes else image)
-            found.append(as_numbers(outputs.float().cpu().numpy(), **fold.numbers))
+        for fold, network in zip(job.folds, networks, strict=True):
+            copies = []
+            for axes in mirror_images(fold.mirrored if options.tta else ()):
+                with job.precision.autocast():
+                    outputs = job.devices.wrap(network)(image.flip([axis + 2 for axis in axes]) if axes else image)
+                copies.append(as_numbers(outputs.float().cpu().numpy(), **fold.numbers))
+            found.append(np.mean(copies, axis=0))
         return np.mean(found, axis=0)
 
     problems, begin = [], 0

@@ -36,6 +36,11 @@ class Windows:
     overlap: float = OVERLAP
 
 
+def mirror_images(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """All sets of these axes, the empty one first: along each of them an image is mirrored once."""
+    return [some for count in range(len(axes) + 1) for some in itertools.combinations(axes, count)]
+
+
 def softmax_of(
     network: Callable[[Tensor], Tensor], precision: Precision, mirrored: Sequence[int] = ()
 ) -> Probabilities:
@@ -43,7 +48,7 @@ def softmax_of(
 
     ``mirrored``: axes (0 is x); then the mean over all mirror images along them, turned back.
     """
-    turns = [axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)]
+    turns = mirror_images(mirrored)
 
     @torch.no_grad()
     def probabilities(windows: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from options import Options
 from options.command_line import check_paths, parse_options
 from training.best import settle_best
 from training.checkpoint import Position, TrainingState, check_same_run, find_resume
+from training.reporting.run_record import list_hash, paths_hash
 from utils.errors import UserError
+from utils.seeding import generator
 
 FACTS: dict[str, Any] = {
     "shape": [32, 32, 16],
@@ -40,6 +44,34 @@ def checkpoint(**run: object) -> dict[str, Any]:
 def test_files_that_mean_something_else_are_refused(now: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=f"^--resume: that run had {line}.*; give the same --data and lists$"):
         check_same_run(checkpoint(), Options(data="x"), "a", FACTS | now)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("paths_sha256", "the training samples"), ("trained_by", "the labels of the training samples")],
+)
+def test_other_samples_and_labels_are_refused(name: str, what: str) -> None:
+    before = checkpoint(**{name: "3e4242"})
+    check_same_run(before, Options(data="x"), "a", FACTS | {name: "3e4242"})
+    check_same_run(before, Options(data="x"), "a", FACTS)
+    with pytest.raises(UserError, match=f"^--resume: {what} differ from those of that run; give the same --data and "):
+        check_same_run(before, Options(data="x"), "a", FACTS | {name: "ab12"})
+
+
+def test_files_of_several_folders_can_share_their_names() -> None:
+    patients = [f"chex/patient0000{patient}/study1/view1_frontal.jpg" for patient in range(4)]
+    hashes = {paths_hash(files) for files in (patients, patients[::-1], patients[:3])}
+    assert len(hashes) == 3
+    assert "" not in hashes
+    assert paths_hash([f"/moved/to/{file}" for file in patients]) == paths_hash(patients)
+    for told_apart in (["a/1.png", "b/2.png"], ["a/1.png", "a/1.png"], ["scan 1", "scan 2"]):
+        assert paths_hash(told_apart) == "", "NIH's images can move from images_001 and so on into one folder"
+
+
+def test_a_name_need_not_be_utf_8() -> None:
+    name = os.fsdecode(b"M\xfcller.png")
+    assert list_hash([name]) == hashlib.sha256(b"M\xfcller.png").hexdigest()
+    assert generator(0, name).random() != generator(0, "Mueller.png").random()
 
 
 def test_what_an_earlier_version_did_not_tell_is_no_difference() -> None:

@@ -49,6 +49,7 @@ SAME_FACTS = {  # of the data, in a checkpoint's "run" -> what messages call it
     "segmentation/windows": "the windows of grey values",
     "segmentation/spacing_mm": "the spacing",
 }
+SAME_HASHES = {"paths_sha256": "the training samples", "trained_by": "the labels of the training samples"}
 
 
 @dataclass
@@ -274,7 +275,11 @@ def _check_facts(before: Mapping[str, Any], now: Mapping[str, Any], data: str) -
             raise UserError(
                 f"--resume: that run had {what} {pair[0]}, and {data} has {pair[1]}; give the same --data and lists"
             )
-    if any(before.get(name) and now.get(name) and before[name] != now[name] for name in ("recipes", "windows")):
+    different = {name for name, value in before.items() if value and now.get(name) and value != now[name]}
+    for name, what in SAME_HASHES.items():
+        if name in different:
+            raise UserError(f"--resume: {what} differ from those of that run; give the same --data and list")
+    if different & {"recipes", "windows"}:
         warn(f"--resume: the samples in {data} were cut in another way than before (run.json tells how)")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from training.precision import build_precision
 from training.redeal import CHANGES, deal_anew
 from training.reporting.curves import read_rows
 from training.reporting.reporter import METRICS, PICTURES, NullReporter, Reporter
-from training.reporting.run_record import list_hash, times, write_run_record
+from training.reporting.run_record import list_hash, paths_hash, times, write_run_record
 from training.reporting.trackers import open_tracker
 from training.schedule import build_optimizer
 from utils.console import say, warn
@@ -170,6 +170,7 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
         )
         precision = build_precision(options.amp, devices.main, method, optimizer)
     list_sha256 = list_hash([os.path.basename(file) for file in job.files])
+    job = replace(job, facts={**job.facts, "steps_per_epoch": len(loader), "paths_sha256": paths_hash(job.files)})
     if len(set(ranks.gather_objects(list_sha256))) > 1:
         raise UserError(f"--data {options.data}: the training samples are not the same on all machines")
     trainer = Trainer(method, optimizer, precision, options.seed, options.max_bad_steps, ranks, options.accumulate)
@@ -266,8 +267,11 @@ def _record(
     """Write run.json, and give the state what checkpoints tell of the run."""
     data = {"samples": len(job.files), "list_sha256": list_sha256, **job.facts}
     write_texts(output, job.written)
+    data["begun_with"] = options.weight or "none"
     if checkpoint is not None:  # what the run itself began with counts
-        data["weight"] = checkpoint.get("run", {}).get("weight", {})
+        before = checkpoint.get("run", {})
+        data["weight"] = before.get("weight", {})
+        data["begun_with"] = before.get("begun_with") or checkpoint["opt"].get("weight") or "none"
     began, precision, size = times(output, list_sha256, checkpoint), state.precision.name, state.ranks.size
     began |= {CHANGES: changes} if (changes := state.run.get(CHANGES)) else {}
     state.run = began | data | {"precision": precision}

@@ -16,7 +16,8 @@ def _words(seed: int, keys: tuple[int | str, ...]) -> list[int]:
     words = [seed]
     for key in keys:
         if isinstance(key, str):  # a stable hash: Python's own differs from process to process
-            words.append(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"))
+            text = key.encode("utf-8", "surrogateescape")  # the name of a file need not be UTF-8
+            words.append(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
         else:
             words.append(int(key))
     return words

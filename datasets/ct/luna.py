@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ class LunaPairs(Dataset[dict[str, torch.Tensor]]):
             raise UserError("no LUNA16 pairs to train on")
         self.files = [str(file) for file in files]  # strings: they cost workers less memory than Path objects
         self.seed, self.augmented = seed, augmented
-        self.shape = _first_shape(self.files[:LOOKED_AT])
+        self.shape = first_readable(self.files[:LOOKED_AT], read_pair).shape[1:]
         if min(self.shape) < SMALLEST_AXIS:
             raise UserError(
                 f"{files[0]}: crops of {self.shape} voxels are too small to augment; "
@@ -133,12 +133,12 @@ def warm_up() -> None:
     Painting.sample(crop.shape, False, rng).apply(crop)
 
 
-def _first_shape(files: Sequence[str]) -> tuple[int, ...]:
-    """The shape of the crops in the first of these files that is a pair; UserError, of the first, if none is."""
+def first_readable(files: Sequence[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
+    """The array of the first of these files that can be read; UserError, of the first one, if none can."""
     faults = []
     for file in files:
         try:
-            return read_pair(file).shape[1:]
+            return read(file)
         except UserError as fault:
             faults.append(fault)
     raise faults[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.ct.luna import ROUNDING, read_lines
+from datasets.ct.luna import LOOKED_AT, ROUNDING, first_readable, read_lines
 from datasets.layout import COORDINATES, CROP, GLOBAL, LABELS, PAIR, TRAINING_LIST, TRAINING_SUBSETS, uid_of_line
 from datasets.transforms.spatial import SpatialTransform
 from datasets.xray.lists import first_part
@@ -187,7 +187,7 @@ class NoduleCrops(Dataset[dict[str, Tensor]]):
         kinds = [[i for i, crop in enumerate(self.crops) if crop.label == label] for label in (0, 1)]
         self.rare, self.common = sorted(kinds, key=len)
         self.rare_label = self.crops[self.rare[0]].label if self.rare else 0
-        self.shape = read_crop(self.crops[0].file).shape
+        self.shape = first_readable([crop.file for crop in self.crops[:LOOKED_AT]], read_crop).shape
 
     def __len__(self) -> int:
         return 2 * len(self.rare) if self.balanced else len(self.crops)

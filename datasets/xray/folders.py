@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from datasets.xray.dicom_objects import HEAD, has_no_image, is_dicom, sop_class
-from datasets.xray.images import DICOM_SUFFIXES, PICTURES, SUFFIXES
+from datasets.xray.images import DICOM_SUFFIXES, PICTURES, RECONSTRUCTIONS, SUFFIXES
 
 OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".heic")  # of images that are not read
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -86,7 +86,7 @@ def kind(path: str, file: str) -> str:
     """
     name = path.rpartition("/")[2]
     suffix = name.lower().endswith
-    if name in PICTURES:
+    if name in PICTURES or RECONSTRUCTIONS.fullmatch(path):
         return NOTHING
     if suffix((*SUFFIXES, *OTHER_SUFFIXES)) and shows_a_mask(path):
         return MASK

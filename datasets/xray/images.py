@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from utils.errors import UserError, reason
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", *DICOM_SUFFIXES)
 OTHERS = (SIGNATURE, b"\xff\xd8\xff")  # how PNG and JPEG files begin, under whatever name
-PICTURES = ("preview.png", "views.png", "curves.png")  # that this project's commands draw beside data: not to train on
+# That this project's commands draw, beside data or in an --output that lies in --data: not to train on.
+PICTURES = ("preview.png", "views.png", "curves.png", "roc.png", "cases.png")
+RECONSTRUCTIONS = re.compile(r"(?:.*/)?reconstructions/(?:epoch|step)_\d+\.png")
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets.xray.files import ALL_IMAGES, PROJECT_LIST, TEST_LIST, VALID_LIST, Images, training_list
-from datasets.xray.label_columns import MULTILABEL, Target, find_columns, find_target, read_labels
+from datasets.xray.label_columns import MISSING, MULTILABEL, Target, find_columns, find_target, read_labels
 from datasets.xray.lists import CHEST14_LABELS, ImageList, first_part, list_line, read_list_or_table
 from datasets.xray.patients import patient, same_patient, shared, some, split_by_patient
-from datasets.xray.tables import FINDINGS, SPLIT_NAMES, TEST, TRAIN, VALID, Table
+from datasets.xray.tables import FINDINGS, TEST, TRAIN, VALID, Table
 from utils.console import say, warn
 from utils.errors import UserError
 from utils.text import counted
@@ -155,11 +155,11 @@ def find_probe(data: Path, path: str, how: Labelling) -> tuple[Target, Labelled,
     target, (rows,) = _with_labels(rows, [rows], how)
     rows = _known(rows)
     parts = rows.source.parts() if isinstance(rows.source, Table) else None
-    if parts and {TRAIN, VALID} <= set(parts):  # the test part is for the end
+    if parts and VALID in parts:  # the test part is for the end
         rows = rows.take([row for row, part in enumerate(parts) if part != TEST], "")
         parts = [part for part in parts if part != TEST]
     teaching = [part == TRAIN for part in parts or ()]
-    if any(teaching) and TEST in (parts or ()):
+    if TEST in (parts or ()):
         warn(f"probe: judged on the {TEST} rows of {path}, for lack of {VALID} rows; do not report on them later")
     if any(teaching) and not all(teaching):
         sides = [rows.take([row for row, each in enumerate(teaching) if each == side], name) for side, name in SIDES]
@@ -187,6 +187,7 @@ def read_rows(path: Path, how: Labelling) -> Rows:
     names = source.names(how.image_column)
     whose = source.patient_column(how.patient_column)
     owners = source.column(whose) if whose else [""] * len(names)
+    owners = ["" if owner.lower() in MISSING else owner for owner in owners]
     patients = [owner or patient(name) for owner, name in zip(owners, names, strict=True)]
     alone = sum(not owner and own == name for owner, own, name in zip(owners, patients, names, strict=True))
     if whose and alone:
@@ -211,8 +212,8 @@ def _parts(data: Path, rows: Rows, how: Labelling) -> list[Rows]:
         return [rows.take(part, name) for part, name in zip(taken, PARTS.values(), strict=True)]
     own = rows.source.parts() if isinstance(rows.source, Table) else None
     if own is None:
-        if isinstance(rows.source, Table) and (column := rows.source.usual(SPLIT_NAMES[:1])):
-            warn(f"{path}: the column {column} is ignored, because none of its values is train, valid or test")
+        if isinstance(rows.source, Table) and (overlooked := rows.source.overlooked_parts()):
+            warn(f"{path}: {overlooked}")
         others = [read_rows(_other_list(data, rows, part, value, how), how) for part, (_, value) in given.items()]
         return _told_alike([rows, *others])
     found = []

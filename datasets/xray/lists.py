@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets.xray.images import SUFFIXES
 from datasets.xray.tables import FINDINGS, TRAIN, Table, is_table, read_table
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted
 
@@ -68,6 +68,8 @@ def read_list(path: str | Path, image_column: str = "") -> ImageList:
     parts = found.parts() or []
     table = found.chosen([row for row, part in enumerate(parts) if part == TRAIN]) if TRAIN in parts else found
     _tell_part(found, table)
+    if overlooked := found.overlooked_parts():
+        _warn_once(f"{path}: {overlooked}; all rows are taken")
     findings = table.column(FINDINGS) if FINDINGS in table.header else None
     return ImageList(table.names(image_column), _chest14(findings))
 
@@ -75,6 +77,11 @@ def read_list(path: str | Path, image_column: str = "") -> ImageList:
 @cache
 def _tell_once(line: str) -> None:
     say(line)
+
+
+@cache
+def _warn_once(line: str) -> None:
+    warn(line)
 
 
 def _tell_part(table: Table, chosen: Table) -> None:

@@ -110,6 +110,25 @@ class Table:
                 )
         return ""
 
+    def overlooked_parts(self) -> str:
+        """What to warn of where no column tells the parts, but one seems to; else "".
+
+        It is called ``split``, or most of its values are words for two parts or more.
+        """
+        if self.part_column():
+            return ""
+        for name in self.header:
+            values = [value.lower() for value in self.column(name)]
+            known = [PART_WORDS[value] for value in values if value in PART_WORDS]
+            if _bare(name) == SPLIT_NAMES[0]:
+                return f"the column {name} is ignored, because none of its values is train, valid or test"
+            if len(set(known)) > 1 and 2 * len(known) > len(values):
+                return (
+                    f"the column {name} is ignored, though it seems to tell the parts: to use it, call it "
+                    f"{SPLIT_NAMES[0]}, with no other words than {TRAIN}, {VALID} and {TEST}"
+                )
+        return ""
+
     def parts(self) -> list[str] | None:
         """Which part each row is of, ``TRAIN``, ``VALID`` or ``TEST``; None if no column says so."""
         name = self.part_column()

@@ -50,6 +50,35 @@ def test_card_tells_how_the_crops_were_cut_and_when(tmp_path: Path) -> None:
     assert "-1000" not in card
 
 
+def test_card_credits_what_the_training_began_with(tmp_path: Path) -> None:
+    """The method's flag has a default in fine-tuning, too."""
+    started = {"samples": 8, "begun_with": "none"}
+    for start, words in (
+        ("none", "random values"),
+        ("imagenet", "ImageNet weights"),
+        ("runs/other.pth", "`other.pth`"),
+    ):
+        card = carded(
+            tmp_path / Path(start).stem, started | {"begun_with": start}, "chest", phase="finetune", model="pcrl"
+        )
+        assert f"# resnet18, fine-tuning from {words}\n" in card
+        assert f"Method: supervised training from {words}." in card
+        assert "tags: [medical-imaging, 2d, finetune]" in card
+        assert "| method | supervised, phase finetune |" in card
+    made = {"opt": {"model": "pcrlv2", "phase": "pretask", "n": "chest"}, "run": {"samples": 60}, "file": "last.pt"}
+    card = carded(tmp_path / "v2", started | {"weight": made}, "chest", phase="finetune", model="pcrl")
+    assert "# resnet18, PCRLv2 fine-tuning\n" in card
+    assert "tags: [medical-imaging, 2d, pcrlv2, finetune]" in card
+    assert "| method | pcrlv2, phase finetune |" in card
+
+
+def test_card_counts_the_steps_that_were_taken(tmp_path: Path) -> None:
+    taken = "3 of 5 epochs completed, 8 steps each; 25 steps in all"
+    assert taken in carded(tmp_path / "told", {"samples": 16, "steps_per_epoch": 8}, b=8, epochs=5)
+    nodules = carded(tmp_path / "nodules", {"samples": 16}, "nodules", phase="finetune", b=8, epochs=5)
+    assert "| length | 3 of 5 epochs completed |" in nodules, "an epoch takes twice the rarer class"
+
+
 def test_card_tells_which_list_and_what_precision(tmp_path: Path) -> None:
     card = carded(tmp_path / "a", {"samples": 1, "list": "luna_train.txt", "precision": "bfloat16"}, epochs=1)
     for fact in (

@@ -117,10 +117,14 @@ def test_the_probe_leaves_the_test_rows_of_a_table_alone(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts = ["train"] * 4 + ["valid"] * 4 + ["test"] * 4
-    for words, said in ((parts, "fitted on 4 images, tested on 4 images"), (parts[:4] * 2 + parts[8:], "tested on 4")):
+    for words, said in (
+        (parts, "fitted on 4 images, tested on 4 images"),
+        (parts[:4] * 2 + parts[8:], "fitted on 8 images, tested on 4 images"),
+        (parts[4:8] * 2 + parts[8:], "fitted on 4 images, tested on 4 images"),  # both of the eight to validate on
+    ):
         rows = [f"{number:08d}_000.png,{number % 2},{part}" for number, part in enumerate(words, 1)]
         (data / "probe.csv").write_text("image,ill,split\n" + "\n".join(rows) + "\n")
-        pretrain(data, tmp_path / said, val_every=0, probe_list=str(data / "probe.csv"), probe_every=1)
+        pretrain(data, tmp_path / words[0] / said, val_every=0, probe_list=str(data / "probe.csv"), probe_every=1)
         printed = capsys.readouterr()
         assert said in printed.out
         assert ("warning: probe: judged on the test rows of" in printed.err) == ("valid" not in words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ SMALL: dict[str, Any] = {
     "gpus": "",
     "lr": 1e-3,
 }
+PARTS = ("train", "valid", "test")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,38 @@ def test_a_number(data: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any("val_mae" in row for row in rows)
     assert run(data, tmp_path / "knn", "knn", **flags)["mae"] > 0
+
+
+def test_a_run_goes_on_with_its_own_labels_and_start_alone(data: Path, tmp_path: Path) -> None:
+    """A label that was put right would change what the outputs mean: the mean and scale of the numbers."""
+    pretrained, table, output = tmp_path / "pretrained", tmp_path / "table.csv", tmp_path / "run"
+    work: dict[str, Any] = {"train_list": str(table), "label_column": "age", "target": "regression"}
+    lines = (data / "table.csv").read_text().splitlines()
+    parts = ["split", *(PARTS[min(row // 8, 2)] for row in range(len(lines) - 1))]
+    table.write_text("\n".join(f"{line},{part}" for line, part in zip(lines, parts, strict=True)))
+    options = Options(data=str(data), output=str(pretrained), ratio=1.0, train_list="none", moco_k=64, **SMALL)
+    phase("pretask")(options, Devices("", None), SINGLE)
+    weight = str(pretrained / "last.pt")
+    assert run(data, output, "linear", weight=weight, **work)["weight"] == weight
+    assert labels_of(output)["steps_per_epoch"] == 2
+    longer = {**work, "epochs": 2, "resume": "auto"}
+    assert run(data, output, "linear", **longer)["weight"] == weight
+    assert run(data, output, "linear", **longer | {"epochs": 3})["weight"] == weight
+    table.write_text(table.read_text().replace(",40,train", ",41,train"))
+    with pytest.raises(UserError, match=r"^--resume: the labels of the training samples differ from those of that run"):
+        run(data, output, "linear", **longer | {"epochs": 4})
+
+
+def test_the_first_image_may_be_the_one_that_is_skipped(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    found = {"train_list": str(folder / "table.csv"), "split": "50,25,25", "label_column": "ill", "seed": 3}
+    run(folder, tmp_path / "whole", **found)
+    first = (tmp_path / "whole" / "split_train.csv").read_text().splitlines()[1].partition(",")[0]
+    (image,) = folder.rglob(first)
+    image.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=rf"{first} cannot be decoded.*--on_bad_sample skip"):
+        run(folder, tmp_path / "stopped", **found)
+    assert "auroc" in " ".join(run(folder, tmp_path / "run", on_bad_sample="skip", **found))
 
 
 def test_what_is_not_known_is_masked_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,6 +187,12 @@ def test_mirror_images_and_folds_are_averaged(xrays: Path, tmp_path: Path) -> No
     predict(best, images, tmp_path / "tta", tta=True)
     plain, flipped, tta = (np.array(list(table(tmp_path / name)[1].values())) for name in ("plain", "flipped", "tta"))
     np.testing.assert_allclose(tta, (plain + flipped) / 2, atol=1e-6)
+    torch.save(
+        torch.load(best, weights_only=True) | {"opt": checkpoint["opt"] | {"mirror": "off"}}, tmp_path / "off.pt"
+    )
+    predict(f"{tmp_path / 'off.pt'},{best}", images, tmp_path / "one", tta=True)
+    one = np.array(list(table(tmp_path / "one")[1].values()))
+    np.testing.assert_allclose(one, (plain + (plain + flipped) / 2) / 2, atol=1e-6)  # each as it was trained
     assert np.abs(plain - flipped).max() > 1e-5
 
 
@@ -272,3 +278,9 @@ def test_candidates_are_scored_with_their_place_and_without_labels(tmp_path: Pat
     assert rows == scores
     for row in table(tmp_path / "out")[1].items():
         assert rows[row[0]] == pytest.approx(row[1], abs=1e-6)
+    np.save(data / "subset0" / "1.0_crop_9.npy", np.zeros((16, 16, 16), np.float32))
+    lines.append("subset0/1.0_crop_9.npy,1.0,0,0,9.5,-3,4")
+    (data / "labels.csv").write_text("\n".join(lines) + "\n")  # came later than the first predictions
+    predict(tmp_path / "out" / "best.pt", data, tmp_path / "bare")
+    with open(tmp_path / "bare" / "predictions.csv", newline="") as file:
+        assert [row["coordX"] for row in csv.DictReader(file)] == ["0.5", "1.5", "2.5", "3.5"] * 3 + ["9.5"]

@@ -66,7 +66,18 @@ def _versions() -> dict[str, str]:
 
 def list_hash(names: Sequence[str]) -> str:
     """SHA-256 of the names of the training samples, in order."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def paths_hash(files: Sequence[str]) -> str:
+    """SHA-256 of the paths of the training samples below the folder that has them all; "" if their names suffice.
+
+    Files of several folders can share names, as those of CheXpert do: ``patient00001/study1/view1_frontal.jpg``.
+    """
+    if len({os.path.basename(file) for file in files}) == len(set(files)):
+        return ""
+    top = len(os.path.commonpath({os.path.dirname(file) for file in files}))
+    return list_hash([file[top:].lstrip(os.sep) for file in files])
 
 
 def labels_hash(files: Sequence[str], labels: np.ndarray) -> str:

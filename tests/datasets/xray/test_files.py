@@ -9,6 +9,7 @@ import pytest
 
 import phases.preview
 import preprocess.jobs.preview
+import tasks.prediction_pictures
 import training.reporting.reporter
 from datasets.xray.files import PROJECT_LIST, find_chest, listed
 from datasets.xray.images import PICTURES
@@ -126,8 +127,11 @@ def test_all_images_are_those_with_a_suffix_and_dicom_files_without_one(tmp_path
 
 def test_pictures_that_the_project_draws_are_no_x_rays(tmp_path: Path) -> None:
     drawn = {preprocess.jobs.preview.FILE_NAME, phases.preview.FILE_NAME, training.reporting.reporter.CURVES}
+    drawn |= {tasks.prediction_pictures.ROC, tasks.prediction_pictures.CASES}
     assert drawn == set(PICTURES)
-    touch(tmp_path, "a.png", "run/views.png", *drawn)
+    folder = training.reporting.reporter.PICTURES
+    own = [f"{folder}/epoch_0001.png", f"run/{folder}/step_00000100.png"]
+    touch(tmp_path, "a.png", "run/views.png", *own, *drawn)
     assert names(find_chest(tmp_path, "none")) == ["a.png"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.transforms.single import augmented_view
 from datasets.xray.labels import Labelling, find_labelled
-from datasets.xray.lists import CHEST14_LABELS
+from datasets.xray.lists import CHEST14_LABELS, read_list
 from tests.datasets.xray.test_label_tables import data, table, ten
 from utils.errors import UserError
 
@@ -58,7 +58,7 @@ def test_two_spellings_of_a_patient_are_one_in_the_intervals(tmp_path: Path) -> 
 
 def test_patients_that_are_told_in_part_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ten(tmp_path)
-    train = table(tmp_path, "image,patient,ill\n0.png,1,1\n1.png,,0\n2.png,,0\n")
+    train = table(tmp_path, "image,patient,ill\n0.png,1,1\n1.png,,0\n2.png,NA,0\n")
     how = Labelling(
         valid_list=table(tmp_path, "image,ill\n3.png,1\n4.png,0\n", "v.csv"),
         test_list=table(tmp_path, "image,patient,ill\n5.png,5,1\n6.png,6,0\n", "t.csv"),
@@ -109,6 +109,35 @@ def test_a_column_of_parts_or_folds_is_not_learned(tmp_path: Path, capsys: pytes
     assert f"warning: the table {whole}: not learned: split, fold; to learn it, name it" in capsys.readouterr().err
     wanted = Labelling(split=(40, 30, 30), label_column="fold")
     assert find_labelled(tmp_path, whole, 1.0, wanted).classes == ("fold",)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "why"),
+    [
+        ("split", ["0", "0", "1", "2"], "because none of its values is train, valid or test"),
+        (
+            "Dataset_type",
+            ["TRAIN", "TRAIN", "TEST", "TEST"],
+            "though it seems to tell the parts",
+        ),
+        (
+            "partition",
+            ["train", "train", "holdout", "test"],
+            "though it seems to tell the parts",
+        ),
+        ("Dataset_type", ["train", "train", "train", "train"], ""),
+        ("bed", ["test", "other", "train", "other"], ""),
+    ],
+)
+def test_parts_that_are_told_otherwise_are_said(
+    name: str, values: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else rows to test on would be trained on in silence."""
+    whole = table(tmp_path, f"image,{name},ill\n" + rows(*(f"{value},1" for value in values)))
+    assert len(read_list(whole).names) == 4
+    told = capsys.readouterr().err
+    assert (f"warning: {whole}: the column {name} is ignored, {why}" in told) if why else not told
+    assert told.endswith("; all rows are taken\n") == bool(why)
 
 
 def test_a_class_called_file_is_refused(tmp_path: Path) -> None:
