@@ -5,7 +5,6 @@ A slice is a file of a classic series or a frame of a multi-frame file; both are
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from datasets import gdcm
 from datasets.ct.errors import ScanError
 
 STORAGE = "1.2.840.10008.5.1.4.1.1"
@@ -51,11 +50,6 @@ VIEWS = (  # what the frames of a scan by a gamma camera may differ in, beside t
     *("EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector", "TimeSlotVector"),
     *("AngularViewVector", "TimeSliceVector"),
 )
-SINGLE, MULTIPLE = f"{STORAGE}.7", f"{STORAGE}.7.3"  # secondary capture: no reader rescales its values
-PIXEL_TAGS = [
-    *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames", "BitsAllocated"),
-    *("BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
-]
 
 
 @dataclass(frozen=True)
@@ -177,7 +171,7 @@ def read_stored(path: Path) -> np.ndarray:
         raise ScanError(f"{path.name}: its values go through a table (ModalityLUTSequence), which is not supported")
     try:
         syntax = dataset.file_meta.TransferSyntaxUID
-        values = _by_gdcm(dataset) if syntax.is_encapsulated else dataset.pixel_array
+        values = gdcm.stored_values(dataset, _frames(dataset)) if syntax.is_encapsulated else dataset.pixel_array
         return values.reshape(-1, *values.shape[-2:])
     except Exception as error:  # pydicom and GDCM meet damaged pixels with exceptions of all kinds
         raise _unreadable(path, error, "the pixels of ") from None
@@ -281,20 +275,3 @@ def _number(sources: list[Dataset], name: str) -> float | None:
 
 def _words(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | MultiValue) else [value]
-
-
-def _by_gdcm(dataset: Dataset) -> np.ndarray:
-    """Decompressed by GDCM, which knows more ways of compressing than pydicom, from a copy that it has no slope of."""
-    copy = Dataset()
-    for name in PIXEL_TAGS:
-        if name in dataset:
-            copy[name] = dataset[name]
-    copy.SOPClassUID, copy.SOPInstanceUID = UID(MULTIPLE if _frames(dataset) > 1 else SINGLE), UID("1.2.3")
-    copy.file_meta = FileMetaDataset()
-    copy.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID
-    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
-    with tempfile.TemporaryDirectory() as folder:
-        file = str(Path(folder, "pixels.dcm"))
-        copy.save_as(file, enforce_file_format=True)
-        return sitk.GetArrayFromImage(sitk.ReadImage(file, imageIO="GDCMImageIO"))

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_color_lut
+from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.uid import JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
 from datasets.xray.dicom_objects import has_no_image
 from datasets.xray.grey import eight_bits, grey_if_equal
+
+GDCM_KNOWS = (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless)  # pydicom: only with more packages
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -26,12 +29,22 @@ def decode(data: bytes) -> np.ndarray:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         _check(dataset)
         dataset.pixel_array_options(correct_unused_bits=dataset.file_meta.TransferSyntaxUID.is_encapsulated)
-        pixels = dataset.pixel_array
+        pixels = _pixels(dataset)
         if dataset.SamplesPerPixel > 1:
             return _colour(pixels, dataset)
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             return _through_palette(_stored_values(pixels, dataset), dataset)
         return _grey(pixels, dataset)
+
+
+def _pixels(dataset: Any) -> np.ndarray:
+    """As pydicom gives them; grey ones that it has no decoder for, as of JPEG Lossless and JPEG-LS, from GDCM."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if dataset.SamplesPerPixel == 1 and syntax in GDCM_KNOWS and not get_decoder(syntax).is_available:
+        from datasets import gdcm  # SimpleITK takes time to import
+
+        return gdcm.stored_values(dataset)[0]
+    return dataset.pixel_array
 
 
 def _check(dataset: Any) -> None:
