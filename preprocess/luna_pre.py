@@ -30,6 +30,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 from datasets.layout import TRAINING_LIST
 from preprocess.jobs.flags import at_least, folders, hu_window, writable
+from preprocess.jobs.kinds import warn_of_slices, warn_of_units
 from preprocess.jobs.pairs import (
     FLAT,
     LOW_CONTRAST,
@@ -299,6 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     listed = write_training_list(flags.save)
     report = summary(outcomes, options, flags.save, time.monotonic() - started, bool(flags.preview))
     broken = tell(outcomes, report, flags.data)
+    warn_of_units(outcomes, "for MR give --percentiles 0.5 99.5, for CT mend the rescale intercept")
+    if len(set(options.nominal)) > 1:  # cubes are thin nowhere
+        warn_of_slices([outcome for outcome in outcomes if outcome.pairs])
     made = any(outcome.pairs for outcome in outcomes)
     if not made:
         complain(f"--data {flags.data} gives no pair: {way_out(options, outcomes)}")

@@ -29,6 +29,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
 from datasets.layout import LABELS
 from preprocess.jobs.flags import at_least, folders, hu_window, writable
+from preprocess.jobs.kinds import warn_of_units
 from preprocess.jobs.nodule_table import Table, find_table
 from preprocess.jobs.nodules import (
     OPTION_WORDS,
@@ -159,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     report = summary(outcomes, jobs[0].options.shape, flags.save, time.monotonic() - started)
     broken = tell(outcomes, report, flags.data)
+    warn_of_units(outcomes, "mend their rescale intercept")
     if listed := write_labels(flags.save):
         say(
             f"{flags.save / LABELS} lists {counted(listed, 'crop')}; to learn from them: python main.py --data "

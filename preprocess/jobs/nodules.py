@@ -1,14 +1,15 @@
 """One scan's nodule crops: made, written, recorded, and recognised when they are already there.
 
 Beside the crops ``<save>/subset<k>/<uid>_crop_<j>.npy`` of a scan lies its record ``<uid>.json``: the options, the
-size and content of the scan's files, label and place of each crop and, where negatives are fewer than wanted, why.
+size and content of the scan's files, label and place of each crop and, where negatives are fewer than wanted, why; the
+``lowest`` value of a scan without air.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from datasets.layout import CROP, LABEL_COLUMNS, LABELS, SUBSET, crop_name, record_name, subset_folder, uid_of_record
+from preprocess.jobs.kinds import lowest_of, no_air
 from preprocess.jobs.nodule_table import Place
 from preprocess.jobs.records import (
     BAD_SCAN,
@@ -117,7 +119,10 @@ class NoduleJob:
 
 @dataclass(frozen=True)
 class NoduleOutcome:
-    """What became of a scan: its crops with and without a nodule, why these are few, why it is broken."""
+    """What became of a scan: its crops with and without a nodule, why these are few, why it is broken.
+
+    ``lowest``: the scan's lowest value, where that is not air; None: it is, or not known, or the window not in HU.
+    """
 
     name: str
     positives: int = 0
@@ -125,6 +130,7 @@ class NoduleOutcome:
     done_before: bool = False
     shortage: str = ""
     problem: str = ""
+    lowest: float | None = None
 
 
 def make_crops(job: NoduleJob) -> NoduleOutcome:
@@ -138,7 +144,7 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
         recipe = job.recipe()
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
         if record and matches(record, recipe) and _all_readable(job, len(record["crops"])):
-            return _outcome(job, [crop[0] for crop in record["crops"]], record["shortage"], done_before=True)
+            return _outcome(job, record, done_before=True)
         image, source = read_with_identity(job.scan, job.like)
         places = _choose(image, job)
         _check_inside(image, places)
@@ -157,14 +163,18 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
             centre = nearest_voxel(image, place.world)
             write_array(job.crop(index), _scaled(cut_around(image, centre, job.options.shape), job.options))
         crops = [(place.label, *place.world) for place in places]
-        write_record(job.record, {"recipe": recipe, **source, "crops": crops, "shortage": shortage})
+        record = {"recipe": recipe, **source, "crops": crops, "shortage": shortage}
+        record |= no_air(image) if job.options.hu_min < 0 else {}
+        write_record(job.record, record)
     except OSError as error:
         return NoduleOutcome(job.scan.name, problem=not_written(job.save, error))
-    return _outcome(job, [place.label for place in places], shortage)
+    return _outcome(job, record)
 
 
-def _outcome(job: NoduleJob, labels: list[int], shortage: str, done_before: bool = False) -> NoduleOutcome:
-    return NoduleOutcome(job.scan.name, sum(labels), len(labels) - sum(labels), done_before, shortage)
+def _outcome(job: NoduleJob, record: Mapping[str, Any], done_before: bool = False) -> NoduleOutcome:
+    labels = [crop[0] for crop in record["crops"]]
+    numbers = (sum(labels), len(labels) - sum(labels))
+    return NoduleOutcome(job.scan.name, *numbers, done_before, record["shortage"], lowest=lowest_of(record))
 
 
 def _all_readable(job: NoduleJob, crops: int) -> bool:

@@ -4,12 +4,12 @@ Beside the pairs ``<save>/subset<k>/<uid>_img_<j>.npy`` of a scan (``_global_`` 
 lies its record ``<uid>.json``: the options,
 the size and content of the scan's files, how many pairs there are and, where they are fewer than wanted, why; the boxes
 of each pair and of its local crops, in voxels of 1 mm, and the scan's direction (ITK's matrix), for ``--preview``; how
-many pairs show nearly nothing (``flat``), and how many such were drawn anew (``redrawn``).
+many pairs show nearly nothing (``flat``), how many such were drawn anew (``redrawn``); ``lowest``, if it is not air.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from datasets.layout import (
     subset_folder,
     uid_of_record,
 )
+from preprocess.jobs.kinds import lowest_of, no_air, slices_of
 from preprocess.jobs.records import (
     BAD_SCAN,
     cannot_write,
@@ -111,6 +112,11 @@ class PairOptions:
         return " x ".join(map(str, self.shape))
 
     @property
+    def in_hu(self) -> bool:
+        """Whether the window is one of HU: no other unit that scans have goes below 0."""
+        return self.percentiles is None and self.hu_min < 0
+
+    @property
     def has_tissue_rule(self) -> bool:
         """The rule compares with -150 HU: it needs a scan in HU and a window with that value inside."""
         return self.percentiles is None and self.hu_min < TISSUE_HU <= self.hu_max
@@ -159,7 +165,8 @@ class PairOutcome:
     """What became of a scan: its pairs, whether they were there before, why they are few, why it is broken.
 
     ``flat``: pairs of which a crop is nearly constant. ``redrawn``: such pairs that others took the place of.
-    ``contrast``: median standard deviation of a crop, in [0, 1]; None: not known.
+    ``contrast``: median standard deviation of a crop, in [0, 1]; None: not known. ``slices``: as of ``slices_of``.
+    ``lowest``: the scan's lowest value, where that is not air; None: it is, or not known, or the window not in HU.
     """
 
     name: str
@@ -170,6 +177,8 @@ class PairOutcome:
     flat: int = 0
     redrawn: int = 0
     contrast: float | None = None
+    slices: str = ""
+    lowest: float | None = None
 
 
 class FlatPairs:
@@ -197,9 +206,7 @@ def make_pairs(job: PairJob) -> PairOutcome:
         recipe = job.recipe()
         record = None if job.anew else read_record(job.record, *RECORD_KEYS)
         if record and matches(record, recipe) and _all_readable(job, record["pairs"]):
-            flat, redrawn = record.get("flat", 0), record.get("redrawn", 0)
-            known = contrast if isinstance(contrast := record.get("contrast"), float) else None  # earlier: not told
-            return PairOutcome(name, record["pairs"], True, record["shortage"], "", flat, redrawn, known)
+            return _outcome(name, record, done_before=True)
         image, source = read_with_identity(job.scan, job.like)
         refused = FlatPairs(job.options.min_std)
         pairs, none_fits = _pairs(image, job, refused)
@@ -212,11 +219,18 @@ def make_pairs(job: PairJob) -> PairOutcome:
         shortage = none_fits or (_shortage(job.options, refused.count, made) if made < job.options.pairs else "")
         record = {"recipe": recipe, **source, "pairs": made, "shortage": shortage, "flat": flat}
         record |= {"redrawn": refused.count, "direction": image.GetDirection(), "boxes": boxes}
-        record |= {"contrast": contrast}
+        record |= {"contrast": contrast} | (no_air(image) if job.options.in_hu else {})
         write_record(job.record, record)
     except OSError as error:
         return PairOutcome(name, problem=not_written(job.save, error))
-    return PairOutcome(name, made, shortage=shortage, flat=flat, redrawn=refused.count, contrast=contrast)
+    return _outcome(name, record)
+
+
+def _outcome(name: str, record: Mapping[str, Any], done_before: bool = False) -> PairOutcome:
+    """What the record tells of its scan; those of earlier versions tell less."""
+    made = (record["pairs"], done_before, record["shortage"], "", record.get("flat", 0), record.get("redrawn", 0))
+    contrast = known if isinstance(known := record.get("contrast"), float) else None
+    return PairOutcome(name, *made, contrast, slices_of(record.get("direction")), lowest_of(record))
 
 
 def _pairs(image: sitk.Image, job: PairJob, refused: FlatPairs) -> tuple[Iterable[Pair | CropsV2], str]:
