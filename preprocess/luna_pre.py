@@ -28,7 +28,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
     say_missing_packages()
 
-from datasets.layout import TRAINING_LIST
+from datasets.layout import TRAINING_LIST, TRAINING_SUBSETS, subset_folder
 from preprocess.jobs.flags import at_least, folders, hu_window, writable
 from preprocess.jobs.kinds import warn_of_slices, warn_of_units
 from preprocess.jobs.pairs import (
@@ -48,7 +48,7 @@ from preprocess.jobs.pairs import (
 from preprocess.jobs.preview import FILE_NAME, draw_preview
 from preprocess.jobs.records import cannot_write, refuse_others
 from preprocess.jobs.run import run_jobs, tell
-from preprocess.jobs.settle import Sources, settle, warn_of_doubles
+from preprocess.jobs.settle import Sources, of_no_scan, settle, warn_of_doubles, warn_of_removed
 from preprocess.volumes.files import find_scans
 from utils.cli import Parser
 from utils.console import say, warn
@@ -67,6 +67,7 @@ EXAMPLES = """examples:
 """
 SMALLEST = (32, 32, 16)
 SHOWN = 3  # names of scans in a line
+TRAINED_ON = tuple(f"{subset_folder(subset)}/" for subset in TRAINING_SUBSETS)
 LARGEST_STD = 0.5  # there is, of values in [0, 1]
 
 
@@ -308,8 +309,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"--data {flags.data} gives no pair: {way_out(options, outcomes)}")
     elif flags.preview:
         draw(jobs, flags.preview, flags.save)
+    absent = of_no_scan(flags.save, "pair", [job.scan.name for job in jobs]) if flags.fold is None else {}
     if listed:
-        say(f"{flags.save / TRAINING_LIST} names {counted(listed, 'scan')}")
+        others = sum(name.startswith(TRAINED_ON) for name in absent)
+        beside = f", {others} of them not in {flags.data}" if others else ""
+        say(f"{flags.save / TRAINING_LIST} names {counted(listed, 'scan')}{beside}")
+    warn_of_removed(absent, "pair", sources, flags.save, flags.data)
     warn_of_doubles(flags.save, "pair")
     return 1 if broken or not made else 0
 

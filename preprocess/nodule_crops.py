@@ -41,7 +41,7 @@ from preprocess.jobs.nodules import (
 )
 from preprocess.jobs.records import refuse_others
 from preprocess.jobs.run import run_jobs, tell
-from preprocess.jobs.settle import Sources, settle, warn_of_doubles
+from preprocess.jobs.settle import Sources, of_no_scan, settle, warn_of_doubles, warn_of_removed
 from preprocess.volumes.files import Scan, find_scans
 from utils.cli import Parser
 from utils.console import say, warn
@@ -161,11 +161,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = summary(outcomes, jobs[0].options.shape, flags.save, time.monotonic() - started)
     broken = tell(outcomes, report, flags.data)
     warn_of_units(outcomes, "mend their rescale intercept")
+    here = {each.name for each in scans} | {job.scan.name for job in jobs}  # a table may leave out some
+    absent = of_no_scan(flags.save, "crop", here) if flags.fold is None else {}
     if listed := write_labels(flags.save):
+        beside = f", {sum(absent.values())} of them of scans that are not in {flags.data}" if absent else ""
         say(
-            f"{flags.save / LABELS} lists {counted(listed, 'crop')}; to learn from them: python main.py --data "
+            f"{flags.save / LABELS} lists {counted(listed, 'crop')}{beside}; to learn from them: python main.py --data "
             f"{shlex.quote(str(flags.save))} --n nodules --phase finetune --ratio 1.0 --output my_nodules"
         )
+    warn_of_removed(absent, "crop", sources, flags.save, flags.data)
     made = any(outcome.positives or outcome.negatives for outcome in outcomes)
     if not made:
         complain(

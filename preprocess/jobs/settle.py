@@ -82,6 +82,11 @@ class Sources:
         """Where the scan lay that the record of this name is of; "" if that is not known."""
         return str(self.entries.get(job.scan.name, {}).get("file", ""))
 
+    def lay_below(self, name: str, data: Path) -> bool:
+        """Whether the record of this name is of a scan that lay in the folder ``data``, as far as is known."""
+        file = str(self.entries.get(name, {}).get("file", ""))
+        return bool(file) and Path(file).is_relative_to(os.path.abspath(data))
+
     def note(self, job: Job) -> None:
         """A job is done: write down what its files were like, now and then."""
         record, files = read_record(job.record), self.files(job)
@@ -241,6 +246,26 @@ def _others(
         f"{holds}, cut from {former or 'another scan'}, not from {file}, which is another scan of that name{more}; "
         f"give another --save, or one --data with both folders in it, or --replace to replace them"
     )
+
+
+def of_no_scan(save: Path, what: str, here: Iterable[str]) -> dict[str, int]:
+    """How many pairs or crops ``save`` has of each scan, by name, that is not among those that are ``here``."""
+    made = {
+        f"{path.parent.name}/{uid_of_record(path.name)}": _made(record, what)
+        for path, record in _records(save, what).items()
+    }
+    return {name: made[name] for name in sorted(made.keys() - set(here)) if made[name]}
+
+
+def warn_of_removed(names: Iterable[str], what: str, sources: Sources, save: Path, data: Path) -> None:
+    """Say which scans of these ``names`` were taken out of ``data``; those of other folders may be there still."""
+    removed = [name for name in names if sources.lay_below(name, data)]
+    if removed:
+        shown = ", ".join(removed[:SHOWN]) + ", ..." * (len(removed) > SHOWN)
+        warn(
+            f"{save} holds {what}s of {counted(len(removed), 'scan')} that {data} no longer has ({shown}), and they "
+            f"stay in use; to drop them, delete the .json and .npy files of that name in {save} and run this again"
+        )
 
 
 def warn_of_doubles(save: Path, what: str) -> None:
