@@ -11,9 +11,11 @@ from pathlib import Path
 from datasets.ct.dicom import DicomFile, is_dicom, read_dicom_file
 from datasets.ct.dicom_series import split_off
 from datasets.ct.errors import ScanError
+from datasets.ct.split_series import Part, part_of
 from utils.errors import reason
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
+SINGLE = "single image"
 
 
 @dataclass
@@ -25,12 +27,14 @@ class Folder:
         passed_over: how many files hold something else, by what that is.
         left_out: slices that a series is read without, being of another size or orientation.
         unreadable: files that look like DICOM and cannot be read, and why the first one cannot.
+        parts: the series of one slice a file, single slices too, to be compared with those of other folders.
     """
 
     series: list[tuple[str, tuple[Path, ...]]] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     left_out: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
 
 def find_series(files: Sequence[Path]) -> Folder:
@@ -72,8 +76,10 @@ def find_series(files: Sequence[Path]) -> Folder:
 def _add_series(found: Folder, uid: str, headers: Sequence[DicomFile]) -> None:
     """A series of one slice a file; without localizers, and not where it has one slice alone."""
     kept, left_out = split_off([header.slices[0] for header in headers])
+    if kept and (part := part_of(uid, kept)):
+        found.parts.append(part)
     if len(kept) < 2:
-        found.passed_over["localizer" if not kept else "single image"] += len(headers)
+        found.passed_over["localizer" if not kept else SINGLE] += len(headers)
         return
     found.left_out += [slice_.file for slice_ in left_out]
     found.series.append((uid, tuple(slice_.file for slice_ in kept)))

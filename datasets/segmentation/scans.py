@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from datasets.segmentation.files import CHANNEL, channels_of, stacked
 from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted
+
+if TYPE_CHECKING:  # pydicom takes a third of a second to load
+    from datasets.ct.split_series import Part
 
 LARGEST_MM = 3000  # of a scan
 NOT_DICOM = (".npy", ".json", ".txt", ".csv", ".png", ".jpg", ".raw", ".zraw", ".gz", ".zip", ".pt", ".md")  # unopened
@@ -48,6 +52,7 @@ def find_scans(data: Path, channels: int, without: Sequence[Path] = ()) -> list[
     """
     scans: list[Scan] = []
     labels: list[str] = []
+    parts: list[Part] = []
     for folder, names in _folders(data, without):
         below = folder.relative_to(data)
         volumes = [name for name in names if scan_suffix(name)]
@@ -55,11 +60,14 @@ def find_scans(data: Path, channels: int, without: Sequence[Path] = ()) -> list[
         labels += [str(below / name) for name in maps]
         scans += _of_files(folder, below, sorted({*volumes} - {*maps}), channels)
         others = [folder / name for name in names if not scan_suffix(name) and not name.lower().endswith(NOT_DICOM)]
-        scans += _of_dicom(others, below if below.name else Path(data.resolve().name))
+        scans += _of_dicom(others, below if below.name else Path(data.resolve().name), parts)
+    scans, split = _whole(scans, parts, data)
     if labels:
         say(f"passed over in {data}: {counted(len(labels), 'label map')} ({labels[0]}{', ...' * (len(labels) > 1)})")
     if not scans:
-        raise UserError(f"--data {data} holds no scans ({', '.join(SCANS)} or DICOM series)")
+        raise UserError(f"--data {data} holds no scans ({', '.join(SCANS)} or DICOM series){split and f'; {split}'}")
+    if split:
+        warn(split)
     scans.sort(key=lambda scan: scan.name)
     for scan, other in itertools.pairwise(scans):
         if scan.name == other.name:
@@ -128,13 +136,25 @@ def _of_files(folder: Path, below: Path, names: Sequence[str], channels: int) ->
         yield Scan(str(below / case), tuple(files[number] for number in there), problem)
 
 
-def _of_dicom(files: Sequence[Path], below: Path) -> Iterator[Scan]:
-    """The series of a folder, named after it if there is one alone."""
+def _whole(scans: list[Scan], parts: Sequence[Part], data: Path) -> tuple[list[Scan], str]:
+    """The scans without those of series that lie in several folders, and one line on these."""
+    if not parts:
+        return scans, ""
+    from datasets.ct.split_series import split_in_words, split_series
+
+    groups = split_series(parts)
+    files = {file for group in groups for part in group for file in part.files}
+    return [scan for scan in scans if scan.files[0] not in files], split_in_words(groups, data)
+
+
+def _of_dicom(files: Sequence[Path], below: Path, parts: list[Part]) -> Iterator[Scan]:
+    """The series of a folder, named after it if there is one alone; what may be parts of one goes to ``parts``."""
     if not files:
         return
     from datasets.ct.series import find_series  # here: pydicom takes a third of a second to load
 
     found = find_series(files)
+    parts += found.parts
     for number, (uid, slices) in enumerate(found.series):
         name = below if len(found.series) == 1 else below / (uid or f"series_{number + 1}")
         yield Scan(str(name), slices)

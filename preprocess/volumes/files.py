@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.ct.label_headers import header_says_labels
 from datasets.layout import LABELS_ALONE, SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
 from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted
+
+if TYPE_CHECKING:  # pydicom takes a third of a second to load
+    from datasets.ct.split_series import Part
 
 NOT_DICOM = (".npy", ".json", ".txt", ".csv", ".png", ".jpg", ".raw", ".zraw", ".gz", ".zip", ".pt", ".md")  # unopened
 NAMED = 3  # files that a line names of many
@@ -50,6 +54,19 @@ class _Found:
     labels: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
+    parts: list[Part] = field(default_factory=list)
+    split: list[list[Part]] = field(default_factory=list)
+
+    def leave_out_split(self) -> None:
+        """Take out the scans of series that lie in several folders: none of them is whole."""
+        from datasets.ct.series import SINGLE  # here: pydicom takes a third of a second to load
+        from datasets.ct.split_series import split_series
+
+        self.split = split_series(self.parts)
+        files = {file for group in self.split for part in group for file in part.files}
+        self.scans = [scan for scan in self.scans if scan.files[0] not in files]
+        self.passed_over[SINGLE] -= sum(len(part.files) == 1 for group in self.split for part in group)
+        self.passed_over = +self.passed_over
 
 
 @dataclass(frozen=True)
@@ -76,20 +93,20 @@ def find_scans(data: Path, fold: int | None = None) -> list[Scan]:
         raise UserError(f"--data {data}: " + ("this is not a folder" if data.exists() else "no such folder"))
     folders = list(_folders(data, data, None, set()))
     found = _search([folder for folder in folders if folder.subset is not None], data)
-    if found.scans:
+    if found.scans or found.split:
         _tell_outside([folder for folder in folders if folder.subset is None], data)
     else:
         found = _search([replace(folder, subset=0) for folder in folders], data)
     scans = _with_different_uids(found.scans, data)
     passed = _passed_over(found, data)
-    others = _of_other_formats(found.others)
+    notes = [note for note in (_of_other_formats(found.others), _split(found, data)) if note]
     if not scans:
         what = f"no scan found; it should hold {', '.join(SCANS)} files or DICOM series"
-        raise UserError(f"--data {data}: {what}" + "".join(f" ({note})" for note in (passed, others) if note))
+        raise UserError(f"--data {data}: {what}" + "".join(f" ({note})" for note in (passed, *notes) if note))
     if passed:
         say(passed)
-    if others:
-        warn(others)
+    for note in notes:
+        warn(note)
     chosen = [scan for scan in scans if fold in (None, scan.subset)]
     if not chosen:
         there = ", ".join(str(subset) for subset in sorted({scan.subset for scan in scans}))
@@ -140,6 +157,8 @@ def _search(folders: Sequence[_Folder], data: Path) -> _Found:
             else:
                 found.scans.append(Scan(folder.subset or 0, name[: -len(suffix)], (file,)))
         _search_dicom(folder, [file for file in others if file.suffix.lower() not in NOT_DICOM], found)
+    if found.parts:
+        found.leave_out_split()
     return found
 
 
@@ -164,6 +183,7 @@ def _search_dicom(folder: _Folder, files: list[Path], found: _Found) -> None:
     for uid, slices in there.series:
         found.scans.append(Scan(subset, uid or folder.path.name, slices))  # anonymised files may lack the uid
     found.passed_over += there.passed_over
+    found.parts += there.parts
     if there.left_out:
         warn(
             f"{folder.path}: slices left out (localizers, or slices of another size or orientation): "
@@ -183,6 +203,15 @@ def _passed_over(found: _Found, data: Path) -> str:
         maps = counted(len(found.labels), "label map")
         kinds.append(f"{maps} (by name: {found.labels[0].relative_to(data)}{', ...' * (len(found.labels) > 1)})")
     return f"passed over, since they hold no volume of the body: {', '.join(kinds)}" if kinds else ""
+
+
+def _split(found: _Found, data: Path) -> str:
+    """One line on series that lie in several folders; "" if there are none."""
+    if not found.split:
+        return ""
+    from datasets.ct.split_series import split_in_words
+
+    return split_in_words(found.split, data)
 
 
 def _of_other_formats(files: Sequence[Path]) -> str:
