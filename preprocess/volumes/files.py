@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from datasets.ct.label_headers import header_says_labels
 from datasets.layout import LABELS_ALONE, SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
 from utils.console import say, warn
 from utils.errors import UserError, reason
-from utils.text import counted
+from utils.text import counted, listing
 
 if TYPE_CHECKING:  # pydicom takes a third of a second to load
     from datasets.ct.split_series import Part
@@ -220,11 +221,29 @@ def _of_other_formats(files: Sequence[Path]) -> str:
 
 
 def _tell_outside(folders: Sequence[_Folder], data: Path) -> None:
-    """Warn of scans that are not in a subset while others are; DICOM is not looked for."""
+    """Warn of scans that are not in a subset while others are; of DICOM, of the folders alone."""
     files = [folder.path / name for folder in folders for name in folder.names if scan_suffix(name)]
     files = [file for file in files if not _is_label_map(file, data)]
-    if files:
-        warn(f"{counted(len(files), 'scan')} outside of the subset folders are left out: {_listed(files)}")
+    series = [folder.path for folder in folders if _begins_with_dicom(folder)]
+    kinds = [f"{counted(len(files), 'scan')} ({_listed(files)})"] * bool(files)
+    kinds += [f"{counted(len(series), 'folder')} of DICOM ({_listed(series)})"] * bool(series)
+    if kinds:
+        warn(f"left out, since they lie outside of the subset folders: {listing(kinds)}")
+
+
+def _begins_with_dicom(folder: _Folder) -> bool:
+    """Whether one of the first files that may be DICOM is: all would be many."""
+    names = [name for name in folder.names if not scan_suffix(name) and name != "DICOMDIR"]
+    files = [folder.path / name for name in names if not name.lower().endswith(NOT_DICOM)]
+    if not files:
+        return False
+    from datasets.ct.dicom import is_dicom  # here: pydicom takes a third of a second to load
+
+    for file in files[:NAMED]:
+        with suppress(OSError):
+            if is_dicom(file):
+                return True
+    return False
 
 
 def _listed(files: Sequence[Path]) -> str:

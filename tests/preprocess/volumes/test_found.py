@@ -124,7 +124,16 @@ def test_the_subsets_of_luna16_count_wherever_they_lie(
     assert capfd.readouterr() == ("", "")
     write(tmp_path / "more" / "1.2.9.nii.gz", TINY)
     assert len(names(tmp_path)) == 3
-    assert "1 scan outside of the subset folders are left out: 1.2.9.nii.gz" in capfd.readouterr().err
+    told = "warning: left out, since they lie outside of the subset folders: 1 scan (1.2.9.nii.gz)"
+    assert capfd.readouterr().err == f"{told}\n"
+    for file in write_series(tmp_path / "more" / "study"):
+        file.rename(file.with_name(f"IM{file.stem}"))
+    (tmp_path / "more" / "study" / "AUTHORS").write_text("no DICOM")
+    (tmp_path / "notes").mkdir()
+    for name in ("README", "script.py", "table.csv"):
+        (tmp_path / "notes" / name).write_text("no DICOM")
+    assert len(names(tmp_path)) == 3
+    assert capfd.readouterr().err == f"{told} and 1 folder of DICOM (study)\n"
 
 
 def test_links_are_followed_and_nothing_counts_twice(tmp_path: Path) -> None:
