@@ -71,10 +71,10 @@ def warn_of_slices(outcomes: Sequence[Sliced]) -> None:
     kinds = {word: [outcome for outcome in outcomes if outcome.slices == word] for word in reversed(SLICES)}
     there = sorted((word for word in kinds if kinds[word]), key=lambda word: -len(kinds[word]))
     if len(there) > 1:
-        odd = [f"{counted(len(kinds[word]), 'scan')} in {word} ones ({_names(kinds[word])})" for word in there[1:]]
+        odd = [f"{len(kinds[word])} in {word} ones ({_names(kinds[word])})" for word in there[1:]]
         warn(
-            f"most scans are stored in {there[0]} slices, {listing(odd)}: their crops are thin in another direction of "
-            f"the body; store all scans alike, e.g. in axial slices"
+            f"{counted(len(kinds[there[0]]), 'scan')} stored in {there[0]} slices, {listing(odd)}: crops are thin "
+            f"across the slices, so in different directions of the body; store all scans alike, e.g. in axial slices"
         )
 
 

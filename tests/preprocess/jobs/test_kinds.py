@@ -79,8 +79,8 @@ def test_scans_that_are_stored_otherwise_than_most_are_named(tmp_path: Path) -> 
     assert luna_pre(tmp_path / "data", tmp_path / "save") == ""
     stored(tmp_path / "data" / "knee.nii.gz", LEFT_RIGHT, 2)
     told = (
-        "warning: most scans are stored in axial slices, 1 scan in sagittal ones (subset0/knee): their crops are thin "
-        "in another direction of the body; store all scans alike, e.g. in axial slices\n"
+        "warning: 2 scans stored in axial slices, 1 in sagittal ones (subset0/knee): crops are thin across the slices, "
+        "so in different directions of the body; store all scans alike, e.g. in axial slices\n"
     )
     for _ in range(2):
         assert luna_pre(tmp_path / "data", tmp_path / "save") == told
