@@ -96,7 +96,7 @@ def export(
     notes, commands = [NEW_DECODER.format(portable.new)] * bool(portable.new), COMMANDS.get(portable.target, "")
     try:
         with atomic_folder(save) as folder:
-            write_weights(portable, folder)
+            write_weights(portable, folder, origin.z_normalised)
             write_definitions(portable, folder, origin.options, origin.run, origin.z_normalised)
             if onnx:
                 encoder = f"{portable.architecture}_encoder.onnx"

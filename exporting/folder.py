@@ -12,18 +12,20 @@ import safetensors.torch
 
 from exporting import nnunet, standalone_nnunet, standalone_unet3d
 from exporting.portable import NNUNET, Portable
+from models.unet import Z_NORMAL
 from utils import torch_file
 from utils.files import write_text
 
 DEFINITION, PLANS = "unet3d.py", "plans.json"
 
 
-def write_weights(portable: Portable, folder: Path) -> None:
-    """As ``.pt``, and the same tensors as ``.safetensors``."""
+def write_weights(portable: Portable, folder: Path, z_normalised: bool) -> None:
+    """As ``.pt``, and the same tensors as ``.safetensors``, which also says if images are ``z_normalised``."""
     torch_file.save(folder / portable.file, portable.content)
     tensors = {name: tensor.contiguous() for name, tensor in portable.state.items()}
     safe = (folder / portable.file).with_suffix(".safetensors")
-    safe.write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
+    inputs = {"inputs": Z_NORMAL} if z_normalised else {}
+    safe.write_bytes(safetensors.torch.save(tensors, {"format": "pt", **inputs}))
 
 
 def write_definitions(

@@ -29,7 +29,7 @@ from models.weight_files import (
     some,
 )
 from models.weight_report import WeightReport, bare_name
-from utils import torch_file
+from utils import safetensors, torch_file
 from utils.console import warn
 from utils.errors import UserError
 
@@ -97,6 +97,12 @@ def is_z_normalised(checkpoint: Any, dims: int) -> bool:
     return dims == 3 and options.get("model") == "pcrlv2" and options.get("phase", "pretask") == "pretask"
 
 
+def _is_exported_so(path: str | Path) -> bool:
+    """Whether export.py wrote so beside the plain tensors, which say nothing of themselves."""
+    beside = Path(path).with_suffix(".safetensors")
+    return path != IMAGENET and safetensors.metadata(beside).get("inputs") == Z_NORMAL
+
+
 def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     """Copy into ``network`` what fits by name and shape. ``path``: a file, or IMAGENET.
 
@@ -115,7 +121,7 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
         raise _nothing_fits(network, path, checkpoint, shapes)
     encoder = found[0]
     _check_encoder(network, path, encoder, checkpoint, shapes)
-    z_normalised = is_z_normalised(checkpoint, network.dims)
+    z_normalised = is_z_normalised(checkpoint, network.dims) or _is_exported_so(path)
     report = WeightReport(made=_made(checkpoint), notes=_source(found, shapes), z_normalised=z_normalised)
     taken = _take_encoder(encoder, shapes, report) | _take_parts(checkpoint, encoder, shapes, report)
     check_finite(path, taken)

@@ -13,7 +13,7 @@ from typing import Any
 
 from options import ALIASES, NO_EFFECT, PREDICTION, TRAINING, Options, without_effect
 from options.config import flags_of_file
-from options.flags import AS_PHASE, DIMS, PHASES, PRETRAINING, means_something
+from options.flags import AS_PHASE, DIMS, PHASES, PRETRAINING, SEGMENTATION, means_something
 from options.help_texts import description, epilog, help_of_kind
 from utils.cli import Parser
 from utils.cores import cores_of_process
@@ -173,6 +173,8 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
         warnings.append(f"--workers {options.workers}: only {cores} are used, one per available core")
     if options.report and (options.preview or options.dry_run):
         warnings.append(f"--report has no effect with --{'preview' if options.preview else 'dry_run'}")
+    if options.split and options.n == SEGMENTATION and "folds" in typed:
+        warnings.append("--folds has no effect with --split, whose file has the folds")
     warnings += never_judged(options)
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(

@@ -16,6 +16,7 @@ from options.flags import (
     PHASES,
     PREDICTION,
     PRETRAINING,
+    SEGMENTATION,
     TRAINING,
     flag,
     positive,
@@ -224,6 +225,8 @@ class Common:
             self._set("inchannel", allowed[-1])
         if self.inchannel not in allowed:
             words = " or ".join(map(str, allowed))
+            if self.n == SEGMENTATION:
+                raise UserError(f"--inchannel {self.inchannel}: the channels of --n msd are its files'; leave it out")
             raise UserError(f"--inchannel {self.inchannel}: a {self.dims}D network here reads {words} channel(s)")
 
     def _settle_weight(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from options.flags import PRETRAINING
 from utils import json_text
 from utils.errors import UserError
 
@@ -16,13 +17,16 @@ def flags_of_file(path: str, defaults: Callable[[Mapping[str, Any]], Mapping[str
     """The words of a command line that say what the file says: YAML or JSON with names of flags, or a run's run.json.
 
     Of a ``run.json`` only those are taken that differ from what ``defaults`` has for its phase and data, and none of
-    :data:`OF_ONE_RUN`. Raises UserError, which names the file.
+    :data:`OF_ONE_RUN`; the weights are those that the run began with. Raises UserError, which names the file.
     """
     content = _read(path)
     if isinstance(content.get("options"), dict):
-        options = content["options"]
+        options = dict(content["options"])
         usual = {**defaults(options), **dict.fromkeys(OF_ONE_RUN)}
-        kept = ("phase", "n", "data")
+        # A ratio that is not given follows from --weight (tasks/leftover.py): the one that the run had is kept.
+        kept = ("phase", "n", "data", *(["ratio"] if options.get("phase", "pretask") not in PRETRAINING else []))
+        if "begun_with" in (data := content["data"] if isinstance(content.get("data"), dict) else {}):
+            options["weight"] = data["begun_with"]  # a run that goes on is not told again
         content = {
             name: value
             for name, value in options.items()

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from options.common import Common
-from options.flags import AS_PHASE, PREDICTION, SUPERVISED, TRAINING, flag
+from options.flags import AS_PHASE, OTHER_THAN_SEGMENTATION, PREDICTION, SUPERVISED, TRAINING, flag
 from utils.errors import UserError
 
 CHECKPOINTS = ("last.pt", "previous.pt")  # the newest state of a run, and the one before
@@ -22,6 +22,7 @@ class Training(Common):
         "unreadable file: end the run, or take another one (up to 1 %% of an epoch's samples; more end the run)",
         choices=["stop", "skip"],
         phases=TRAINING,
+        data=OTHER_THAN_SEGMENTATION,  # whose volumes are all read first
     )
     epochs: int = flag(100, "optimisation", "passes over the data", phases=TRAINING, at_least=1)
     lr: float = flag(1e-3, "optimisation", "base learning rate; it follows a cosine to 0", phases=TRAINING, at_least=0)

@@ -60,8 +60,8 @@ def predict(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
         except KeyboardInterrupt:
             say("stopped; run the same command again to continue; finished predictions are kept")
             raise
-    problems = [problem for part in ranks.gather_objects(result.problems) for problem in part]
-    for problem in sorted(problems):
+    problems = sorted(result.problems)
+    for problem in problems:
         warn(problem)
     say(f"predictions of {counted(result.found - len(problems), result.what)}: {result.where}")
     if problems:

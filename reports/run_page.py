@@ -63,7 +63,10 @@ class Run:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return mapping(self.record.get("options"))
+        known = mapping(self.record.get("options"))
+        if not known and "phase" in self.results:  # of nearest neighbours, which are no run
+            return {"phase": self.results["phase"], "n": self.results.get("task", "")}
+        return known
 
     def name(self, spec: MethodSpec | None) -> str:
         """What it is, for people; ``spec``: of its method, None of one that is not known."""

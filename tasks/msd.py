@@ -101,6 +101,11 @@ def make_recipe(options: Options, description: Description, train: Sequence[Case
     if options.modality:
         is_ct = [options.modality == "ct"] * channels
     window = (float(options.hu_min), float(options.hu_max))
+    if not any(is_ct) and window != (Options.hu_min, Options.hu_max):
+        warn(
+            "--hu_min and --hu_max have no effect: no channel is CT (in dataset.json a channel called CT is); for CT "
+            "give --modality ct"
+        )
     return Recipe(tuple(spacing), tuple(window if ct else None for ct in is_ct))
 
 
@@ -128,11 +133,17 @@ def read_data(options: Options) -> Data:
     classes = class_names(description, [*train, *valid, *test])
     say(
         f"cases: {len(train)} to train on, {len(valid)} to choose the epoch, {len(test)} to test; classes: "
-        f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm"
+        f"{', '.join(classes)}; spacing {' x '.join(f'{mm:g}' for mm in recipe.spacing_mm)} mm; grey values: "
+        f"{', '.join(map(_in_words, recipe.windows))}"
     )
     warn_of_absent(classes, {"training": train, "validation": valid, "test": test})
     warn_if_few(len(test), "test case")
     return Data(train, valid, test, classes, recipe)
+
+
+def _in_words(window: tuple[float, float] | None) -> str:
+    low, high = window or PERCENTILES
+    return f"{low:g} to {high:g} HU" if window else f"percentiles {low:g} to {high:g} of each volume"
 
 
 def classes_in(truth: np.ndarray) -> set[int]:
@@ -231,17 +242,22 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
 
     def scores(volumes: Sequence[Volume], precision: Precision, output: Path | None = None) -> Scores:
         """Volumes are dealt to the ranks. ``output``: for masks."""
-        own, here = {}, volumes[ranks.rank :: ranks.size]
+        own = volumes[ranks.rank :: ranks.size]
         probabilities = softmax_of(method.predict, precision)
-        with progress(len(here), "volume", "segmented", delay_s=SHORT_S) as steps:
-            for volume in here:
-                found = segment(probabilities, volume.image, windows, volume.truth.shape)
-                truth = torch.from_numpy(np.array(volume.truth))
-                own[volume.name] = dice(torch.from_numpy(found), truth, len(data.classes) + 1)
-                if output:
-                    write_mask(mask_path(output, volume.name), found, stored_grid(volume.files))
-                steps.update()
-        all_rows = {name: row for part in ranks.gather_objects(own) for name, row in part.items()}
+
+        def own_rows() -> dict[str, list[float]]:
+            rows = {}
+            with progress(len(own), "volume", "segmented", delay_s=SHORT_S) as steps:
+                for volume in own:
+                    found = segment(probabilities, volume.image, windows, volume.truth.shape)
+                    truth = torch.from_numpy(np.array(volume.truth))
+                    rows[volume.name] = dice(torch.from_numpy(found), truth, len(data.classes) + 1)
+                    if output:
+                        write_mask(mask_path(output, volume.name), found, stored_grid(volume.files))
+                    steps.update()
+            return rows
+
+        all_rows = {name: row for part in ranks.gather_when_done(own_rows) for name, row in part.items()}
         there = set().union(*(classes_in(volume.truth) for volume in volumes))
         rows = {volume.name: all_rows[volume.name] for volume in volumes}
         return Scores(data.classes, rows, [number in there for number in range(1, classes)])

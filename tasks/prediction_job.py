@@ -38,7 +38,7 @@ class PredictionJob:
 
 @dataclass(frozen=True)
 class Predicted:
-    """``found``: images there are, each a ``what``. ``where`` their predictions are. ``problems``: of this rank's."""
+    """``found``: images there are, each a ``what``. ``where`` their predictions are. ``problems``: of all ranks'."""
 
     found: int
     what: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,8 +72,7 @@ def score_images(job: PredictionJob) -> Predicted:
     if done:
         say(f"{len(done)} of {counted(len(rows), 'image')} are in {output / TABLE} already")
     own = [row for row in rows if row["file"] not in there][ranks.rank :: ranks.size]
-    problems = _score(job, own) if own else []
-    ranks.gather_objects(None)  # all have written theirs
+    problems = itertools.chain(*ranks.gather_when_done(lambda: _score(job, own) if own else []))
     with ranks.raise_on_all():
         if ranks.first:
             there = recover(output, first.classes)
@@ -80,7 +80,7 @@ def score_images(job: PredictionJob) -> Predicted:
             now = [{**row, **{name: values[name] for name in first.classes}} for row, values in found]
             write_rows(output, first.classes, now)
             PartialTable.remove_all(output)
-    return Predicted(len(rows), "image", output / TABLE, problems)
+    return Predicted(len(rows), "image", output / TABLE, list(problems))
 
 
 def _forget_replaced(job: PredictionJob, rows: Sequence[Row]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,15 +45,21 @@ def segment_scans(job: PredictionJob) -> Predicted:
     if len(todo) < len(scans):
         say(f"{len(scans) - len(todo)} of {counted(len(scans), 'scan')} have their mask in {output / MASKS} already")
     planes = [_planes(job, fold) for fold in job.folds] if todo else []
-    own, problems = todo[ranks.rank :: ranks.size], []
-    with progress(len(own), "scan", "segmented") as steps:
-        for scan in own:
-            try:
-                _segment(scan, job.folds, planes, options, output)
-            except ScanError as error:
-                problems.append(f"{scan.name}: {error}")
-            steps.update()
-    return Predicted(len(scans), "scan", output / MASKS, problems)
+    own = todo[ranks.rank :: ranks.size]
+
+    def segment_own() -> list[str]:
+        problems = []
+        with progress(len(own), "scan", "segmented") as steps:
+            for scan in own:
+                try:
+                    _segment(scan, job.folds, planes, options, output)
+                except ScanError as error:
+                    problems.append(f"{scan.name}: {error}")
+                steps.update()
+        return problems
+
+    problems = itertools.chain(*ranks.gather_when_done(segment_own))
+    return Predicted(len(scans), "scan", output / MASKS, list(problems))
 
 
 def _planes(job: PredictionJob, fold: Finetuned) -> Planes:

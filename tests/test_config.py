@@ -41,6 +41,17 @@ def test_run_record_of_a_former_run(tmp_path: Path) -> None:
     assert warnings == [], "nobody typed --moco_k here"
 
 
+def test_a_former_fine_tuning_is_repeated_with_its_part_of_the_list_and_its_weights(tmp_path: Path) -> None:
+    """The part would else follow from the weights, and who goes on need not name them again."""
+    record = tmp_path / "run.json"
+    typed = ["--data", "x", "--n", "chest", "--phase", "finetune", "--ratio", "1.0"]
+    for began in ("pre.pt", "none"):
+        record.write_text(json.dumps({"options": parse_options(typed)[0].plain(), "data": {"begun_with": began}}))
+        again, _ = parse_options(["--config", str(record)])
+        assert (again.ratio, again.ratio_by_default) == (1.0, False)
+        assert again.weight == {"pre.pt": "pre.pt", "none": ""}[began]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

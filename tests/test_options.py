@@ -55,6 +55,16 @@ def test_flags_without_effect_are_accepted_with_one_warning_each() -> None:
         assert "no effect" in warning
 
 
+def test_flags_that_segmentation_does_not_heed_are_warned_of() -> None:
+    words = ["--data", "x", "--phase", "finetune", "--n", "msd", "--split", "x.json", "--folds", "10"]
+    assert parse_options([*words, "--on_bad_sample", "skip"])[1] == [
+        "--on_bad_sample has no effect with --n msd",
+        "--folds has no effect with --split, whose file has the folds",
+    ]
+    with pytest.raises(UserError, match=r"^--inchannel 4: the channels of --n msd are its files'; leave it out$"):
+        parse_options([*words, "--inchannel", "4"])
+
+
 @pytest.mark.parametrize("flag", ["--preview=4", "--dry_run"])
 def test_a_report_of_no_run_is_warned_of(flag: str) -> None:
     assert parse_options(["--data", "x", "--report", flag])[1] == [

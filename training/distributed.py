@@ -52,6 +52,7 @@ CLAIMED, SAID = "pcrl/end claimed", "pcrl/end said"  # keys of the store that th
 UNFINISHED = 4  # exit status of ranks that all did what could be done; their launcher's is 1
 LOST_CONTACT = 3  # exit status of a rank that failed because another one did
 LAUNCHER = "PCRL_LAUNCHER_PID"  # set by launch() for its ranks
+GO_ON = "run the command again to go on, a training with --resume auto"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -118,7 +119,7 @@ def joined(ranks: ProcessGroup, device: torch.device) -> Iterator[None]:
             raise
         if ranks.first and not _said(0):
             reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # no C++ file and line
-            complain(f"lost contact with the other ranks ({reason}): one ended or hangs; --resume auto continues")
+            complain(f"lost contact with the other ranks ({reason}): one ended or hangs; {GO_ON}")
         os._exit(LOST_CONTACT)  # an orderly exit could wait for the lost rank
     dist.destroy_process_group()
 
@@ -250,7 +251,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     # A rank that lost contact failed because another one did.
     rank, status = min(failed.items(), key=lambda item: item[1] == LOST_CONTACT, default=(0, 0))
     if status < 0:
-        complain(f"{signal.Signals(-status).name} killed rank {rank}, so the run ended; --resume auto continues it")
+        complain(f"{signal.Signals(-status).name} killed rank {rank}, so the run ended; {GO_ON}")
         return 128 - status
     if status == UNFINISHED:
         return 1

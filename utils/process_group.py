@@ -7,11 +7,12 @@ sample more than the last ones where B is no multiple of their number.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from torch import Tensor
 from utils.errors import UserError
 
 T = TypeVar("T")
+LONGEST_WORK = timedelta(days=7)  # of one rank while others wait for it
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,25 @@ class ProcessGroup:
         values: list[T | None] = [None] * self.size
         dist.all_gather_object(values, value)
         return values  # type: ignore[return-value]  # all were filled
+
+    def gather_when_done(self, work: Callable[[], T]) -> list[T]:
+        """What ``work`` gives on each rank, as of :meth:`gather_objects`, however much longer one of them works.
+
+        For work that is dealt once and then awaited, as files to predict: else a rank that has less to do would take
+        the others for hanging. It still notices at once if one of them ends. All ranks must call at about one time.
+        """
+        if self.size == 1:
+            return [work()]
+        patient = self._patient  # made before the work: it needs all ranks
+        value = work()
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=patient)
+        return values  # type: ignore[return-value]  # all were filled
+
+    @cached_property
+    def _patient(self) -> Any:
+        """The same ranks, with another limit on how long they wait for each other."""
+        return dist.new_group(backend="gloo", timeout=LONGEST_WORK)
 
     def broadcast(self, value: T) -> T:
         """The first rank's ``value``, on all ranks. All ranks must call."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LONGEST = 100_000_000  # bytes of a header
 LENGTH = 8  # bytes of the header's length, a little-endian integer
 DTYPES = {
     "F64": torch.float64,
@@ -31,6 +32,17 @@ DTYPES = {
 def is_safetensors(begin: bytes) -> bool:
     """Whether a file that begins with these bytes, ten at least, has this format."""
     return begin[LENGTH : LENGTH + 1] == b"{" and begin[LENGTH - 2 : LENGTH] == b"\0\0"
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """What the file says of itself; nothing if it does not, or is not there, or not of this format."""
+    try:
+        with open(path, "rb") as file:
+            length = file.read(LENGTH)
+            header: Any = json.loads(file.read(min(int.from_bytes(length, "little"), LONGEST)))
+        return {str(name): str(value) for name, value in header["__metadata__"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def read(path: str | Path) -> dict[str, Tensor]:

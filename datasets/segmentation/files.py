@@ -115,6 +115,7 @@ def read_description(data: Path) -> Description:
                 raise ValueError(f"the labels are {', '.join(map(str, numbers))}, not 0 (background), 1, ...")
             labels = list(names[1:])
         if channels is not None:
+            channels = {"0": channels} if isinstance(channels, str) else channels
             channels = [str(name).strip().upper() == "CT" for _, name in sorted(channels.items(), key=_number)]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None

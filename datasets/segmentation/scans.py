@@ -132,6 +132,9 @@ def _of_files(folder: Path, below: Path, names: Sequence[str], channels: int) ->
             yield Scan(str(below / stems[name]), (folder / name,))
     for case, files in cases.items():
         there = sorted(files)
+        if 0 not in files or len(files) > channels:  # these digits number scans, each with all channels in its file
+            yield from (Scan(str(below / stems[file.name]), (file,)) for file in files.values())
+            continue
         problem = "" if there == list(range(channels)) else f"it has the channels {there}, not 0 to {channels - 1}"
         yield Scan(str(below / case), tuple(files[number] for number in there), problem)
 

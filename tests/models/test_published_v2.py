@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from export import export
 from models.classifier import Classifier
 from models.pcrl import build_network as build_pcrl
 from models.pcrlv2 import build_network
@@ -74,6 +75,18 @@ def test_pcrl_takes_its_encoder_alone(dims: int, encoder: int, files: dict[int, 
     for name, value in published_state(target).items():
         of_encoder = name.startswith(("model.encoder.", "down_tr"))
         assert torch.equal(value, (expected if of_encoder else before)[name]), name
+
+
+def test_what_was_exported_of_it_is_normalised_alike(tmp_path: Path) -> None:
+    """The plain tensors say nothing of themselves: the .safetensors beside them does."""
+    content = published_v2(3) | {"opt": {"model": "pcrlv2", "n": "luna"}}
+    torch.save(content, tmp_path / "checkpoint.pt")
+    export(tmp_path / "checkpoint.pt", tmp_path / "weights", None, teacher=False)
+    for name in ("unet3d.pt", "unet3d.safetensors"):
+        assert load_weights(network(3), tmp_path / "weights" / name).z_normalised, name
+    torch.save({"state_dict": build_pcrl(3, 1, 1, "bn", "sigmoid").unet.state_dict()}, tmp_path / "pcrl.pt")
+    export(tmp_path / "pcrl.pt", tmp_path / "others", None, teacher=False)
+    assert not load_weights(network(3), tmp_path / "others" / "unet3d.pt").z_normalised
 
 
 @pytest.mark.parametrize("dims", [2, 3])

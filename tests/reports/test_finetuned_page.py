@@ -30,6 +30,14 @@ def page_of(folder: Path, results: dict[str, Any], data: dict[str, Any]) -> str:
     return " ".join(" ".join(parser.words).split())
 
 
+def test_nearest_neighbours_are_called_so(tmp_path: Path) -> None:
+    """They are no run, and leave no run.json."""
+    (tmp_path / "metrics.json").write_text(json.dumps({"phase": "knn", "task": "chest", "mean_auroc": 0.7}))
+    words = " ".join(checked(report_on(tmp_path)).words)
+    assert "Nearest neighbours on chest X-rays" in words
+    assert "PCRL" not in words
+
+
 def test_classes_are_one_table_and_those_without_a_figure_a_line(tmp_path: Path) -> None:
     span = [0.09351563081145287, 0.12034366652369499]
     results = {

@@ -80,7 +80,7 @@ def test_cases_of_a_fold(data: Path) -> None:
         choose_cases(Options(phase="finetune", data=str(data), folds=3, fold=1, train_cases=9, **TINY), cases)
 
 
-def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
+def test_windows_and_spacing_of_the_recipe(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = find_cases(data)
     plain = Options(phase="finetune", data=str(data), **TINY)
     ct = Options(phase="finetune", data=str(data), modality="ct", hu_min=-500, spacing_mm="2,2,3", **TINY)
@@ -89,6 +89,10 @@ def test_windows_and_spacing_of_the_recipe(data: Path) -> None:
     assert make_recipe(plain, Description(), cases).spacing_mm == (1, 1, 1)
     recipe = make_recipe(ct, Description(is_ct=[False]), cases)
     assert (recipe.windows, recipe.spacing_mm) == (((-500.0, 1000.0),), (2, 2, 3))
+    assert "warning" not in capsys.readouterr().err
+    asked = Options(phase="finetune", data=str(data), hu_max=240, **TINY)
+    assert make_recipe(asked, Description(is_ct=[False]), cases).windows == (None,)
+    assert "warning: --hu_min and --hu_max have no effect: no channel is CT" in capsys.readouterr().err
     with pytest.raises(UserError, match="lists 2 channel"):
         make_recipe(plain, Description(is_ct=[False, False]), cases)
 

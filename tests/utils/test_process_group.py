@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +21,25 @@ DTYPES = (torch.float64, torch.bfloat16, torch.int64)
 
 def rows(dtype: torch.dtype) -> torch.Tensor:
     return torch.arange(TOTAL * 6).reshape(TOTAL, 2, 3).to(dtype)
+
+
+def work_longer(rank: int) -> int:
+    time.sleep(6 * rank)
+    return rank
+
+
+def wait_for_each_other(ranks: ProcessGroup, patiently: bool) -> list[int]:
+    work = partial(work_longer, ranks.rank)
+    return ranks.gather_when_done(work) if patiently else ranks.gather_objects(work())
+
+
+def test_ranks_wait_for_work_of_unequal_length() -> None:
+    """One of them works for longer than calls may take, here four seconds, in a run ten minutes."""
+    limit = timedelta(seconds=4)
+    assert ProcessGroup().gather_when_done(lambda: 7) == [7]
+    assert run_ranks(2, wait_for_each_other, True, limit=limit) == [[0, 1]] * 2
+    with pytest.raises(AssertionError, match="a rank has failed"):
+        run_ranks(2, wait_for_each_other, False, limit=limit)
 
 
 def exchange(ranks: ProcessGroup) -> dict:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datasets.segmentation.files import find_cases, read_case, read_description, read_spacing
+from datasets.segmentation.scans import find_scans
 from tests.cases_ct import write_nifti
 from tests.conftest import ROOT
 from utils.errors import UserError
@@ -35,6 +36,23 @@ def test_channels_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     names = {str(number): "CT" if number == 2 else "PET" for number in range(12)}
     is_ct = read_description(describe(tmp_path, channel_names=names)).is_ct
     assert is_ct == [number == 2 for number in range(12)]
+    assert read_description(describe(tmp_path, modality="CT")).is_ct == [True]
+
+
+def test_four_digits_at_the_end_of_a_name_can_number_scans(tmp_path: Path) -> None:
+    """As in training, where the names of the labels tell; each file has all channels then."""
+    for names, scans in (
+        (("case_0001", "case_0002", "case_0003"), ["case_0001", "case_0002", "case_0003"]),
+        (("case_0000", "case_0001", "case_0002"), ["case_0000", "case_0001", "case_0002"]),
+        (("case_0000", "case_0001"), ["case"]),
+    ):
+        folder = tmp_path / names[-1] / str(len(names))
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / f"{name}.nii.gz").touch()
+        found = find_scans(folder, channels=2)
+        assert [scan.name for scan in found] == scans
+        assert not any(scan.problem for scan in found)
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs the cases in ../shared, which are no part of the project")
