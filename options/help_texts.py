@@ -11,8 +11,8 @@ TITLES = {  # of each phase, and the page on it
     "pretask": "Pre-training of medical-image networks without labels (PCRL, PCRLv2).\nMore: docs/LEARNING.md",
     "finetune": "Fine-tuning: train the whole network with labels, best from pre-trained weights (--weight).\n"
     "More: docs/FINETUNING.md, docs/FINETUNING_3D.md, docs/LABELS.md",
-    "linear": "Linear evaluation: train only a new head with labels (segmentation: and the decoder); the encoder does "
-    "not change.\n"
+    "linear": "Linear evaluation: train only a new head with labels; the encoder does not change.\n"
+    "In segmentation, the decoder is trained, too.\n"
     "More: docs/FINETUNING.md, docs/FINETUNING_3D.md, docs/LABELS.md",
     "knn": "Classify each test image by its nearest training images, without training.\nMore: docs/FINETUNING.md",
     "embed": "Write the encoder's features of each image to a file.\nMore: docs/FINETUNING.md",
@@ -21,7 +21,7 @@ TITLES = {  # of each phase, and the page on it
 PHASES_IN_WORDS = """phases (--phase):
   pretask    pre-train without labels
   finetune   train the whole network with labels
-  linear     train only a new head with labels (msd: and the decoder); the encoder does not change
+  linear     train only a new head with labels; the encoder does not change
   knn        classify by nearest neighbours, without training
   embed      write the encoder's features of each image to a file
   predict    apply a fine-tuned network to new images
