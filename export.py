@@ -160,20 +160,23 @@ def _card(portable: Portable, origin: _Origin, folder: Path, teacher: bool, comm
 
 def _credits(options: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]:
     """What a card says of the method: that of the pre-training; else with what weights the training began."""
+    from exporting.card import PHASES
     from methods import METHODS
 
-    of = options if options.get("phase", "pretask") == "pretask" else run.get("weight", {}).get("opt")
+    phase = str(options.get("phase", "pretask"))
+    work = PHASES.get(phase, phase)
+    of = options if phase == "pretask" else run.get("weight", {}).get("opt")
     if of is None:
         given = str(run.get("begun_with") or options.get("weight") or "none")
         start = STARTS.get(given, f"`{Path(given).name}`")
-        return {"title": f"{{}} from {start}", "method": "", "citation": f"{SUPERVISED} {start}", "training_only": ""}
+        return {"title": f"{work} from {start}", "method": "", "citation": f"{SUPERVISED} {start}", "training_only": ""}
     method = str(of.get("model") or "pcrl")
     if spec := METHODS.get(method):
         about = {"method": method, "citation": spec.citation, "training_only": spec.training_only}
-        return {"title": f"{spec.title} {{}}", **about}
+        return {"title": f"{spec.title} {work}", **about}
     file = Path(method)
     return {
-        "title": f"{file.stem} {{}}",
+        "title": f"{file.stem} {work}",
         "method": file.name,
         "citation": f"`{file.name}`, a file outside of this project",
         "training_only": "optimizer, and what else the method has",

@@ -82,8 +82,8 @@ class CardFacts:
 
     ``content``: a sentence on the weights. ``decoder``: whether they have one. ``code``: five lines that load them.
     ``commands``: Markdown on other ways to use them, or "".
-    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``: of the card, with a
-    place for the phase. ``method``, ``citation``, ``training_only``: what the method of the pre-training says of itself
+    ``files``: (name, bytes, SHA-256). ``source``: (name, SHA-256) of the checkpoint. ``title``: of the card.
+    ``method``, ``citation``, ``training_only``: what the method of the pre-training says of itself
     (methods/spec.py); no ``method`` where there was no pre-training, or none is known. ``z_normalised``: whether the
     network's images are to be normalised to mean 0 and deviation 1.
     """
@@ -130,7 +130,7 @@ def model_card(facts: CardFacts, checkpoint: Mapping[str, Any], options: dict[st
         library=facts.library,
         tags=", ".join(filter(None, ("medical-imaging", f"{facts.dims}d", facts.method, phase))),
         architecture=facts.architecture,
-        title=facts.title.format(PHASES.get(phase, phase)),
+        title=facts.title,
         content=facts.content,
         code=facts.code,
         commands=facts.commands,

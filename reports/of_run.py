@@ -13,7 +13,7 @@ from reports.run_page import Run, read_run, write_report
 
 
 def _pretrained(run: Run) -> bool:
-    return run.options.get("phase", "pretask") == "pretask"
+    return run.phase == "pretask"
 
 
 def spec_of(run: Run) -> MethodSpec | None:

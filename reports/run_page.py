@@ -63,14 +63,16 @@ class Run:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        known = mapping(self.record.get("options"))
-        if not known and "phase" in self.results:  # of nearest neighbours, which are no run
-            return {"phase": self.results["phase"], "n": self.results.get("task", "")}
-        return known
+        return mapping(self.record.get("options"))
+
+    @property
+    def phase(self) -> str:
+        """Of nearest neighbours, which are no run, the results alone tell it."""
+        return str(self.options.get("phase") or self.results.get("phase") or "pretask")
 
     def name(self, spec: MethodSpec | None) -> str:
         """What it is, for people; ``spec``: of its method, None of one that is not known."""
-        phase, n = str(self.options.get("phase", "pretask")), str(self.options.get("n", ""))
+        phase, n = self.phase, str(self.options.get("n") or self.results.get("task") or "")
         method = spec.title if spec else Path(str(self.options.get("model", "pcrl"))).stem
         words = f"{method} pre-training" if phase == "pretask" else PHASES.get(phase, phase)
         return f"{words[:1].upper()}{words[1:]} on {DATA.get(n, n or 'images')}"

@@ -17,28 +17,20 @@ from tests.inprocess import CONTEXT
 from utils.process_group import ProcessGroup
 
 
-def _work(
-    rank: int, size: int, folder: str, limit: timedelta, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
+def _work(rank: int, size: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
-    dist.init_process_group("gloo", store, limit, world_size=size, rank=rank)
+    dist.init_process_group("gloo", store, timedelta(minutes=3), world_size=size, rank=rank)
     result = function(ProcessGroup(rank, size), *arguments)
     (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def run_ranks(
-    size: int, function: Callable[..., Any], *arguments: Any, limit: timedelta = timedelta(minutes=3)
-) -> list[Any]:
-    """``function(ranks, *arguments)`` in ``size`` processes -> what each returned, in rank order.
-
-    ``limit``: how long a rank waits for another.
-    """
+def run_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """``function(ranks, *arguments)`` in ``size`` processes -> what each returned, in rank order."""
     with tempfile.TemporaryDirectory() as folder:
-        given = (size, folder, limit, function, arguments)
-        ranks = [CONTEXT.Process(target=_work, args=(rank, *given)) for rank in range(size)]
+        ranks = [CONTEXT.Process(target=_work, args=(rank, size, folder, function, arguments)) for rank in range(size)]
         for process in ranks:
             process.start()
         try:

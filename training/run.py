@@ -271,7 +271,8 @@ def _record(
     if checkpoint is not None:  # what the run itself began with counts
         before = checkpoint.get("run", {})
         data["weight"] = before.get("weight", {})
-        data["begun_with"] = before.get("begun_with") or checkpoint["opt"].get("weight") or "none"
+        named = checkpoint["opt"].get("weight") or data["weight"].get("file")  # of earlier versions
+        data["begun_with"] = before.get("begun_with") or named or "none"
     began, precision, size = times(output, list_sha256, checkpoint), state.precision.name, state.ranks.size
     began |= {CHANGES: changes} if (changes := state.run.get(CHANGES)) else {}
     state.run = began | data | {"precision": precision}

@@ -15,6 +15,7 @@ from datasets.ct.dicom_series import AXIAL
 from utils.text import counted, listing
 
 NEXT = 1.5  # distances of slices that two parts may lie apart; parts further away are volumes of their own
+GRID = 0.1  # of a distance of slices: how far from its place one may lie
 SHOWN = 3  # series, and folders of each, in a line
 
 
@@ -63,8 +64,8 @@ def part_of(uid: str, slices: Sequence[Slice]) -> Part | None:
 def split_series(parts: Iterable[Part]) -> list[list[Part]]:
     """Groups of parts, each of one series.
 
-    Copies of a series have the same places, and so have its time points; scans of several patients to which an
-    anonymiser gave one SeriesInstanceUID have the same numbers. None of these belong together.
+    Copies of a series have the same places, and time points the same or some beside them; scans of several patients to
+    which an anonymiser gave one SeriesInstanceUID have the same numbers. None of these belong together.
     """
     by_uid: dict[str, list[list[Part]]] = defaultdict(list)
     for part in parts:
@@ -82,8 +83,16 @@ def _together(one: Part, other: Part) -> bool:
     if one.size != other.size or not np.allclose(one.orientation, other.orientation, atol=SPACE):
         return False
     gap = max(one.places.min(), other.places.min()) - min(one.places.max(), other.places.max())
+    if gap <= 0 and not _on_one_grid(np.sort(np.concatenate((one.places, other.places)))):
+        return False
     usual = max(one.step, other.step)
     return not usual or bool(gap <= NEXT * usual)
+
+
+def _on_one_grid(places: np.ndarray) -> bool:
+    """Whether all distances are multiples of the smallest one; those of two volumes of a moved table are not."""
+    steps = np.diff(places) / np.diff(places).min()
+    return bool(np.allclose(steps, np.rint(steps), atol=GRID))
 
 
 def split_in_words(groups: Sequence[Sequence[Part]], data: Path) -> str:

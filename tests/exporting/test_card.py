@@ -56,7 +56,7 @@ def test_card_credits_what_the_training_began_with(tmp_path: Path) -> None:
     for start, words in (
         ("none", "random values"),
         ("imagenet", "ImageNet weights"),
-        ("runs/other.pth", "`other.pth`"),
+        ("runs/other{0}.pth", "`other{0}.pth`"),
     ):
         card = carded(
             tmp_path / Path(start).stem, started | {"begun_with": start}, "chest", phase="finetune", model="pcrl"

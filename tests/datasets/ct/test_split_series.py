@@ -80,6 +80,7 @@ def test_a_subset_of_luna16_may_hold_split_series_alone(tmp_path: Path) -> None:
     [
         pytest.param(corners(14), AXIAL, 1, id="copy"),
         pytest.param(corners(14), AXIAL, 101, id="time point"),
+        pytest.param(np.add(corners(14), (0, 0, 0.3)), AXIAL, 101, id="time point, the table moved"),
         pytest.param(np.add(corners(14), (0, 0, 1.25)), AXIAL, 1, id="another patient, of the UID that all were given"),
         pytest.param(corners(4) - (0, 0, 300), AXIAL, 101, id="another part of the body"),
         pytest.param(corners(14, (2.5, 0, 0)), (0, 1, 0, 0, 0, -1), 101, id="other slices"),
