@@ -108,6 +108,9 @@ def _given(argv: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     """
     parser = _parser(_value_after(argv, "--phase", PHASES), _value_after(argv, "--n", DIMS))
     typed = {name: value for name, value in vars(parser.parse(argv)).items() if value is not None}
+    for field in dataclasses.fields(Options):
+        if field.default == AS_PHASE and typed.get(field.name) == AS_PHASE:  # which stands for a flag that is not given
+            raise UserError(f"--{field.name} {typed[field.name]}: must not be negative")
     path = typed.pop("config", None)
     if sum(word.split("=")[0] == "--config" for word in argv) > 1:
         raise UserError("--config is given twice; give one file")
