@@ -165,8 +165,13 @@ def _credits(options: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, st
 
     phase = str(options.get("phase", "pretask"))
     work = PHASES.get(phase, phase)
-    of = options if phase == "pretask" else run.get("weight", {}).get("opt")
-    if of is None:
+    of = options
+    while (of.get("phase") or "pretask") != "pretask":  # a fine-tuning may have begun with a fine-tuning's weights
+        made = run.get("weight") or {}
+        if not (before := made.get("opt")):
+            break
+        of, options, run = before, before, made.get("run") or {}
+    if (of.get("phase") or "pretask") != "pretask":
         given = str(run.get("begun_with") or options.get("weight") or "none")
         start = STARTS.get(given, f"`{Path(given).name}`")
         return {"title": f"{work} from {start}", "method": "", "citation": f"{SUPERVISED} {start}", "training_only": ""}

@@ -16,7 +16,7 @@ from benchmarks.evidence_protocol import (
     draws_of,
     rate_cells,
 )
-from benchmarks.evidence_scores import KINDS, RANDOM, TASKS, Found
+from benchmarks.evidence_scores import KINDS, RANDOM, TASKS, Found, is_current
 from benchmarks.evidence_stats import Estimate
 
 PCRL = "pcrl"
@@ -118,7 +118,7 @@ def rates(task: str, title: str, results: Results) -> str:
 
 def missing(task: str, results: Results) -> list[str]:
     """What is not there of a task, a line an arm."""
-    own = [cell for cell in results.values() if cell["task"] == task]
+    own = [cell for cell in results.values() if cell["task"] == task and is_current(cell, results)]
     lines = []
     for arm, about in ARMS.items():
         if TASKS[task].dims not in about.dims or (about.weight and "_small" in task):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from models.unet import UNet, UNetNetwork, z_normal
@@ -21,11 +22,16 @@ class Encoder(UNetNetwork):
 
 
 class Classifier(Encoder):
-    """Image (B, C, ...) -> logits (B, classes). The head ``fc`` is called as torchvision's."""
+    """Image (B, C, ...) -> logits (B, classes), float32 under autocast too; the head ``fc`` is called as torchvision's."""
 
     def __init__(self, unet: UNet, classes: int) -> None:
         super().__init__(unet)
         self.fc = nn.Linear(self.channels, classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.fc(super().forward(image))
+        feature = super().forward(image)
+        device = feature.device.type
+        if not torch.is_autocast_enabled(device):
+            return self.fc(feature)
+        with torch.autocast(device, enabled=False):  # 16 bits would give many images equal outputs, and AUROC ties
+            return self.fc(feature.float())

@@ -37,7 +37,7 @@ def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     train, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.train, data.test))
     encoder = encoder_of(options, train.first_sample["image"].shape[1:], devices, data.windows)
     kind = data.kind()
-    data.announce(options.ratio)
+    data.announce(options.ratio, judged=["test"])
     precision = Native(devices.main, enabled=False)
 
     def described(part: Loader) -> tuple[np.ndarray, np.ndarray]:

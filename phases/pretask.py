@@ -197,8 +197,6 @@ def build_student(
     if network.unet.narrow != options.narrow:
         raise UserError(f"--narrow {options.narrow}: --model {options.method_name} does not heed it; leave it out")
     network.z_normalised = views_of(options).z_normalised
-    if options.goes_on:  # from a checkpoint, which has all values: --weight, perhaps to be downloaded, is not needed
-        return network, {}
     return network, start_from_weight(options, network, recipes)
 
 

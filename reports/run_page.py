@@ -247,7 +247,8 @@ def next_steps(run: Run) -> Html:
             "--split 70,10,20 --ratio 1.0 --output finetuned"
         )
     if options.get("narrow", 1) == 1:
-        export = f"python export.py --checkpoint {last} --save weights"
+        told = best if phase in ("finetune", "linear") else last  # the results are those of the best epoch
+        export = f"python export.py --checkpoint {told} --save weights"
         steps["Weights for other libraries, with a card of their own (docs/EXPORT.md):"] = export
     else:
         steps[

@@ -76,7 +76,7 @@ class Classification:
         masked = any(np.isnan(part.labels).any() for part in (self.train, self.valid, self.test))
         return kind_of(self.target, self.train.labels, masked, self.group)
 
-    def announce(self, ratio: float) -> None:
+    def announce(self, ratio: float, judged: Sequence[str] = ("validation", "test")) -> None:
         """Say how large the parts are, and what cannot be judged in them; UserError if nothing can."""
         parts = {"training": self.train, "validation": self.valid, "test": self.test}
         groups = {name: len(set(part.patients)) for name, part in parts.items()}
@@ -94,7 +94,7 @@ class Classification:
         kind = self.kind()
         warn_of_undefined(kind, {name: part.labels for name, part in parts.items()})
         for name, part in parts.items():
-            kind.check(name, part.labels, judged=part is not self.train)
+            kind.check(name, part.labels, judged=name in judged)
         warn_if_few(groups["test"], f"test {self.group if known else 'image'}")
 
     def _labels(self) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.precision import Precision
+from utils.errors import UserError
 
 OVERLAP = 0.5  # of neighbouring windows
 SIGMA = 0.125  # of the Gaussian weights, in parts of a window
@@ -83,12 +84,21 @@ def label_map(planes: Iterable[Tensor], shape: Sequence[int], kept: np.ndarray |
     """The class of each voxel, uint8 of ``shape``, from its planes of probabilities; the first of equal ones.
 
     ``kept``: float16 (classes - 1, *shape), to be filled with the probabilities of all classes but background.
+    UserError if probabilities are not finite.
     """
     labels = np.empty(shape, np.uint8)
+    finite: Tensor | bool = True  # on the device: looked at once, at the end
     for x, plane in enumerate(planes):
-        labels[x] = plane.max(dim=0).indices.to(torch.uint8).cpu().numpy()  # argmax takes ten times as long on a CPU
+        largest = plane.max(dim=0)  # argmax takes ten times as long on a CPU
+        labels[x] = largest.indices.to(torch.uint8).cpu().numpy()
+        finite = largest.values.isfinite().all() & finite
         if kept is not None:
             kept[:, x] = plane[1:].half().cpu().numpy()
+    if not finite:
+        raise UserError(
+            "the network's outputs are not finite: its weights have grown without bounds (train with a lower --lr), or "
+            "its maps exceed 16 bits (give --amp off)"
+        )
     return labels
 
 

@@ -259,7 +259,7 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
     if checkpoint["list_sha256"] != list_sha256:
         raise UserError("--resume: the training samples differ from those of that run; give the same --data and list")
     _check_facts(checkpoint.get("run") or {}, facts, options.data)
-    if options.weight and options.phase in PRETRAINING and not _same_file(saved.get("weight"), options.weight):
+    if options.weight and not _same_file(saved.get("weight"), options.weight):
         warn(f"--weight {options.weight} has no effect: the run goes on from its checkpoint")
 
 

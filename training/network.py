@@ -64,9 +64,10 @@ def start_from_weight(
 
     Returns what a TrainingJob's ``facts`` tell of the run that made the weights. ``windows``: of the CT crops
     that the network will see, as far as their records tell (datasets/ct/crop_records.py). A network that is not to be
-    pre-trained wants such images as the weights saw.
+    pre-trained wants such images as the weights saw. Nothing is read where a run goes on from a checkpoint, which has
+    all values: ``--weight`` may be gone, or would be downloaded.
     """
-    if options.weight in ("", "none"):
+    if options.weight in ("", "none") or options.goes_on:
         return {}
     report = load_weights(network, options.weight)
     say(f"weights of {options.weight}: {report}")

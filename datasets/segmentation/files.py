@@ -63,10 +63,12 @@ def find_cases(data: Path) -> list[Case]:
     files: dict[str, dict[int, Path]] = {}
     for stem, path in images.items():
         match = CHANNEL.fullmatch(stem)
-        if stem in labels or not match:
-            files.setdefault(stem, {})[0] = path
-        else:
-            files.setdefault(match["case"], {})[int(match["channel"])] = path
+        case, channel = (stem, 0) if stem in labels or not match else (match["case"], int(match["channel"]))
+        if other := files.setdefault(case, {}).get(channel):
+            raise UserError(
+                f"--data {data}: {case} has two images, {other.name} and {path.name}; leave one in imagesTr"
+            )
+        files[case][channel] = path
     for missing, where in ((files.keys() - labels, "labelsTr"), (labels.keys() - files.keys(), "imagesTr")):
         if missing:
             raise UserError(f"--data {data}: {min(missing)} and {len(missing) - 1} more cases have no file in {where}")

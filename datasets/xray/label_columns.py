@@ -73,12 +73,13 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
     return columns
 
 
-def find_target(table: Table, train: Table, columns: Sequence[str], kind: str) -> Target:
+def find_target(table: Table, train: Table, columns: Sequence[str], kind: str, others: Sequence[Table] = ()) -> Target:
     """What these columns teach. ``train``: the rows of the table to train on, which have the classes of CLASSES.
 
-    ``kind``: --target; "": by what the columns have.
+    ``kind``: --target; "": by what the columns have. ``others``: tables of the other parts, which may have findings
+    that ``table`` has not.
     """
-    findings, asked = _findings(table, columns), bool(kind)
+    findings, asked = _findings(table, columns, others), bool(kind)
     if not kind:
         yes_or_no = len(columns) > 1 or findings or _is_yes_or_no(table.column(columns[0]))
         kind = MULTILABEL if yes_or_no else CLASSES
@@ -103,14 +104,18 @@ def _almost(table: Table, name: str) -> str:
     return f"line {table.lines[odd[0]]} of the column {name} has {values[odd[0]]!r}, not 0 or 1"
 
 
-def _findings(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
+def _findings(table: Table, columns: Sequence[str], others: Sequence[Table]) -> tuple[str, ...]:
     """The names of the findings in a column like NIH's, ``Effusion|Mass``; () if it is none such."""
     if len(columns) > 1:
         return ()
-    values = table.column(columns[0])
-    if columns[0] != FINDINGS and not any("|" in value for value in values):
+    (name,), tables = columns, [table, *(other for other in others if columns[0] in other.header)]
+    if name != FINDINGS and not any("|" in value for each in tables for value in each.column(name)):
         return ()
-    found = {word for value in values if value.lower() not in NOT_KNOWN for word in _words(value)}
+    own, *more = (
+        {word for value in each.column(name) if value.lower() not in NOT_KNOWN for word in _words(value)}
+        for each in tables
+    )
+    found = own if name == FINDINGS and own <= set(CHEST14_LABELS) else own.union(*more)  # NIH's: others are misspelled
     return CHEST14_LABELS if found <= set(CHEST14_LABELS) else tuple(sorted(found))
 
 

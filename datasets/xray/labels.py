@@ -258,7 +258,8 @@ def _with_labels(whole: Rows, parts: list[Rows], how: Labelling) -> tuple[Target
     if isinstance(whole.source, Table) and isinstance(first.source, Table):
         taken = whole.source.described(how.image_column, how.patient_column)
         columns = find_columns(whole.source, taken, how.label_column, how.target)
-        target = find_target(whole.source, first.source, columns, how.target)
+        others = [rows.source for rows in parts if isinstance(rows.source, Table)]
+        target = find_target(whole.source, first.source, columns, how.target, others)
     else:
         if how.label_column or how.target not in ("", MULTILABEL):
             flag = f"--label_column {how.label_column}" if how.label_column else f"--target {how.target}"

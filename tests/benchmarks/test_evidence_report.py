@@ -202,11 +202,14 @@ def test_pcrl_less_another_arm(results: Path) -> None:
 
 
 def test_finetunings_at_a_rate_that_is_not_chosen_any_more_are_left_out() -> None:
-    rates = {f"nih_pcrl_rate{index}": {"valid": 0.6 + (index == 3) / 10, "task": "nih"} for index in range(len(RATES))}
+    trial = {"task": "nih", "arm": "pcrl", "kind": "rate"}
+    rates = {f"nih_pcrl_rate{index}": trial | {"valid": 0.6 + (index == 3) / 10} for index in range(len(RATES))}
     tuned = {"task": "nih", "arm": "pcrl", "kind": "finetune", "runs": [["--lr", RATES[2]]]}
     assert not is_current(tuned, rates)
     assert is_current(tuned | {"runs": [["--lr", RATES[3]]]}, rates)
     assert is_current(tuned, {}), "of results without a search"
+    stale = [line for line in missing("nih", rates | {"nih_pcrl_labels50_draw0_seed0": tuned}) if "PCRL:" in line]
+    assert "fine-tuning 0 of" in stale[0]
 
 
 def test_a_chosen_rate_that_is_the_common_one_is_not_run_twice(results: Path) -> None:

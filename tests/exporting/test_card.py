@@ -72,6 +72,19 @@ def test_card_credits_what_the_training_began_with(tmp_path: Path) -> None:
     assert "| method | pcrlv2, phase finetune |" in card
 
 
+def test_card_of_a_second_fine_tuning_credits_what_the_first_began_with(tmp_path: Path) -> None:
+    """``made``: of the weights of a fine-tuning, which names a method by default; and of what that began with."""
+    first: dict[str, Any] = {"opt": {"model": "pcrl", "phase": "finetune"}, "file": "best.pt"}
+    made = first | {"run": {"begun_with": "imagenet"}}
+    card = carded(tmp_path / "imagenet", {"weight": made}, "chest", phase="finetune", model="pcrl")
+    assert "# resnet18, fine-tuning from ImageNet weights\n" in card
+    assert "Method: supervised training from ImageNet weights." in card
+    pretrained = {"opt": {"model": "pcrlv2", "phase": "pretask"}, "run": {}, "file": "last.pt"}
+    made = first | {"run": {"begun_with": "last.pt", "weight": pretrained}}
+    card = carded(tmp_path / "method", {"weight": made}, "chest", phase="finetune", model="pcrl")
+    assert "# resnet18, PCRLv2 fine-tuning\n" in card
+
+
 def test_card_counts_the_steps_that_were_taken(tmp_path: Path) -> None:
     taken = "3 of 5 epochs completed, 8 steps each; 25 steps in all"
     assert taken in carded(tmp_path / "told", {"samples": 16, "steps_per_epoch": 8}, b=8, epochs=5)

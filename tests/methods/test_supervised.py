@@ -119,3 +119,14 @@ def test_ranks_predict_alike_and_in_order() -> None:
             np.testing.assert_array_equal(result["labels"][:, 0], [0, 1, 0, 1, 0, 1, 0])
             np.testing.assert_array_equal(result["statistics"], results[0]["statistics"])
             np.testing.assert_array_equal(result["outputs"], results[0]["outputs"])
+
+
+def test_outputs_in_16_bits_are_told_apart() -> None:
+    """AUROC of equal outputs is a tie; bfloat16 has 128 numbers from 1 to 2."""
+    network = Classifier(unet(2), classes=1).eval()
+    network.fc.bias.data.fill_(1.5)
+    images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        outputs = network(images)
+    assert outputs.dtype == torch.float32
+    assert len(outputs.unique()) == len(images)

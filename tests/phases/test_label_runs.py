@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from options import Options
-from options.command_line import parse_options
+from options.command_line import check_paths, parse_options
 from phases import phase
 from tests.conftest import run_main, write_xrays
 from training.devices import Devices
@@ -66,6 +66,35 @@ def test_a_split_is_written_and_its_lists_give_the_same_run(data: Path, tmp_path
     assert 0 <= neighbours["balanced_accuracy"] <= 1
 
 
+def test_findings_of_any_part_are_classes_however_the_parts_are_given(data: Path, tmp_path: Path) -> None:
+    """A rare finding may be in the test part alone."""
+    table = tmp_path / "table.csv"
+    rows = [(n, ("Edema" if n % 4 == 1 else "") + ("|Scar" * (n >= 20))) for n in range(24)]
+    lines = [
+        f"{n + 1:08d}_000.png,{n // 2},{words.strip('|') or 'No Finding'},{PARTS[min(n // 8, 2)]}" for n, words in rows
+    ]
+    table.write_text("\n".join(["Image Index,Patient ID,findings,split", *lines]))
+    flags = {"label_column": "findings"}
+    whole = run(data, tmp_path / "a", train_list=str(table), **flags)
+    lists = {}
+    for part in PARTS:
+        lists[f"{part}_list"] = str(tmp_path / f"{part}.csv")
+        own = [line.rpartition(",")[0] for line in lines if line.endswith(part)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["Image Index,Patient ID,findings", *own]))
+    assert run(data, tmp_path / "b", **lists, **flags) == whole
+    assert labels_of(tmp_path / "b")["classes"] == ["Edema", "Scar"]
+
+
+def test_neighbours_need_no_validation_part(data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    parts = ["valid" if n < 2 else PARTS[n % 4 == 0 and 2] for n in range(24)]
+    lines = [f"{n + 1:08d}_000.png,{int(n > 1) * (n // 4 % 2)},{part}" for n, part in enumerate(parts)]
+    table.write_text("\n".join(["file,ill,split", *lines]))
+    assert run(data, tmp_path / "knn", "knn", train_list=str(table))["images"] == parts.count("test")
+    with pytest.raises(UserError, match="validation images: no class has both positives and negatives"):
+        run(data, tmp_path / "tuned", train_list=str(table))
+
+
 def test_a_number(data: Path, tmp_path: Path) -> None:
     flags = {"train_list": str(data / "table.csv"), "split": "50,25,25", "label_column": "age", "target": "regression"}
     found = run(data, tmp_path / "run", "linear", **flags)
@@ -80,7 +109,9 @@ def test_a_number(data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path / "knn", "knn", **flags)["mae"] > 0
 
 
-def test_a_run_goes_on_with_its_own_labels_and_start_alone(data: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_its_own_labels_and_start_alone(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A label that was put right would change what the outputs mean: the mean and scale of the numbers."""
     pretrained, table, output = tmp_path / "pretrained", tmp_path / "table.csv", tmp_path / "run"
     work: dict[str, Any] = {"train_list": str(table), "label_column": "age", "target": "regression"}
@@ -94,7 +125,13 @@ def test_a_run_goes_on_with_its_own_labels_and_start_alone(data: Path, tmp_path:
     assert labels_of(output)["steps_per_epoch"] == 2
     longer = {**work, "epochs": 2, "resume": "auto"}
     assert run(data, output, "linear", **longer)["weight"] == weight
-    assert run(data, output, "linear", **longer | {"epochs": 3})["weight"] == weight
+    capsys.readouterr()
+    words = ["--phase=linear", "--n=chest", f"--data={data}", f"--output={output}", "--resume=auto", "--weight=gone"]
+    check_paths(parse_options(words)[0])
+    assert run(data, output, "linear", weight="gone/last.pt", **longer | {"epochs": 3})["weight"] == weight
+    said = capsys.readouterr()
+    assert "--weight gone/last.pt has no effect: the run goes on from its checkpoint" in said.err
+    assert "weights of gone" not in said.out
     table.write_text(table.read_text().replace(",40,train", ",41,train"))
     with pytest.raises(UserError, match=r"^--resume: the labels of the training samples differ from those of that run"):
         run(data, output, "linear", **longer | {"epochs": 4})

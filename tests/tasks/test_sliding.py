@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tasks.sliding import Windows, label_map, probability_planes, segment, softmax_of
 from training.precision import Native
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 FULL = Native(CPU, enabled=False)
@@ -44,6 +45,14 @@ def test_the_result_is_on_the_grid_that_is_asked_for() -> None:
     truth[12:] = 1
     half = softmax_of(lambda x: torch.cat([0.5 - x, x - 0.5], dim=1), FULL)
     np.testing.assert_array_equal(segment(half, image.numpy(), windows((8, 8, 8), 1), truth.shape), truth)
+
+
+def test_outputs_that_are_not_finite_make_no_empty_mask() -> None:
+    def network(window: Tensor) -> Tensor:
+        return torch.cat([window, torch.full_like(window, float("inf"))], dim=1)
+
+    with pytest.raises(UserError, match="outputs are not finite"):
+        segment(softmax_of(network, FULL), np.zeros((1, 8, 8, 8), np.float32), windows((8, 8, 8)), (8, 8, 8))
 
 
 @pytest.mark.parametrize(

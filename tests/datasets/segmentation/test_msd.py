@@ -62,6 +62,14 @@ def test_cases_are_found_in_either_layout(tmp_path: Path) -> None:
     assert read_case(found).image.mean(axis=(1, 2, 3)).tolist() == [0, 1, 2]
 
 
+def test_two_images_of_one_case_are_refused(tmp_path: Path) -> None:
+    """As a raw one beside one that was prepared for nnU-Net."""
+    case(tmp_path)
+    write(tmp_path / "imagesTr" / "a_0000.nii.gz", np.zeros((12, 10, 8), np.float32))
+    with pytest.raises(UserError, match=r"a has two images, a\.nii\.gz and a_0000\.nii\.gz; leave one in imagesTr"):
+        find_cases(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
