@@ -22,7 +22,7 @@ class Encoder(UNetNetwork):
 
 
 class Classifier(Encoder):
-    """Image (B, C, ...) -> logits (B, classes), float32 under autocast too; the head ``fc`` is called as torchvision's."""
+    """Image (B, C, ...) -> logits (B, classes), in float32. The head ``fc`` is called as torchvision's."""
 
     def __init__(self, unet: UNet, classes: int) -> None:
         super().__init__(unet)
