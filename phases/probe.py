@@ -62,19 +62,16 @@ class Probe:
         return epoch % self.every == 0
 
     def __call__(self, method: Method, precision: Precision) -> EvalResult:
-        result = None
-        with self.ranks.raise_on_all():
-            if self.ranks.first:
-                with evaluating(method):
-                    features, _ = predict(
-                        lambda image: method.features(z_normal(image) if self.z_normalised else image),
-                        self.loader,
-                        precision,
-                    )
-                result = self.judged(features)
-        found = self.ranks.broadcast(result)
-        assert found is not None, "the first rank has one"
-        return found
+        def result() -> EvalResult:
+            with evaluating(method):
+                features, _ = predict(
+                    lambda image: method.features(z_normal(image) if self.z_normalised else image),
+                    self.loader,
+                    precision,
+                )
+            return self.judged(features)
+
+        return self.ranks.first_alone(result)
 
     def judged(self, features: np.ndarray) -> EvalResult:
         """The results of both probes on the rows that do not teach; the linear one's is the score."""

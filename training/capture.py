@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -42,6 +43,7 @@ def cuda_graph(compute: Compute) -> Compute:
 
     RuntimeError if it fails, with streams and memory as they were. UserError if memory cannot be put in order.
     """
+    gc.collect()  # what holds on to an earlier stream's gradients would spoil the capture
     graph, pool, stream = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.cuda.current_stream()
     try:
         # thread_local: meanwhile the loader's thread may pin the memory of the next batch.

@@ -130,6 +130,16 @@ def _channels_last(module: nn.Module) -> bool:
     )
 
 
+def _in_format(images: torch.Tensor, dims: int) -> torch.Tensor:
+    """Images of ``dims`` dimensions channels-last, also where each sample has several of them; others as they are."""
+    if images.dim() == dims:
+        return images.to(memory_format=MEMORY_FORMATS[dims])
+    if images.dim() == dims + 1:  # each of (B, C, ...) for itself, as they are passed on: image by image
+        by_image = images.transpose(0, 1).flatten(0, 1).to(memory_format=MEMORY_FORMATS[dims])
+        return by_image.unflatten(0, (images.shape[1], images.shape[0])).transpose(0, 1)
+    return images
+
+
 class _Replica(nn.Module):
     """A module whose replicas compute in the caller's autocast precision, and in the module's memory format.
 
@@ -145,10 +155,10 @@ class _Replica(nn.Module):
         self.channels_last = _channels_last(module)
 
     def forward(self, *inputs: Any) -> Any:
-        """``inputs``: the images, and what else the module takes."""
+        """``inputs``: images (B, C, ...), several of each (B, L, C, ...), and what else the module takes."""
         if self.channels_last:
-            images, *others = inputs
-            inputs = (images.to(memory_format=MEMORY_FORMATS[images.dim()]), *others)
+            dims = inputs[0].dim()
+            inputs = tuple(_in_format(each, dims) if isinstance(each, torch.Tensor) else each for each in inputs)
         with torch.autocast(self.device_type, self.dtype, self.enabled):
             return self.module(*inputs)
 

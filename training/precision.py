@@ -100,9 +100,11 @@ class Native:
         return good
 
     def scale(self) -> dict[str, list[Tensor]]:
-        """The gradient scaler's tensors, by what they are; it has them after the first step, and in fp16 alone."""
+        """The gradient scaler's tensors, by what they are; in fp16 alone."""
         if not self.scaler.is_enabled():
             return {}
+        if self.scaler._scale is None:
+            self.scaler.scale(torch.zeros((), device=self.device))  # which makes them
         own = {"gradient scale": self.scaler._scale, "steps of this gradient scale": self.scaler._growth_tracker}
         return {name: [tensor] for name, tensor in own.items() if tensor is not None}
 

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.transfer import to_device
 
 T = TypeVar("T")
 LONGEST_WORK = timedelta(days=7)  # of one rank while others wait for it
@@ -67,6 +68,23 @@ class ProcessGroup:
         dist.all_gather_object(values, value, group=patient)
         return values  # type: ignore[return-value]  # all were filled
 
+    def first_alone(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives on the first rank, on all ranks, however long it takes. A UserError becomes everyone's.
+
+        All ranks must call at about one time.
+        """
+
+        def own() -> tuple[T | None, str | None]:
+            try:
+                return (work() if self.first else None), None
+            except UserError as error:
+                return None, str(error)
+
+        value, message = self.gather_when_done(own)[0]
+        if message is not None:
+            raise UserError(message)
+        return value  # type: ignore[return-value]  # of the first rank
+
     @cached_property
     def _patient(self) -> Any:
         """The same ranks, with another limit on how long they wait for each other."""
@@ -91,6 +109,16 @@ class ProcessGroup:
         messages = [text for text in self.gather_objects(message) if text is not None]
         if messages:
             raise UserError(messages[0])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How rows travel to be in another order: own rows to send, how many to and from each rank, and their places."""
+
+    outgoing: Tensor
+    sent: list[int]
+    received: list[int]
+    arrived: Tensor
 
 
 @dataclass(frozen=True)
@@ -147,7 +175,7 @@ class BatchShards:
             return values
         parts = [torch.empty_like(values) for _ in self.sizes]
         dist.all_gather(parts, values.contiguous())
-        sizes = torch.tensor(self.sizes, dtype=values.dtype, device=values.device)
+        sizes = to_device(torch.tensor(self.sizes, dtype=values.dtype), values.device)
         return torch.tensordot(sizes, torch.stack(parts), dims=1) / self.total
 
     @torch.no_grad()
@@ -155,20 +183,37 @@ class BatchShards:
         """This rank's part of ``global[order]``: the global rows put in another order and dealt anew.
 
         ``rows``: this rank's (b, ...). ``order``: a permutation of all ``total``, equal on all ranks. Each row
-        travels once, from the rank that has it to the one that gets it.
+        travels once, from the rank that has it to the one that gets it. The host does not wait for the device if
+        ``order`` is on the CPU. The memory format stays.
         """
         if self.ranks.size == 1:
             return rows[order.to(rows.device)]
-        order = order.cpu()  # the plan is made here, where counting needs no synchronisation
+        if id(order) not in self._plans:
+            self._plans[id(order)] = self._plan(order.cpu(), rows.device), order
+        plan, _ = self._plans[id(order)]
+        axes = [0, *sorted(range(1, rows.dim()), key=rows.stride, reverse=True)]  # as they lie in memory
+        outgoing = rows.permute(axes)[plan.outgoing].contiguous()
+        incoming = torch.empty_like(outgoing)
+        dist.all_to_all_single(incoming, outgoing, plan.received, plan.sent)
+        return incoming[plan.arrived].permute([axes.index(axis) for axis in range(rows.dim())])
+
+    @cached_property
+    def _plans(self) -> dict[int, tuple[_Plan, Tensor]]:
+        """By the id of an order, which is kept with its plan, so that no other one has this id."""
+        return {}
+
+    def _plan(self, order: Tensor, device: torch.device) -> _Plan:
+        """Made on the CPU, where counting needs no synchronisation."""
         owner = torch.repeat_interleave(torch.tensor(self.sizes))
         sent = [part[owner[part] == self.ranks.rank] for part in (order[rows_of] for rows_of in self.slices)]
-        outgoing = rows[(torch.cat(sent) - self.own.start).to(rows.device)].contiguous()
         senders = owner[order[self.own]]
-        received = torch.bincount(senders, minlength=self.ranks.size).tolist()
-        incoming = outgoing.new_empty(outgoing.shape)
-        dist.all_to_all_single(incoming, outgoing, received, [len(part) for part in sent])
         arrival = torch.argsort(senders, stable=True)  # rows arrive sorted by sender: here is where each belongs
-        return incoming[torch.argsort(arrival).to(rows.device)]
+        return _Plan(
+            to_device(torch.cat(sent) - self.own.start, device),
+            [len(part) for part in sent],
+            torch.bincount(senders, minlength=self.ranks.size).tolist(),
+            to_device(torch.argsort(arrival), device),
+        )
 
 
 SINGLE = ProcessGroup()

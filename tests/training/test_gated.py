@@ -112,6 +112,26 @@ def test_a_replay_in_bf16_has_the_bits_of_the_gated_step() -> None:
 
 
 @pytest.mark.parametrize("way", ["gated", "graph"])
+def test_a_scaled_loss_goes_on_with_its_scale(way: str) -> None:
+    """A capture computes a step for nothing, which must not be counted as one of this scale."""
+
+    def trainer() -> Trainer:
+        made = make_trainer(way, scale=1024.0)
+        made.precision.scaler.set_growth_interval(100)  # type: ignore[attr-defined]
+        return made
+
+    first, second = trainer(), trainer()
+    train(first, steps=range(3))
+    second.method.restore(first.method.export())
+    restore_optimizer(second.optimizer, optimizer_state(first.optimizer))
+    second.precision.load_state_dict(first.precision.state_dict())
+    for each in (first, second):
+        each.step(make_batch(3, 4, 5), 5, 4)
+    assert second.precision.state_dict() == first.precision.state_dict()
+    assert first.precision.state_dict()["_growth_tracker"] == 4
+
+
+@pytest.mark.parametrize("way", ["gated", "graph"])
 def test_a_scaled_loss_as_in_fp16(way: str) -> None:
     """At the second and the fifth step gradients overflow, which lowers the scale; the broken batch leaves it."""
     (expected, after), (results, after_other) = (trained(each, scale=2.0**122) for each in ("ordinary", way))

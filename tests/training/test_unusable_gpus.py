@@ -147,3 +147,22 @@ def test_replicas_see_images_in_the_memory_format_of_the_network(dims: int) -> N
         for parameter in network.parameters():
             parameter.data = parameter.data.flatten().view(parameter.shape)  # as the broadcast leaves it
         assert replica(image).is_contiguous(memory_format=wanted)
+
+
+def test_all_images_of_a_replica_are_in_its_memory_format() -> None:
+    """Of PCRLv2, the second view and the local views (B, L, C, ...), which the network sees image by image."""
+    seen = []
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+        def forward(self, view1: torch.Tensor, view2: torch.Tensor, local: torch.Tensor, scale: int) -> int:
+            seen.extend([view1, view2, local.transpose(0, 1).flatten(0, 1)])
+            return scale
+
+    view, local = torch.rand(2, 3, 8, 8), torch.rand(2, 6, 3, 4, 4)
+    assert _Replica(Network(), "cpu")(view, view.clone(), local, 1) == 1
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in seen)
+    assert torch.equal(seen[2], local.transpose(0, 1).flatten(0, 1))

@@ -34,13 +34,41 @@ def wait_for_each_other(ranks: ProcessGroup) -> list[int]:
     dist.barrier()
     gloo._set_default_timeout(timedelta(seconds=5))
     found = ranks.gather_when_done(lambda: work_longer(ranks.rank))
+    found.append(ranks.first_alone(lambda: work_longer(1) + 6))
     gloo._set_default_timeout(timedelta(minutes=3))
     return found
 
 
 def test_ranks_wait_for_work_of_unequal_length() -> None:
     assert ProcessGroup().gather_when_done(lambda: 7) == [7]
-    assert run_ranks(2, wait_for_each_other) == [[0, 1]] * 2
+    assert run_ranks(2, wait_for_each_other) == [[0, 1, 7]] * 2
+
+
+def fail_on_the_first(ranks: ProcessGroup) -> str:
+    with pytest.raises(UserError) as error:
+        ranks.first_alone(lambda: fail_on_rank_1(ProcessGroup(1, 2)))
+    return str(error.value)
+
+
+def test_what_is_wrong_on_the_first_rank_is_said_on_all() -> None:
+    assert run_ranks(2, fail_on_the_first) == ["rank 1 fails"] * 2
+
+
+def permute_images(ranks: ProcessGroup) -> tuple[bool, bool, int]:
+    """Whether images in an order and back are the same, in their memory format; and how often a plan was made."""
+    shares, order = ranks.shares(TOTAL), torch.tensor(ORDER)
+    inverse = torch.argsort(order)
+    images = torch.rand(TOTAL, 3, 4, 5, generator=torch.Generator().manual_seed(0))[shares.own]
+    images = images.to(memory_format=torch.channels_last)
+    for _ in range(2):
+        taken = shares.permute(images, order)
+        back = shares.permute(taken, inverse)
+    kept = all(each.is_contiguous(memory_format=torch.channels_last) for each in (taken, back))
+    return torch.equal(back, images), kept, len(shares._plans)
+
+
+def test_images_keep_their_memory_format_on_the_way() -> None:
+    assert run_ranks(2, permute_images) == [(True, True, 2)] * 2
 
 
 def exchange(ranks: ProcessGroup) -> dict:
