@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from utils.errors import UserError
+from utils.memory import lost_worker
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 from utils.signals import ignore_stop_signals
@@ -35,6 +39,10 @@ class PairDataset(Protocol):
 REPLACEMENTS = 20  # other samples tried for one that cannot be made
 TOLERATED = 0.01  # part of an epoch's samples; one may always be replaced
 REMEDY = "--on_bad_sample skip replaces such a sample by another one"
+LOST_REMEDY = (
+    "main memory or shared memory may be short: give more (docker run --shm-size 8g), or use fewer --workers; "
+    "docs/TROUBLESHOOTING.md"
+)
 
 
 class _Fetched(NamedTuple):
@@ -218,10 +226,11 @@ class Loader:
         self._batches.epoch, self._batches.first = epoch, first
         self.batch_sizes = self._batches.of(epoch)
         self._replaced = 0
-        for fetched in self._loader:
-            for impossible, faults in self.ranks.gather_objects((fetched.sample is None, fetched.faults)):
-                if impossible:
-                    raise UserError(faults[0] + self._remedy)
+        for fetched, remedy in self._fetched():
+            impossible = fetched.faults[0] + remedy if fetched.sample is None else ""
+            for problem, faults in self.ranks.gather_objects((impossible, fetched.faults)):
+                if problem:
+                    raise UserError(problem)
                 self._faults += faults
                 self._replaced += len(faults)
             if self._replaced > max(1, TOLERATED * len(self._fetcher)):
@@ -231,6 +240,18 @@ class Loader:
                 )
             assert fetched.sample is not None
             yield self._finish(self._on_device(fetched.sample))
+
+    def _fetched(self) -> Iterator[tuple[_Fetched, str]]:
+        """What the workers send, and what to do about faults; of a worker that was ended, that."""
+        try:
+            with _child_signals_as_they_were():
+                batches = iter(self._loader)
+            for fetched in batches:
+                yield fetched, self._remedy
+        except RuntimeError as error:
+            if not (what := lost_worker(error)):
+                raise
+            yield _Fetched(None, (f"a process that loads data was lost ({what})",)), f"; {LOST_REMEDY}"
 
     def _on_device(self, sample: Batch) -> Batch:
         """The batch where it is trained on; to a GPU on a stream of its own, beside the step that computes there."""
@@ -253,6 +274,22 @@ class Loader:
         """Why samples of any rank were replaced, since the last call."""
         faults, self._faults = self._faults, []
         return faults
+
+
+@contextmanager
+def _child_signals_as_they_were() -> Iterator[None]:
+    """Leaves torch's handler of SIGCHLD out: it raises amid a step if a worker ends, where nothing can be saved.
+
+    Without it, the loader itself notices within 5 seconds.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, former)
 
 
 def _start_worker(worker: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -132,6 +133,27 @@ def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_pa
     assert run.returncode == 0, run.stderr
     assert_same_run(output, reference)
     assert_times(output)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_nothing_lost(
+    pairs: Path, reference: Path, tmp_path: Path
+) -> None:
+    """As a machine does that is short of memory."""
+    output = tmp_path / "out"
+    process = start(pairs, output, "--save_minutes", 60)
+    wait_for(lambda: logged(output) >= 2, process)
+    with held([process.pid]):
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, text
+    assert "Traceback" not in text
+    *_, saved, error = text.splitlines()
+    assert saved == f"saved {output}; go on with --resume auto"
+    assert error.startswith("error: a process that loads data was lost (DataLoader worker (pid(s) ")
+    assert error.endswith("docs/TROUBLESHOOTING.md")
+    run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
+    assert run.returncode == 0, run.stderr
+    assert_same_run(output, reference)
 
 
 @pytest.mark.parametrize("saved", [False, True])

@@ -80,10 +80,19 @@ def test_a_job_on_one_node_that_was_warned_queues_itself_again(status: int, queu
     assert job.returncode == (0 if queued_again else status)
 
 
-@pytest.mark.parametrize("warned", [True, False])
-def test_a_job_on_several_nodes_that_was_warned_stops_its_tasks_first(warned: bool, tmp_path: Path) -> None:
-    """Slurm signals the batch shell, which has scancel signal the tasks, and waits until they have saved."""
-    task = f'trap "sleep 1; touch {tmp_path}/saved; exit 1" TERM\ntouch {tmp_path}/started\n' + "sleep 0.1\n" * 300
+@pytest.mark.parametrize(("warned", "saves"), [(True, True), (True, False), (False, False)])
+def test_a_job_on_several_nodes_that_was_warned_stops_its_tasks_first(
+    warned: bool, saves: bool, tmp_path: Path
+) -> None:
+    """Slurm signals the batch shell, which has scancel signal the tasks, and waits until they have saved.
+
+    Where they could not save, another job would not get further.
+    """
+    (tmp_path / "last.pt").write_text("of the former job")
+    save = (
+        f"cp {tmp_path}/last.pt {tmp_path}/new; mv {tmp_path}/new {tmp_path}/last.pt; touch {tmp_path}/saved; " * saves
+    )
+    task = f'trap "sleep 1; {save}exit 1" TERM\ntouch {tmp_path}/started\n' + "sleep 0.1\n" * 300
     scancel = f"kill -TERM $(cat {tmp_path}/task)"
     environment = stand_ins(
         tmp_path,
@@ -92,14 +101,14 @@ def test_a_job_on_several_nodes_that_was_warned_stops_its_tasks_first(warned: bo
         scontrol=f'if [ "$1" = requeue ]; then test -e {tmp_path}/saved; else echo node1; echo node2; fi',
     )
     script = ROOT / "scripts" / "slurm_several_nodes.sbatch"
-    job = subprocess.Popen(["bash", str(script), "DATA", "OUT"], env=environment)
+    job = subprocess.Popen(["bash", str(script), "DATA", str(tmp_path)], env=environment)
     if warned:
         deadline = time.monotonic() + 30
         while not (tmp_path / "started").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         job.send_signal(signal.SIGUSR1)
-    assert job.wait(60) == 0
+    assert job.wait(60) == int(warned and not saves)
     made = calls(tmp_path)
     (started,) = [words for words in made if words[0] == "srun"]
     torchrun, main = started[: started.index("--")], started[started.index("--") + 1 :]
@@ -108,4 +117,4 @@ def test_a_job_on_several_nodes_that_was_warned_stops_its_tasks_first(warned: bo
     assert main[0] == "main.py"
     assert flags(main)["--resume"] == "auto"
     assert (["scancel", "--signal=TERM", "7"] in made) == warned
-    assert (["scontrol", "requeue", "7"] in made) == warned
+    assert (["scontrol", "requeue", "7"] in made) == saves

@@ -165,16 +165,26 @@ def checkpoint_name(options: Options, epoch: int) -> str:
     return f"{options.method_name}_{options.n}_{options.phase}{ratio}_{epoch}.pt"
 
 
-def save_last(output: Path, payload: dict[str, Any]) -> Path:
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there, and undamaged."""
+    try:
+        torch_file.check(path)
+    except UserError:
+        return False
+    return True
+
+
+def save_last(output: Path, payload: dict[str, Any], keep_former: bool = True) -> Path:
     """Write ``last.pt``; the former one becomes ``previous.pt``, only after the new one was read back whole.
 
-    From the first save on there is a ``last.pt`` at every moment.
+    From the first save on there is a ``last.pt`` at every moment. Not ``keep_former``: ``previous.pt`` stays as it is,
+    which may be the only whole one.
     """
     last = output / LAST
     with atomic_path(last) as temporary:
         torch_file.write(temporary, payload)
         torch_file.check(temporary)
-        if last.exists():
+        if keep_former and last.exists():
             link_as(last, PREVIOUS)
     return last
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from options import Options
-from training.checkpoint import BEST, LAST, Position, TrainingState, checkpoint_name, link_as, save_last
+from training.checkpoint import BEST, LAST, Position, TrainingState, checkpoint_name, is_whole, link_as, save_last
 from training.reporting.reporter import NullReporter, Reporter
 from utils.console import say, warn
 from utils.errors import UserError, reason
@@ -37,6 +37,7 @@ class CheckpointManager:
         self._steps = steps_per_epoch
         self.before_saving: Callable[[], None] = lambda: None  # the reporter's sums must know of all steps
         self._saved_at = time.monotonic()
+        self._last_is_whole = False  # as far as this process has seen
         goes_on_here = options.resume == "auto" or Path(options.resume).resolve() == (output / LAST).resolve()
         self._held = replace(state.position) if goes_on_here and state.position != Position() else None
 
@@ -48,20 +49,25 @@ class CheckpointManager:
             where = self._held.next_step(self.options.epochs, self._steps)
             say(f"stopped without saving; --resume auto goes on at {where}")
 
-    def _save(self) -> Path | None:
-        """Write ``last.pt``; a full disk is said, and the former file stays. UserError if there is none."""
+    def _save(self, stopping: bool = False) -> Path | None:
+        """Write ``last.pt``; a full disk is said, and the former file stays. UserError if there is none.
+
+        ``stopping``: the run ends now, so that a full disk is a UserError in any case.
+        """
         self._saved_at = time.monotonic()
         self.before_saving()
         payload = self.state.snapshot(self.options, self.list_sha256, self.reporter.state())
         saved = None
         with self.ranks.raise_on_all():
             if self.ranks.first:
-                saved = self._write(payload)
+                saved = self._write(payload, stopping)
         return self.ranks.broadcast(saved)
 
-    def _write(self, payload: dict[str, Any]) -> Path | None:
+    def _write(self, payload: dict[str, Any], stopping: bool) -> Path | None:
         try:
-            saved = save_last(self.output, payload)
+            self._last_is_whole = self._last_is_whole or is_whole(self.output / LAST)
+            saved = save_last(self.output, payload, keep_former=self._last_is_whole)
+            self._last_is_whole = True
             self._held = replace(self.state.position)
             return saved
         except (OSError, UserError) as error:
@@ -72,7 +78,10 @@ class CheckpointManager:
                     f"{failed}, and nothing of this run has been saved yet; make room and start again"
                 ) from None
             where = self._held.next_step(self.options.epochs, self._steps)
-            warn(f"{failed}; training continues; the previous checkpoint is intact and would resume at {where}")
+            intact = f"the previous checkpoint is intact and would resume at {where}"
+            if stopping:
+                raise UserError(f"{failed}; the run ends unsaved; {intact}: make room first") from None
+            warn(f"{failed}; training continues; {intact}")
             return None
 
     def _keep(self, saved: Path, name: str) -> bool:
@@ -89,9 +98,23 @@ class CheckpointManager:
     def _stop_if_asked(self, signum: int | None, saved: bool) -> None:
         if signum is None:
             return
-        if saved or self._save():
+        if saved or self._save(stopping=True):
             say(f"saved {self.output}; go on with --resume auto")
         raise Stopped(signum)
+
+    def save_before_an_error(self) -> None:
+        """Save what is trained since the last time, if it can be, before an error that the training has no part in."""
+        if self.ranks.broadcast(self.state.position in (self._held, Position())):
+            return
+        try:
+            if self._save(stopping=True):
+                say(f"saved {self.output}; go on with --resume auto")
+        except UserError as error:
+            warn(str(error))
+
+    def stop_if_asked(self) -> None:
+        """Raise Stopped if a signal asked for it, all being saved."""
+        self._stop_if_asked(self._wishes()[0], saved=True)
 
     def _wishes(self) -> tuple[int | None, bool]:
         """The signal that asked any rank to stop, and whether it is time to save: what all ranks then do."""

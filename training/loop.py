@@ -18,6 +18,7 @@ from datasets.loader import Loader
 from methods.base import Batch, Method
 from training.checkpoint import Position
 from training.checkpoint_manager import CheckpointManager
+from training.device_clock import DeviceClock
 from training.distributed import distributed
 from training.evaluation import Evaluation
 from training.gated import GatedStep, Outcome, Part, Snapshot, StepResult, can_be_gated, has_begun
@@ -73,6 +74,7 @@ class Trainer:
         if isinstance(precision, Native) and can_be_gated(optimizer):
             self.gated = GatedStep(method, self._forward, optimizer, precision)
         self.graph = graph
+        self.clock = DeviceClock()
         self._begun = False
 
     @property
@@ -94,12 +96,18 @@ class Trainer:
         self._begun = self._begun or has_begun(self.optimizer)
         if not self.gated or not self._begun:
             result = self._ordinary_step(parts)
+            self.clock.forget()
 
             def read() -> StepResult:
                 return result
 
         else:
+            on_gpu = next(iter(batch.values())).is_cuda
+            if on_gpu:
+                self.clock.begin()
             read = self._gated_step(self.gated, parts).reading()
+            if on_gpu:
+                self.clock.end()
 
         def count() -> StepResult:
             result = read()
@@ -193,11 +201,18 @@ class _Launched:
     def __init__(self, reporter: Reporter | NullReporter) -> None:
         self._reporter = reporter
         self._unread: deque[tuple[Callable[[], StepResult], Callable[..., StepReport]]] = deque()
+        self._waits: list[Callable[[], float]] = []  # for batches, in seconds, since a step was read
         self.started = time.perf_counter()  # of the next step that is read
 
-    def add(self, result: Callable[[], StepResult], report: Callable[..., StepReport]) -> None:
-        """A step; ``report``: makes what is reported of it, but for its ``result`` and ``seconds``."""
+    def add(
+        self, result: Callable[[], StepResult], report: Callable[..., StepReport], waited: Callable[[], float]
+    ) -> None:
+        """A step; ``report``: makes what is reported of it, but for its ``result`` and times.
+
+        ``waited``: the seconds that it waited for its batch, to be asked when the step before it was read.
+        """
         self._unread.append((result, report))
+        self._waits.append(waited)
 
     def read(self, but: int = 0) -> None:
         """Report the steps that were launched, all ``but`` the last ones."""
@@ -205,7 +220,10 @@ class _Launched:
             result, report = self._unread.popleft()
             found = result()
             finished = time.perf_counter()
-            self._reporter.step(report(result=found, seconds=finished - self.started))
+            seconds = finished - self.started
+            waits, self._waits = self._waits, []  # those that fall in these seconds
+            data_seconds = min(sum(waited() for waited in waits), seconds)
+            self._reporter.step(report(result=found, seconds=seconds, data_seconds=data_seconds))
             self.started = finished  # to report and to save is part of a step, but no waiting
 
 
@@ -240,8 +258,9 @@ def train(
         _train_epoch(trainer, loader, reporter, checkpoints, launched, position, epoch_lr)
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
-        score = _judge(trainer, reporter, evaluation, position.epoch)
-        probed = _probe(trainer, reporter, probe, position.epoch)
+        with checkpoints.request.answering("stopping after the results on held-out data, then saving"):
+            score = _judge(trainer, reporter, evaluation, position.epoch)
+            probed = _probe(trainer, reporter, probe, position.epoch)
         checkpoints.after_epoch(probed if by_probe else score)
 
 
@@ -257,7 +276,7 @@ def _train_epoch(
     """The steps of the epoch of ``position``, from its step on; all of them are reported in the end."""
     epoch = position.epoch
     launched.started = waiting = time.perf_counter()
-    for batch in loader.epoch(epoch, position.step):
+    for batch in _batches(loader, position, checkpoints):
         fetched = time.perf_counter()
         reporter.fetched()
         batch_size = loader.batch_sizes[position.step]
@@ -270,13 +289,21 @@ def _train_epoch(
             lr=lr,
             faults=loader.take_faults(),
             samples=batch_size,
-            data_seconds=fetched - waiting,
         )
-        launched.add(result, report)
+        launched.add(result, report, trainer.clock.idle(fetched - waiting))
         launched.read(but=trainer.steps_behind)
         checkpoints.after_step()
         waiting = time.perf_counter()
     launched.read()
+
+
+def _batches(loader: Loader, position: Position, checkpoints: CheckpointManager) -> Iterator[Batch]:
+    """The rest of the batches of the epoch; where the data end the run, what is trained is saved first."""
+    try:
+        yield from loader.epoch(position.epoch, position.step)
+    except UserError:
+        checkpoints.save_before_an_error()
+        raise
 
 
 def _judge(

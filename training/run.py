@@ -58,7 +58,7 @@ class TrainingJob:
     files: Sequence[str]
     windows: Windows
     evaluation: Evaluation | None = None
-    finish: Callable[[Path, TrainingState, Reporter | NullReporter], None] = lambda output, state, reporter: None
+    finish: Callable[[Path, TrainingState, Reporter | NullReporter], None] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     report: Callable[[Path], Path] | None = None
@@ -205,7 +205,10 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
                 probe=job.probe,
                 by_probe=options.keep == "best-probe",
             )
-            job.finish(output, state, reporter)
+            if job.finish:
+                checkpoints.stop_if_asked()
+                with request.answering("the run ends after the test part", "to end at once: all is saved"):
+                    job.finish(output, state, reporter)
         if ranks.first:
             _write_page(job, options, output)
         _tell_end(options, state)

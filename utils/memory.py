@@ -7,7 +7,18 @@ import re
 
 # Of torch's allocator, of its mapped files and of C++; as plain RuntimeErrors, also out of a worker process.
 REFUSALS = re.compile(r"can't allocate memory|not enough memory|[Cc]annot allocate memory|bad_alloc")
+# Of torch's loader: a worker that the system ended, or a batch for which shared memory has no room.
+LOST_WORKER = re.compile(
+    r"(DataLoader worker|Pin memory thread)[^\n]* (is killed by signal|exited unexpectedly)[^\n]*|"
+    r"unable to [a-z ]*(shared memory|file <)[^\n]*"
+)
 WANTED = re.compile(r"tried to allocate (\d+) bytes")
+
+
+def lost_worker(error: BaseException) -> str:
+    """What torch says of a process that loads data and was ended, or had no room for a batch; "" if it is not that."""
+    found = LOST_WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
+    return found[0].rstrip(" .") if found else ""
 
 
 def lack_of_memory(error: BaseException) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 # SLURM warns with USR1 where a job script asks it to; HUP says that the terminal is gone.
@@ -44,11 +45,12 @@ class StopRequest:
     ``once``: further ones are ignored. Of several processes that train together each can get a signal twice, from a
     launcher and from a cluster's scheduler.
     ``answer``: what is said when the first one comes, since the safe moment may be half a minute away; empty: nothing.
+    ``again``: what a second one does.
     """
 
-    def __init__(self, once: bool = False, answer: str = "") -> None:
+    def __init__(self, once: bool = False, answer: str = "", again: str = "to stop without saving") -> None:
         self.signum: int | None = None
-        self._once, self._answer = once, answer
+        self._once, self._answer, self._again = once, answer, again
         self._former: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
@@ -60,6 +62,17 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._put_back()
+
+    @contextmanager
+    def answering(self, answer: str, again: str | None = None) -> Iterator[None]:
+        """Inside, another ``answer``, if there is one at all, and what a second signal does ``again``."""
+        former = self._answer, self._again
+        if self._answer:
+            self._answer, self._again = answer, again or self._again
+        try:
+            yield
+        finally:
+            self._answer, self._again = former
 
     def _put_back(self) -> None:
         for signum, handler in self._former.items():
@@ -73,7 +86,7 @@ class StopRequest:
             ignored = self._once or other == HANGUP
             signal.signal(other, signal.SIG_IGN if ignored else self._stop_at_once)
         if self._answer:
-            again = "" if self._once else "; again to stop without saving"
+            again = "" if self._once else f"; again {self._again}"
             _write(f"{signal.Signals(signum).name}: {self._answer}{again}")
 
     def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:

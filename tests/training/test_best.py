@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from methods.base import Batch, Method, StepOutput
 from options import Options
 from tests.processes import largest_file
 from training.best import read_best, settle_best
-from training.checkpoint import BEST, LAST, Position, TrainingState, find_resume
+from training.checkpoint import BEST, LAST, PREVIOUS, Position, TrainingState, find_resume
 from training.checkpoint_manager import CheckpointManager
 from training.precision import build_precision
 from training.reporting.reporter import NullReporter
 from training.schedule import build_optimizer
 from utils.errors import UserError
-from utils.signals import StopRequest
+from utils.signals import Stopped, StopRequest
 
 ROOM, FULL = 2**20, 200  # bytes that a file may have
 
@@ -91,9 +92,44 @@ def test_a_better_epoch_that_cannot_be_kept_is_not_the_best(tmp_path: Path, caps
         run.epoch(3.0)
     assert run.best() == (1, 1)
     assert run.state.waited == 1, "for --patience, it is a result that was no better"
-    assert "the previous checkpoint is intact and would resume at epoch 2/9, step 1/1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "training continues; the previous checkpoint is intact and would resume at epoch 2/9, step 1/1" in said
     run.epoch(4.0)  # worse than what was lost, better than what there is
     assert run.best() == (3, 3)
+
+
+def test_a_run_that_is_stopped_and_cannot_save_does_not_say_that_it_goes_on(tmp_path: Path) -> None:
+    """Status 2, not that of the signal: after which a cluster's script would begin the same job again."""
+    run = Run(tmp_path, save_every=9)
+    run.manager.save_before_an_error()
+    assert not (tmp_path / LAST).exists(), "nothing was trained"
+    run.epoch(5.0)
+    run.state.position.step = 1
+    run.manager.request.signum = signal.SIGTERM
+    with (
+        largest_file(FULL),
+        pytest.raises(UserError, match=r"the run ends unsaved; .*would resume at epoch 2/9, step 1"),
+    ):
+        run.manager.after_step()
+    with pytest.raises(Stopped):
+        run.manager.after_step()
+    assert Run(tmp_path, "auto").state.position == Position(1, 1)
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
+    """A run that goes on from previous.pt has no other whole one until its first save is done."""
+    run = Run(tmp_path)
+    run.epoch(None)
+    run.epoch(None)
+    last = tmp_path / LAST
+    last.write_bytes(last.read_bytes()[:-200])
+    resumed = Run(tmp_path, "auto")
+    assert resumed.state.position.epoch == 1
+    former = (tmp_path / PREVIOUS).read_bytes()
+    resumed.epoch(None)
+    assert (tmp_path / PREVIOUS).read_bytes() == former
+    resumed.epoch(None)
+    assert torch.load(tmp_path / PREVIOUS, weights_only=True)["epoch"] == 2
 
 
 def test_the_only_better_epoch_cannot_be_kept(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ def test_a_second_one_stops() -> None:
     assert done.returncode == 128 + signal.SIGTERM
 
 
+def test_the_answer_is_that_of_the_moment() -> None:
+    program = PROGRAM.format(once=False, answer="stopping soon", second=True).replace(
+        "        os.kill",
+        '        with request.answering("the test part first", "to end at once"):\n            os.kill',
+        1,
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stderr == "SIGINT: the test part first; again to end at once\nstopped by SIGTERM\n"
+
+
 def test_of_several_processes_none_minds_a_second_one_and_one_speaks() -> None:
     assert run(once=True, answer="stopping soon", second=True).stdout == "SIGINT: stopping soon\nnoted 2\nwent on\n"
     assert run(once=True, answer="", second=True).stdout == "noted 2\nwent on\n"
