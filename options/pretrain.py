@@ -80,7 +80,8 @@ class Pretraining(Training):
     cuda_graph: str = flag(
         "auto",
         "machine",
-        "one GPU: run a step as one CUDA graph, after a trial; if numbers differ, auto does without, on ends the run",
+        "one GPU: run each step as one CUDA graph. The first steps compare it with normal steps; if numbers differ, auto "
+        "continues without the graph, and on stops the run",
         choices=["auto", "on", "off"],
         phases=PRETRAINING,
     )
@@ -135,7 +136,7 @@ class Pretraining(Training):
             self._set("probe_every", 0)
             self._set("keep", "best-loss")
             return
-        flag_of = {"chest": "probe_list", "luna": "probe_data"}[self.n]
+        flag_of = "probe_list" if self.dims == 2 else "probe_data"
         source = getattr(self, flag_of)
         if self.probe_every == AS_PHASE:
             self._set("probe_every", PROBE_EVERY if source else 0)

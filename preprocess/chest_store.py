@@ -29,7 +29,7 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 import numpy as np
 from PIL import Image
 
-from datasets.xray.files import ALL_IMAGES, LISTS_IN_DATA, TEST_LIST, VALID_LIST, Images, find_chest
+from datasets.xray.files import ALL_IMAGES, NIH_LIST, TEST_LIST, TRAIN_LIST, VALID_LIST, Images, find_chest
 from datasets.xray.images import read_image
 from datasets.xray.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
 from preprocess.jobs.flags import folders
@@ -162,7 +162,7 @@ def difference(former: str, wanted: str) -> str:
 def begin(flags: argparse.Namespace, description: str) -> None:
     """Make the folder. The lists that ``main.py`` finds in ``--data`` go along if all images do."""
     flags.save.mkdir(parents=True, exist_ok=True)
-    for name in (*LISTS_IN_DATA, VALID_LIST, TEST_LIST):
+    for name in (TRAIN_LIST, NIH_LIST, VALID_LIST, TEST_LIST):
         if flags.train_list == ALL_IMAGES and (flags.data / name).is_file():
             shutil.copyfile(flags.data / name, flags.save / name)
     write_text(flags.save / DESCRIPTION, description)

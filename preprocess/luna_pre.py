@@ -61,7 +61,7 @@ EXAMPLES = """examples:
   as published:
     python preprocess/luna_pre.py --data LUNA_dataset_path --save processedLUNA_save_path
   for --model pcrlv2:
-    python preprocess/luna_pre.py --recipe pcrlv2 --data LUNA_dataset_path --save processedLUNA_save_path
+    python preprocess/luna_pre.py --recipe pcrlv2 --data LUNA_dataset_path --save crops_of_pcrlv2
   the abdomen in soft tissue's window, and a picture of six pairs:
     python preprocess/luna_pre.py --data my_scans --save my_pairs --hu_min -150 --hu_max 250 --preview 6
 """

@@ -53,7 +53,8 @@ from utils.text import counted
 SMALLEST, MULTIPLE = 16, 8
 EXAMPLES = """example:
   python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
-  python main.py --data nodule_crops_path --n nodules --phase finetune --ratio 1.0 --output nodules_finetuned
+  python main.py --data nodule_crops_path --n nodules --phase finetune --ratio 1.0 --weight my_3d_run/last.pt \\
+    --output nodules_finetuned
 """
 
 
@@ -167,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         beside = f", {sum(absent.values())} of them of scans that are not in {flags.data}" if absent else ""
         say(
             f"{flags.save / LABELS} lists {counted(listed, 'crop')}{beside}; to learn from them: python main.py --data "
-            f"{shlex.quote(str(flags.save))} --n nodules --phase finetune --ratio 1.0 --output my_nodules"
+            f"{shlex.quote(str(flags.save))} --n nodules --phase finetune --ratio 1.0 --output my_nodules (--weight "
+            "FILE: from pre-trained weights)"
         )
     warn_of_removed(absent, "crop", sources, flags.save, flags.data)
     made = any(outcome.positives or outcome.negatives for outcome in outcomes)

@@ -34,6 +34,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Where a page says that its Python snippets run, and what they need there beside what the page's commands write.
 SNIPPETS_IN = {"EXPORT.md": "weights"}
 PRETRAINED = {"chest": "chest14_data_path", "luna": "processedLUNA_save_path"}  # the runs that the pages begin with
+RUNS = {"chest": ("my_run", "pcrl_chest_"), "luna": ("my_3d_run", "pcrl_luna_")}  # what their weights are called
 EXPORTS = (
     "python export.py --checkpoint pcrl_chest_pretask_1.0_240.pt --save weights_smp --target smp",
     "python export.py --checkpoint pcrl_luna_pretask_1.0_240.pt --save weights_3d",
@@ -53,7 +54,7 @@ NOT_RUN = {
     "bash scripts/pretrain_luna.sh": "tests/test_scripts.py compares its commands with the README's",
     "tensorboard --logdir": "a server, of a package of its own",
     **dict.fromkeys(("export 'PYTHONPATH", "nnUNetv2_"), "nnU-Net's, which is no requirement"),
-    "python export.py --checkpoint pretrained/pcrl_luna_pretask_1.0_240.pt --save weights_nnunet": "as the next one",
+    "python export.py --checkpoint my_3d_run/last.pt --save weights_nnunet": "as the next one",
     "python weights_nnunet/pcrl_nnunet.py": "reads plans of nnU-Net; tests/exporting/test_nnunet.py runs it",
     "python -c": "loads weights from the internet; the sample has them",
 }
@@ -123,7 +124,9 @@ def wide(page: str) -> frozenset[str]:
     """The data sets whose networks need all their channels there: those whose weights it exports."""
     exported = [command.words for command in commands(page) if command.kind == "export.py"]
     exported += [line.split() for line in EXPORTS if page == "EXPORT.md"]
-    return frozenset(n for n in ("chest", "luna") if any(f"pcrl_{n}_" in " ".join(words) for words in exported))
+    return frozenset(
+        n for n, names in RUNS.items() if any(name in " ".join(words) for words in exported for name in names)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -172,6 +175,9 @@ def write_sample(folder: Path, data: Path, runs: dict[str, Path]) -> Path:
     for n, run in runs.items():
         for place in (folder, output):
             os.link(run / f"pcrl_{n}_pretask_1.0_1.pt", place / f"pcrl_{n}_pretask_1.0_240.pt")
+        own = folder / RUNS[n][0]
+        own.mkdir()
+        os.link(run / f"pcrl_{n}_pretask_1.0_1.pt", own / "last.pt")
     (folder / "pretrained").symlink_to(output)
     return folder
 

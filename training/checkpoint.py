@@ -267,7 +267,11 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
     if others:
         raise UserError(f"--resume: that run had {', and '.join(others)}; give the same values again")
     if checkpoint["list_sha256"] != list_sha256:
-        raise UserError("--resume: the training samples differ from those of that run; give the same --data and list")
+        lists = ((checkpoint.get("run") or {}).get("list"), facts.get("list"))
+        had = f" (it had the list {lists[0]}, not {lists[1]})" if all(lists) and lists[0] != lists[1] else ""
+        raise UserError(
+            f"--resume: the training samples differ from those of that run{had}; give the same --data and list"
+        )
     _check_facts(checkpoint.get("run") or {}, facts, options.data)
     if options.weight and not _same_file(saved.get("weight"), options.weight):
         warn(f"--weight {options.weight} has no effect: the run goes on from its checkpoint")

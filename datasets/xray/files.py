@@ -24,12 +24,12 @@ from utils.progress import waiting
 from utils.text import counted
 
 ALL_IMAGES = "none"  # --train_list none: no list
-LISTS_IN_DATA = ("chest_train.txt", "train_val_list.txt")  # the second is NIH's own
+TRAIN_LIST, NIH_LIST = "chest_train.txt", "train_val_list.txt"
 VALID_LIST, TEST_LIST = "chest_valid.txt", "chest_test.txt"
 REMEDY = "name your own list with --train_list FILE, or take all that are there with --train_list none"
 PROJECT_LIST = Path(__file__).resolve().parents[2] / "train_val_txt" / "chest_train.txt"
 SEPARATOR = re.compile(r"[/\\]")  # Windows has the other one
-_said: set[tuple[Path, str]] = set()  # what was passed over, which is said once a process
+_said: set[tuple[Path, str]] = set()  # what is said once a process
 
 
 def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) -> list[str]:
@@ -37,10 +37,9 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
 
     ``data``: a folder with ``images/``, or with NIH's ``images_001/images`` and so on, or with the images
     themselves, in subfolders or not; or a store that ``preprocess/chest_store.py`` made of one of these. The
-    list is ``train_list``; or, if that is None, ``chest_train.txt`` or ``train_val_list.txt`` in ``data``; or
-    the project's own. ``"none"`` stands for all images there are, sorted by their path, without those that this
-    project draws itself, masks, and DICOM objects without an image. A list has file names, or paths below the images'
-    folder.
+    list is ``train_list``; or, if that is None, ``chest_train.txt`` in ``data``; or the project's own. ``"none"``
+    stands for all images there are, sorted by their path, without those that this project draws itself, masks, and
+    DICOM objects without an image. A list has file names, or paths below the images' folder.
 
     Raises UserError if there are no images, if listed ones are missing, or if ``ratio`` leaves none.
     """
@@ -61,10 +60,18 @@ def listed(data: Path, train_list: str | None) -> int:
 
 
 def training_list(data: Path, train_list: str | None) -> Path:
-    """The list to train on: the one named, or one in ``data``, or the project's own."""
+    """The list to train on: the one named, or one in ``data``, or the project's own.
+
+    That is the paper's. NIH's, which comes with its images, is another one, and has no labels: so it is named.
+    """
     if train_list is not None:
         return Path(train_list)
-    return next((data / name for name in LISTS_IN_DATA if os.path.lexists(data / name)), PROJECT_LIST)
+    if os.path.lexists(data / TRAIN_LIST):
+        return data / TRAIN_LIST
+    if os.path.lexists(data / NIH_LIST) and (data, NIH_LIST) not in _said:
+        _said.add((data, NIH_LIST))
+        say(f"training list: the paper's; for NIH's own give --train_list {data / NIH_LIST}")
+    return PROJECT_LIST
 
 
 class Images:

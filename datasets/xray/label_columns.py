@@ -218,7 +218,9 @@ def _one_hot(table: Table, values: Sequence[str], column: str, classes: Sequence
         elif not name:
             labels[row] = np.nan
         else:
-            raise _wrong(table, row, column, value, f"no class of the images to train on ({', '.join(classes)})")
+            what = f"no class of the images to train on ({', '.join(classes)})"
+            more = "; to learn a number give --target regression" if _number(value) is not None else ""
+            raise _wrong(table, row, column, value, what + more)
     return labels
 
 

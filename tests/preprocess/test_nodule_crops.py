@@ -95,7 +95,7 @@ def test_candidates_become_crops_restartably(luna: Path, tmp_path: Path) -> None
     printed = nodule_crops(luna, tmp_path / "a", *SMALL, "--max_negatives", "3")
     assert "4 crops with a nodule and 6 without from 2 scans of" in printed
     main_py = f"python main.py --data {tmp_path / 'a'} --n nodules --phase finetune --ratio 1.0 --output my_nodules"
-    assert f"labels.csv lists 15 crops; to learn from them: {main_py}\n" in printed
+    assert f"labels.csv lists 15 crops; to learn from them: {main_py} (--weight FILE: from pre-" in printed
     assert "2 crops with a nodule and 3 without from 1 scan were there before" in printed
     assert contents(tmp_path / "a") == before
     printed = nodule_crops(luna, tmp_path / "a", *SMALL, "--max_negatives", "3")

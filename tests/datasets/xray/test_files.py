@@ -45,14 +45,18 @@ def test_every_layout_gives_the_listed_images_in_their_order(tmp_path: Path, lay
     assert names(find_chest(tmp_path, "none")) == ["a.png", "b.png", "c.png"]
 
 
-def test_where_the_list_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_list_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = read_list(PROJECT_LIST).names
     touch(tmp_path, *(f"images/{name}" for name in own[:3]), "images/other.png", "images/last.png")
     (tmp_path / "mine.txt").write_text("other.png\nlast.png\n")
     monkeypatch.chdir(tmp_path)  # the project's list is found from anywhere
     assert names(find_chest(tmp_path, None, 3.5 / len(own))) == own[:3]
-    (tmp_path / "train_val_list.txt").write_text("other.png\n")
-    assert names(find_chest(tmp_path)) == ["other.png"]
+    (tmp_path / "train_val_list.txt").write_text("other.png\n")  # comes with NIH's images, and has no labels
+    assert names(find_chest(tmp_path, None, 3.5 / len(own))) == own[:3]
+    assert capsys.readouterr().out.endswith(f"for NIH's own give --train_list {tmp_path / 'train_val_list.txt'}\n")
+    assert names(find_chest(tmp_path, str(tmp_path / "train_val_list.txt"))) == ["other.png"]
     (tmp_path / "chest_train.txt").write_text("last.png 1 0\n")
     assert names(find_chest(tmp_path)) == ["last.png"]
     assert names(find_chest(tmp_path, "mine.txt")) == ["other.png", "last.png"]
