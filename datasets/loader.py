@@ -39,10 +39,11 @@ class PairDataset(Protocol):
 REPLACEMENTS = 20  # other samples tried for one that cannot be made
 TOLERATED = 0.01  # part of an epoch's samples; one may always be replaced
 REMEDY = "--on_bad_sample skip replaces such a sample by another one"
-LOST_REMEDY = (
+MEMORY_REMEDY = (
     "main memory or shared memory may be short: give more (docker run --shm-size 8g), or use fewer --workers; "
     "docs/TROUBLESHOOTING.md"
 )
+FILES_REMEDY = "raise the limit (ulimit -n 65536), or use fewer --workers"
 
 
 class _Fetched(NamedTuple):
@@ -170,6 +171,7 @@ class Loader:
         judges: bool = False,
     ) -> None:
         self._device, self._finish = device, finish
+        self.arrived: Callable[[], None] = lambda: None  # called when a batch is there, before it is sent to the device
         self._stream: torch.cuda.Stream | None = None
         self._fetcher = _Fetcher(dataset, seed, on_bad_sample == "skip" and not judges)
         first = self._fetcher[(0, 0)]  # a first look at the data
@@ -239,6 +241,7 @@ class Loader:
                     f"than {TOLERATED:.0%}; the last: {self._faults[-1]}"
                 )
             assert fetched.sample is not None
+            self.arrived()
             yield self._finish(self._on_device(fetched.sample))
 
     def _fetched(self) -> Iterator[tuple[_Fetched, str]]:
@@ -251,7 +254,8 @@ class Loader:
         except RuntimeError as error:
             if not (what := lost_worker(error)):
                 raise
-            yield _Fetched(None, (f"a process that loads data was lost ({what})",)), f"; {LOST_REMEDY}"
+            remedy = FILES_REMEDY if "open files" in what else MEMORY_REMEDY
+            yield _Fetched(None, (f"a process that loads data could not hand over a batch ({what})",)), f"; {remedy}"
 
     def _on_device(self, sample: Batch) -> Batch:
         """The batch where it is trained on; to a GPU on a stream of its own, beside the step that computes there."""
@@ -289,7 +293,7 @@ def _child_signals_as_they_were() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGCHLD, former)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if former is None else former)
 
 
 def _start_worker(worker: int) -> None:
@@ -306,11 +310,18 @@ def _quiet_about_the_run(kind: type[BaseException], error: BaseException, trace:
         sys.__excepthook__(kind, error, trace)
 
 
+def _quiet_thread(problem: threading.ExceptHookArgs) -> None:
+    """The same of threads: the one that pins batches meets it when a worker was killed."""
+    if not issubclass(problem.exc_type, (ConnectionError, EOFError)):
+        threading.__excepthook__(problem)
+
+
 def kill_workers_at_exit() -> None:
     """At the end of the process: whoever ignores signals that ask to stop would be waited for without end.
 
-    For a program's entry point: it kills all children that multiprocessing started.
+    For a program's entry point: it kills all children that multiprocessing started, and is quiet about their end.
     """
+    threading.excepthook = _quiet_thread
     atexit.register(_kill_children)  # called before multiprocessing's own, which was registered when it was imported
 
 

@@ -140,7 +140,7 @@ def check_paths(options: Options) -> None:
         path = getattr(options, name)
         if name == "weight" and options.phase == PREDICTION:
             path, words = next((file for file in options.weights if not os.path.exists(file)), ""), ()
-        if name == "weight" and options.phase in TRAINING and options.goes_on:
+        if name == "weight" and options.goes_on:
             continue  # the checkpoint has all values
         if path and path not in words and not (name == "split" and options.shares) and not os.path.exists(path):
             needs_labels = name == "train_list" and options.phase not in ("pretask", "embed")

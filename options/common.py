@@ -193,7 +193,7 @@ class Common:
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"--{field.name} {value}: must be a finite number")
             if isinstance(value, int) and value >= 2**63:
-                raise UserError(f"--{field.name} {value}: must be below {2**63}")
+                raise UserError(f"--{field.name} {value}: must be below {2**63} (2^63)")
             if least is not None and value != field.default and value < least:
                 words = "not be negative" if least == 0 else f"be {least} or more"
                 raise UserError(f"--{field.name} {value}: must {words}")

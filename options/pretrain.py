@@ -80,8 +80,8 @@ class Pretraining(Training):
     cuda_graph: str = flag(
         "auto",
         "machine",
-        "one GPU: run each step as one CUDA graph. The first steps compare it with normal steps; if numbers differ, auto "
-        "continues without the graph, and on stops the run",
+        "one GPU: run each step as one CUDA graph. The first steps compare it with normal steps; if numbers differ, "
+        "auto continues without the graph, and on stops the run",
         choices=["auto", "on", "off"],
         phases=PRETRAINING,
     )

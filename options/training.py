@@ -129,7 +129,9 @@ class Training(Common):
 
     @property
     def goes_on(self) -> bool:
-        """Whether ``--resume`` finds a checkpoint."""
+        """Whether ``--resume`` finds a checkpoint that a training goes on from."""
+        if self.phase not in TRAINING:
+            return False
         last = self.resume == "auto" and any(os.path.exists(os.path.join(self.output, name)) for name in CHECKPOINTS)
         return last or self.resume not in ("", "auto", "none")
 

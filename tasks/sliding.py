@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.precision import Precision
-from utils.errors import UserError
+from utils.errors import Diverged
 
 OVERLAP = 0.5  # of neighbouring windows
 SIGMA = 0.125  # of the Gaussian weights, in parts of a window
@@ -84,7 +84,7 @@ def label_map(planes: Iterable[Tensor], shape: Sequence[int], kept: np.ndarray |
     """The class of each voxel, uint8 of ``shape``, from its planes of probabilities; the first of equal ones.
 
     ``kept``: float16 (classes - 1, *shape), to be filled with the probabilities of all classes but background.
-    UserError if probabilities are not finite.
+    Diverged if probabilities are not finite.
     """
     labels = np.empty(shape, np.uint8)
     finite: Tensor | bool = True  # on the device: looked at once, at the end
@@ -95,7 +95,7 @@ def label_map(planes: Iterable[Tensor], shape: Sequence[int], kept: np.ndarray |
         if kept is not None:
             kept[:, x] = plane[1:].half().cpu().numpy()
     if not finite:
-        raise UserError(
+        raise Diverged(
             "the network's outputs are not finite: its weights have grown without bounds (train with a lower --lr), or "
             "its maps exceed 16 bits (give --amp off)"
         )

@@ -100,6 +100,7 @@ class TrainingState:
     best: float = math.inf  # the lowest score on held-out data, whose state best.pt holds
     best_epoch: int = 0  # epochs completed when it was reached; 0: there is no best.pt
     waited: int = 0  # results on held-out data since the last one that was better
+    owes_results: bool = False  # of the epoch that is completed: on held-out data, or of the probe
     run: dict[str, Any] = field(default_factory=dict)  # times and data, for the model card; does not change
 
     def out_of_patience(self, patience: int) -> bool:
@@ -134,6 +135,7 @@ class TrainingState:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "waited": self.waited,
+            "owes_results": self.owes_results,
             "list_sha256": list_sha256,
             "world_size": self.ranks.size,
             "opt": options.plain(),
@@ -149,6 +151,7 @@ class TrainingState:
         self.position.epoch, self.position.step = checkpoint["epoch"], checkpoint["step"]
         self.best, self.best_epoch = checkpoint["best"], checkpoint["best_epoch"]
         self.waited = checkpoint.get("waited", self._waited_formerly(checkpoint["opt"]))
+        self.owes_results = checkpoint.get("owes_results", False)
         torch.set_rng_state(checkpoint["torch_rng"])
         if len(checkpoint["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])

@@ -102,15 +102,24 @@ class CheckpointManager:
             say(f"saved {self.output}; go on with --resume auto")
         raise Stopped(signum)
 
-    def save_before_an_error(self) -> None:
-        """Save what is trained since the last time, if it can be, before an error that the training has no part in."""
+    def save_before_an_error(self, owes_results: bool = False) -> None:
+        """Save what is trained since the last time, if it can be, before an error that the training has no part in.
+
+        ``owes_results``: that came amid the results of the completed epoch; a run that goes on begins with them.
+        """
         if self.ranks.broadcast(self.state.position in (self._held, Position())):
             return
+        self.state.owes_results = owes_results
         try:
             if self._save(stopping=True):
                 say(f"saved {self.output}; go on with --resume auto")
         except UserError as error:
             warn(str(error))
+
+    def owed_results(self) -> bool:
+        """Whether a run that goes on begins with the results of the last epoch; they are not owed any more."""
+        owed, self.state.owes_results = self.state.owes_results, False
+        return owed
 
     def stop_if_asked(self) -> None:
         """Raise Stopped if a signal asked for it, all being saved."""
@@ -144,11 +153,12 @@ class CheckpointManager:
         best = self.state.judge(self.ranks.broadcast(score))  # one rank's: all must do the same
         last_epoch = epoch == self.options.epochs or self.out_of_patience()
         numbered = epoch % self.options.save_every == 0 or last_epoch
+        signum = None if last_epoch else self._wishes()[0]
         saved = None
         if numbered:
             self.reporter.picture(epoch - 1)
         if numbered or best:
-            saved = self._save()
+            saved = self._save(stopping=signum is not None)
         if best and not (saved and self._keep(saved, BEST)):
             self.state.best, self.state.best_epoch, self.state.waited = former
             there = f"{BEST} stays that of epoch {former[1]}" if former[1] else f"there is no {BEST} yet"
@@ -161,5 +171,4 @@ class CheckpointManager:
                 raise UserError(
                     f"--output {self.output}: the last checkpoint could not be written; make room and resume"
                 )
-        if not last_epoch:
-            self._stop_if_asked(self._wishes()[0], saved=saved is not None)
+        self._stop_if_asked(signum, saved=saved is not None)

@@ -12,25 +12,29 @@ EVENT = partial(torch.cuda.Event, enable_timing=True)
 
 
 class DeviceClock:
-    """Marks in a GPU's stream where steps begin and end that the host launches without waiting for them.
+    """Marks in a GPU's stream where batches arrive and steps end that the host launches without waiting for them.
 
     While the host waits for a batch, the GPU may still compute the step before: only the rest of that time is lost.
-    ``event``: makes a mark, as ``torch.cuda.Event``.
+    ``event``: makes a mark, as ``torch.cuda.Event``; None: the host waits for each step.
     """
 
-    def __init__(self, event: Callable[[], Any] = EVENT) -> None:
+    def __init__(self, event: Callable[[], Any] | None) -> None:
         self._event = event
         self._before: Any = None  # the end of the step before the last one
         self._began: Any = None
         self._ended: Any = None
 
     def begin(self) -> None:
-        """A step is about to be launched."""
+        """The batch of the next step is there; what prepares it on the device is no waiting."""
+        if not self._event:
+            return
         self._before, self._began = self._ended, self._event()
         self._began.record()
 
     def end(self) -> None:
         """All of the step is launched."""
+        if not self._event:
+            return
         self._ended = self._event()
         self._ended.record()
 

@@ -18,7 +18,7 @@ from datasets.loader import Loader
 from methods.base import Batch, Method
 from training.checkpoint import Position
 from training.checkpoint_manager import CheckpointManager
-from training.device_clock import DeviceClock
+from training.device_clock import EVENT, DeviceClock
 from training.distributed import distributed
 from training.evaluation import Evaluation
 from training.gated import GatedStep, Outcome, Part, Snapshot, StepResult, can_be_gated, has_begun
@@ -27,7 +27,7 @@ from training.precision import Native, Precision
 from training.reporting.epoch import StepReport
 from training.reporting.reporter import NullReporter, Reporter
 from training.schedule import cosine_lr, set_lr
-from utils.errors import UserError
+from utils.errors import Diverged, UserError
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
 from utils.text import counted
@@ -74,7 +74,7 @@ class Trainer:
         if isinstance(precision, Native) and can_be_gated(optimizer):
             self.gated = GatedStep(method, self._forward, optimizer, precision)
         self.graph = graph
-        self.clock = DeviceClock()
+        self.clock = DeviceClock(EVENT if self.gated and next(method.parameters()).is_cuda else None)
         self._begun = False
 
     @property
@@ -102,12 +102,8 @@ class Trainer:
                 return result
 
         else:
-            on_gpu = next(iter(batch.values())).is_cuda
-            if on_gpu:
-                self.clock.begin()
             read = self._gated_step(self.gated, parts).reading()
-            if on_gpu:
-                self.clock.end()
+            self.clock.end()
 
         def count() -> StepResult:
             result = read()
@@ -246,10 +242,27 @@ def train(
     ``probe`` judges beside ``evaluation``; ``by_probe``: its score chooses the best state.
     """
     trainer.method.train()
-    if position == Position():
-        _probe(trainer, reporter, probe, 0)
+    loader.arrived = trainer.clock.begin
     launched = _Launched(reporter)
     checkpoints.before_saving = launched.read
+
+    def judge() -> None:
+        """The results of the epoch that is completed, and what is kept by them."""
+        try:
+            with checkpoints.request.answering("stopping after the results on held-out data, then saving"):
+                score = _judge(trainer, reporter, evaluation, position.epoch)
+                probed = _probe(trainer, reporter, probe, position.epoch)
+        except Diverged:
+            raise
+        except UserError:
+            checkpoints.save_before_an_error(owes_results=True)
+            raise
+        checkpoints.after_epoch(probed if by_probe else score)
+
+    if position == Position():
+        _probe(trainer, reporter, probe, 0)
+    if checkpoints.owed_results():
+        judge()
     while position.epoch < epochs and not checkpoints.out_of_patience():
         epoch = position.epoch
         epoch_lr = cosine_lr(lr, epoch, epochs, warmup_epochs)
@@ -258,10 +271,7 @@ def train(
         _train_epoch(trainer, loader, reporter, checkpoints, launched, position, epoch_lr)
         position.epoch, position.step = epoch + 1, 0
         reporter.epoch_end(epoch)
-        with checkpoints.request.answering("stopping after the results on held-out data, then saving"):
-            score = _judge(trainer, reporter, evaluation, position.epoch)
-            probed = _probe(trainer, reporter, probe, position.epoch)
-        checkpoints.after_epoch(probed if by_probe else score)
+        judge()
 
 
 def _train_epoch(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datasets.loader import Loader
 from training.precision import Precision
-from utils.errors import UserError, reason
+from utils.errors import Diverged, UserError, reason
 from utils.files import write_text
 from utils.progress import SHORT_S, progress
 
@@ -53,7 +53,7 @@ def predict(
             steps.update(size)
     rows = np.concatenate(outputs)
     if not np.isfinite(rows).all():
-        raise UserError("the network's outputs are not finite: its weights have grown without bounds; lower --lr")
+        raise Diverged("the network's outputs are not finite: its weights have grown without bounds; lower --lr")
     return rows, np.concatenate(labels) if labels else None
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
     if not resumed:
         if options.resume == "auto":  # where --output is mistyped, too
             say(f"--resume auto: {output} holds no run; starting anew")
+    elif state.owes_results:
+        say(f"going on with the results of epoch {position.epoch}/{options.epochs} on held-out data")
     elif position.epoch >= options.epochs:
         say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; raise --epochs to continue")
     elif state.out_of_patience(options.patience):
@@ -151,12 +154,12 @@ def _tell_end(options: Options, state: TrainingState) -> None:
 
 
 @contextmanager
-def _abort_is_said(checkpoints: CheckpointManager) -> Iterator[None]:
-    """Say what is on disk when the user will not wait for a last save."""
+def _abort_is_said(tell: Callable[[], None]) -> Iterator[None]:
+    """Say what is on disk when the user will not wait for the end."""
     try:
         yield
     except KeyboardInterrupt:
-        checkpoints.tell_what_is_there()
+        tell()
         raise
 
 
@@ -191,23 +194,27 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
             _record(job, state, options, devices, output, checkpoint, list_sha256)
             reporter = _reporter(job, state, options, devices, output, checkpoint)
         checkpoints = CheckpointManager(state, reporter, options, output, list_sha256, request, len(loader))
-        with closing(reporter), closing(loader), _abort_is_said(checkpoints):
-            train(
-                trainer,
-                loader,
-                reporter,
-                checkpoints,
-                lr=options.lr,
-                epochs=options.epochs,
-                position=state.position,
-                warmup_epochs=options.warmup_epochs,
-                evaluation=job.evaluation,
-                probe=job.probe,
-                by_probe=options.keep == "best-probe",
-            )
+        with closing(reporter), closing(loader):
+            with _abort_is_said(checkpoints.tell_what_is_there):
+                train(
+                    trainer,
+                    loader,
+                    reporter,
+                    checkpoints,
+                    lr=options.lr,
+                    epochs=options.epochs,
+                    position=state.position,
+                    warmup_epochs=options.warmup_epochs,
+                    evaluation=job.evaluation,
+                    probe=job.probe,
+                    by_probe=options.keep == "best-probe",
+                )
             if job.finish:
                 checkpoints.stop_if_asked()
-                with request.answering("the run ends after the test part", "to end at once: all is saved"):
+                with (
+                    request.answering("the run ends after the test part", "to end at once: all is saved"),
+                    _abort_is_said(partial(say, "the test part was not finished; --resume auto evaluates it")),
+                ):
                     job.finish(output, state, reporter)
         if ranks.first:
             _write_page(job, options, output)

@@ -15,6 +15,10 @@ class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
 
+class Diverged(UserError):
+    """What was trained gives numbers that are not finite: no state to go on from."""
+
+
 class Unfinished(Exception):
     """A part of what was asked for could not be done, and all else was: one line, and the exit status 1."""
 

@@ -10,7 +10,7 @@ REFUSALS = re.compile(r"can't allocate memory|not enough memory|[Cc]annot alloca
 # Of torch's loader: a worker that the system ended, or a batch for which shared memory has no room.
 LOST_WORKER = re.compile(
     r"(DataLoader worker|Pin memory thread)[^\n]* (is killed by signal|exited unexpectedly)[^\n]*|"
-    r"unable to [a-z ]*(shared memory|file <)[^\n]*"
+    r"unable to (open|write|mmap|resize|allocate)[^\n]*(shared memory|file </torch_)[^\n]*"
 )
 WANTED = re.compile(r"tried to allocate (\d+) bytes")
 

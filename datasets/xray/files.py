@@ -48,6 +48,9 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
         paths = images.all()
         return paths[: first_part(len(paths), ratio, str(data))]
     path = training_list(data, train_list)
+    if path == PROJECT_LIST and os.path.lexists(data / NIH_LIST) and (data, NIH_LIST) not in _said:
+        _said.add((data, NIH_LIST))
+        say(f"training list: the paper's; for NIH's own give --train_list {data / NIH_LIST}")
     names = read_list(path).names
     return images.named(names[: first_part(len(names), ratio, str(path))], path)
 
@@ -66,12 +69,7 @@ def training_list(data: Path, train_list: str | None) -> Path:
     """
     if train_list is not None:
         return Path(train_list)
-    if os.path.lexists(data / TRAIN_LIST):
-        return data / TRAIN_LIST
-    if os.path.lexists(data / NIH_LIST) and (data, NIH_LIST) not in _said:
-        _said.add((data, NIH_LIST))
-        say(f"training list: the paper's; for NIH's own give --train_list {data / NIH_LIST}")
-    return PROJECT_LIST
+    return data / TRAIN_LIST if os.path.lexists(data / TRAIN_LIST) else PROJECT_LIST
 
 
 class Images:

@@ -1,7 +1,8 @@
-"""``--phase embed`` into a folder that has features already says that it replaces them."""
+"""``--phase embed`` into a folder that has features, or a run, already."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from options import Options
 from phases import phase
 from tests.conftest import write_xrays
 from training.devices import Devices
+from utils.errors import UserError
 from utils.process_group import SINGLE
 
 
@@ -23,3 +25,19 @@ def test_features_are_not_replaced_in_silence(tmp_path: Path, capsys: pytest.Cap
         said.append(capsys.readouterr().err)
     assert "will be replaced" not in said[0]
     assert f"{tmp_path / 'out' / 'features.npy'} and features.csv are there already" in said[1]
+
+
+def test_a_run_in_the_folder_does_not_keep_the_weights_from_being_read(tmp_path: Path) -> None:
+    """--resume is of trainings: the features would be those of random values."""
+    data, output = write_xrays(tmp_path / "data", size=64), tmp_path / "out"
+    output.mkdir()
+    (output / "previous.pt").write_bytes(b"of a run")
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    flags = {"workers": 0, "gpus": "", "narrow": 8, "size": 64, "train_list": "none", "resume": "auto"}
+    for work in ("embed", "knn"):
+        options = Options(
+            phase=work, n="chest", data=str(data), output=str(output), weight=str(tmp_path / "weights.pt"), **flags
+        )
+        assert not options.goes_on
+    with pytest.raises(UserError, match=r"weights\.pt"):
+        phase("embed")(replace(options, phase="embed"), Devices("", None), SINGLE)

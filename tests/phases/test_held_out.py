@@ -12,8 +12,9 @@ import torch
 from datasets.registry import DATASETS
 from options import Options
 from phases import phase
-from tests.conftest import ROOT, write_pairs, write_xrays
+from tests.conftest import ROOT, rows, write_pairs, write_xrays
 from tests.inprocess import run_script
+from tests.test_resume import assert_equal
 from training.devices import Devices
 from utils.errors import UserError
 from utils.process_group import SINGLE
@@ -59,6 +60,35 @@ def test_patients_in_both_parts_are_told(data: Path, tmp_path: Path, capsys: pyt
     pretrain(data, tmp_path / "out")
     told = "warning: --val_every: patient 00000003 is both in the training and in the held-out data: their loss is too"
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epochs", [2, 1])
+def test_results_that_data_kept_from_coming_are_made_up_for(
+    epochs: int, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training is saved; once the image is mended, the run is as one that met no such image."""
+    flags: dict[str, Any] = {"epochs": epochs, "save_minutes": 60, "val_every": 1}
+    pretrain(data, tmp_path / "whole", **flags)
+    path = data / "images" / "00000011_000.png"
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    with pytest.raises(UserError, match=r"00000011_000.png"):
+        pretrain(data, tmp_path / "out", **flags)
+    assert f"saved {tmp_path / 'out'}; go on with --resume auto\n" in capsys.readouterr().out
+    saved = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    assert (saved["epoch"], saved["step"], saved["owes_results"]) == (1, 0, True)
+    path.write_bytes(content)
+    pretrain(data, tmp_path / "out", **flags, resume="auto")
+    assert f"going on with the results of epoch 1/{epochs} on held-out data\n" in capsys.readouterr().out
+    name = f"pcrl_chest_pretask_1.0_{epochs}.pt"
+    ours, expected = (torch.load(tmp_path / run / name, weights_only=True) for run in ("out", "whole"))
+    for key in ("model", "optimizer", "best", "best_epoch", "waited", "owes_results", "epoch"):
+        assert_equal(ours[key], expected[key], key)
+    ours_rows, expected_rows = (
+        [{key: row[key] for key in row if key in ("step", "loss", "val_loss")} for row in rows(tmp_path / run)]
+        for run in ("out", "whole")
+    )
+    assert ours_rows == expected_rows
 
 
 def test_a_held_out_image_is_never_replaced(data: Path, tmp_path: Path) -> None:
