@@ -41,7 +41,7 @@ def main() -> None:
     common = {"data": args.data, "train_list": args.list, "probe_list": args.list, "size": args.size}
     options = Options(n="chest", ratio=1.0, workers=0, gpus="", **common)
     devices = Devices("", None)
-    loader, files = build_loader(options, devices.main, SINGLE)
+    loader, files = build_loader(options, devices, SINGLE)
     network, _ = build_student(options, view_shape(loader))
     method = build_method(options, network, len(loader), devices, SINGLE)
     probe = build_probe(options, method, network, devices, SINGLE)

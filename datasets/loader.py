@@ -89,18 +89,30 @@ def _collate(fetched: list[_Fetched]) -> _Fetched:
     return _Fetched(None if None in samples else default_collate(samples), faults)
 
 
-def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1) -> list[int]:
+def smallest_chunk(samples: int, gpus: int) -> int:
+    """The fewest samples that one of the GPUs gets, of those that get any, as DataParallel deals them."""
+    chunk = -(-samples // gpus)
+    return samples % chunk or chunk
+
+
+def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1, gpus: int = 1) -> list[int]:
     """The sizes of an epoch's batches, over all ranks; the last short one is kept.
 
-    If that has fewer than ``min_samples`` for each rank, it takes what it lacks from the batch before it. UserError if
-    there are too few samples for that.
+    If that has fewer than ``min_samples`` for each rank, or for one of the ``gpus`` of each, it takes what it lacks
+    from the batch before it. UserError if there are too few samples for that.
     """
     needed = min_samples * ranks
     sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
     fewest = min(sizes)
-    lacking = needed - sizes[-1]
-    if lacking > 0 and len(sizes) > 1:
-        sizes[-2:] = [sizes[-2] - lacking, needed]
+
+    def enough(size: int) -> bool:
+        shares = {size // ranks, -(-size // ranks)}
+        return min_samples == 1 or all(smallest_chunk(share, gpus) >= min_samples for share in shares)
+
+    if len(sizes) > 1:
+        least = max(needed, sizes[-1])
+        last = next(filter(enough, range(least, batch_size)), least)
+        sizes[-2:] = [sizes[-2] - (last - sizes[-1]), last]
     if min(sizes) < needed:
         whose = f" that need {min_samples} each" if min_samples > 1 else ""
         if samples < needed:
@@ -151,7 +163,8 @@ class Loader:
     ``on_bad_sample``: ``stop`` at a sample that cannot be made, or ``skip`` it: another one takes its place, up to 1 %
     of an epoch, but always one. ``batch_sizes``: of each batch of the epoch under way, over all ``ranks``; each rank
     gets its part of them. ``prefetch``: batches that each worker makes ahead. ``keep_workers``: from one epoch to the
-    next. ``min_samples``: of each batch, for each rank. ``judges``: its samples judge a network: none is replaced.
+    next. ``min_samples``: of each batch, for each of the ``gpus`` of each rank. ``judges``: its samples judge a
+    network: none is replaced.
     """
 
     def __init__(
@@ -168,6 +181,7 @@ class Loader:
         shuffled: bool = True,
         keep_workers: bool = True,
         min_samples: int = 1,
+        gpus: int = 1,
         judges: bool = False,
     ) -> None:
         self._device, self._finish = device, finish
@@ -182,7 +196,7 @@ class Loader:
         self._faults: list[str] = []
         self._replaced = 0
         self.ranks = ranks
-        self._dealt = partial(batch_sizes, len(dataset), batch_size, min_samples=min_samples)
+        self._dealt = partial(batch_sizes, len(dataset), batch_size, min_samples=min_samples, gpus=gpus)
         self._needed = min_samples * ranks.size
         self.batch_sizes: Sequence[int] = self._dealt(ranks.size)
         self._batches = _EpochBatches(self.batch_sizes, seed, ranks, shuffled)

@@ -179,6 +179,11 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     if options.split and options.n == SEGMENTATION and "folds" in typed:
         warnings.append("--folds has no effect with --split, whose file has the folds")
     warnings += never_judged(options)
+    if options.patience and options.phase in PRETRAINING and options.keep == "best-loss" and not options.val_every:
+        warnings.append(
+            f"--patience {options.patience} has no effect without results on held-out data; give --val_every N, or use "
+            "the probe with --keep best-probe"
+        )
     if options.optimizer == "adam" and options.weight_decay and options.phase in TRAINING:
         warnings.append(
             f"--optimizer adam with --weight_decay {options.weight_decay}: the decay is divided by the gradient's "

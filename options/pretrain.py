@@ -146,11 +146,6 @@ class Pretraining(Training):
             raise UserError(f"--{flag_of} {source}: --probe_every 0 switches probes off; remove one of the two")
         if self.keep == "best-probe" and not self.probe_every:
             raise UserError(f"--keep best-probe: the run has no probe; give --{flag_of}")
-        if self.keep == "best-loss" and self.patience and not self.val_every:
-            raise UserError(
-                f"--patience {self.patience} needs results on held-out data; give --val_every N, or use the probe with "
-                "--keep best-probe"
-            )
 
     def _check_pretraining(self) -> None:
         self._check_probe()

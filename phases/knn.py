@@ -13,7 +13,7 @@ from tasks import CLASSIFICATIONS
 from tasks.base import plain_loader
 from tasks.class_scores import NEIGHBOURS, neighbour_scores
 from tasks.classification import INTERVALS
-from tasks.leftover import with_ratio
+from tasks.leftover import with_labelled_list, with_ratio
 from training.checkpoint import LAST
 from training.devices import Devices
 from training.precision import Native
@@ -32,7 +32,7 @@ def run_knn(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     one_process(options, ranks)
     if (Path(options.output) / LAST).exists():
         raise UserError(f"--output {options.output} holds a training run; give another folder")
-    options = with_ratio(options, ranks)
+    options = with_ratio(with_labelled_list(options), ranks)
     data = CLASSIFICATIONS[options.n](options)
     train, test = (plain_loader(options, part.samples, devices, ranks) for part in (data.train, data.test))
     encoder = encoder_of(options, train.first_sample["image"].shape[1:], devices, data.windows)

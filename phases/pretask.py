@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from datasets.ct.crop_records import in_words, with_scans
-from datasets.loader import Loader
+from datasets.loader import Loader, smallest_chunk
 from datasets.registry import DATASETS, Views, list_lines, list_name
 from datasets.xray.patients import shared, some
 from methods import METHODS, method_spec
@@ -33,7 +33,7 @@ from utils.process_group import ProcessGroup
 from utils.text import counted
 
 
-def build_loader(options: Options, device: torch.device, ranks: ProcessGroup) -> tuple[Loader, Sequence[str]]:
+def build_loader(options: Options, devices: Devices, ranks: ProcessGroup) -> tuple[Loader, Sequence[str]]:
     """The training data, checked for what the first sample shows, and its files."""
     views = views_of(options)
     files = views.find(Path(options.data), options.train_list or None, options.ratio)
@@ -45,11 +45,11 @@ def build_loader(options: Options, device: torch.device, ranks: ProcessGroup) ->
         listed = views.listed(Path(options.data), options.train_list or None)
         others = f"--ratio {options.ratio}: the others are left for fine-tuning; 1.0 takes all"
         say(f"{len(files)} of {counted(listed, 'sample')} ({others})")
-    return make_loader(options, files, device, ranks), files
+    return make_loader(options, files, devices, ranks), files
 
 
 def build_held_out(
-    options: Options, device: torch.device, ranks: ProcessGroup, training: Sequence[str]
+    options: Options, devices: Devices, ranks: ProcessGroup, training: Sequence[str]
 ) -> tuple[ValidationLoss, Sequence[str]] | None:
     """The data for ``--val_every``, if it is asked for, and its files; ``training``: those that are trained on."""
     if not options.val_every:
@@ -62,7 +62,7 @@ def build_held_out(
             f"{counted(ranks.size, 'process')}"
         )
     say(f"held-out data: {counted(len(files), 'sample')}")
-    loader = make_loader(options, files, device, ranks, judges=True)
+    loader = make_loader(options, files, devices, ranks, judges=True)
     return ValidationLoss(loader, options.val_every, options.seed), files
 
 
@@ -88,7 +88,7 @@ def check_held_out(options: Options, training: Sequence[str], files: Sequence[st
 
 
 def make_loader(
-    options: Options, files: Sequence[str], device: torch.device, ranks: ProcessGroup, judges: bool = False
+    options: Options, files: Sequence[str], devices: Devices, ranks: ProcessGroup, judges: bool = False
 ) -> Loader:
     """Batches of these files; ``judges``: they are held-out data."""
     views = views_of(options)
@@ -99,13 +99,14 @@ def make_loader(
         options.b,
         options.seed,
         workers_here(options),
-        device,
+        devices.main,
         options.on_bad_sample,
         on_device or (lambda batch: batch),
         ranks,
         options.prefetch,
         keep_workers=not judges,
         min_samples=method_spec(options.model).min_samples,
+        gpus=max(1, len(devices.numbers)),
         judges=judges,
     )
 
@@ -155,12 +156,6 @@ def check_shares(
                     + ", fewer --accumulate" * (parts > 1)
                     + ", fewer --gpus or --parallel ddp" * (gpus > 1)
                 )
-
-
-def smallest_chunk(samples: int, gpus: int) -> int:
-    """The fewest samples that one of the GPUs gets, of those that get any, as DataParallel deals them."""
-    chunk = -(-samples // gpus)
-    return samples % chunk or chunk
 
 
 def tell_recipes(
@@ -213,8 +208,8 @@ def pretrain(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     def build() -> TrainingJob:
         if ranks.first:
             check_flags(options)
-        loader, files = build_loader(options, devices.main, ranks)
-        held_out, held_out_files = build_held_out(options, devices.main, ranks, files) or (None, ())
+        loader, files = build_loader(options, devices, ranks)
+        held_out, held_out_files = build_held_out(options, devices, ranks, files) or (None, ())
         check_shares(options, loader.batch_sizes, devices, ranks, options.accumulate)
         if held_out:
             check_shares(options, held_out.loader.batch_sizes, devices, ranks, 1)

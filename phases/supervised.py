@@ -13,7 +13,7 @@ from options import Options
 from reports.of_run import report_on
 from tasks import TASKS
 from tasks.base import Task
-from tasks.leftover import with_ratio
+from tasks.leftover import with_labelled_list, with_ratio
 from training.best import read_best
 from training.checkpoint import BEST, TrainingState
 from training.devices import Devices
@@ -47,7 +47,7 @@ class PeriodicEval:
 def finetune(options: Options, devices: Devices, ranks: ProcessGroup) -> None:
     """Train on the task's training part, then report on its test part with the weights of the best epoch."""
 
-    options = with_ratio(options, ranks)
+    options = with_ratio(with_labelled_list(options), ranks)
 
     def build() -> TrainingJob:
         if options.phase == "linear" and not (options.weight or options.goes_on):

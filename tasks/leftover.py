@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets.registry import list_lines
+from datasets.xray.files import NIH_LIST, PROJECT_LIST, training_list
 from options import Options
+from options.flags import AS_PHASE
 from training.checkpoint import LAST, PREVIOUS
 from training.reporting.run_record import list_hash
 from utils import torch_file
@@ -17,6 +19,16 @@ from utils.errors import UserError
 from utils.process_group import ProcessGroup
 
 PRETRAINED_ON = {"chest": "chest", "nodules": "luna"}  # of a task, the --n whose list it shares
+
+
+def with_labelled_list(options: Options) -> Options:
+    """The options; of X-rays, if no list is named, with this project's in place of NIH's own, which has no labels."""
+    data = Path(options.data)
+    if options.n != "chest" or options.train_list or training_list(data, None) != data / NIH_LIST:
+        return options
+    say(f"training list: {PROJECT_LIST}, since {data / NIH_LIST} has no labels")
+    ratio = float(AS_PHASE) if options.ratio_by_default else options.ratio
+    return replace(options, train_list=str(PROJECT_LIST), ratio=ratio)
 
 
 def with_ratio(options: Options, ranks: ProcessGroup) -> Options:

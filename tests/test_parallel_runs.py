@@ -67,8 +67,7 @@ def ranks_of(launcher: Started) -> list[int]:
 def literal_rows(argv: list[str], ranks: int) -> list[dict[str, float]]:
     """The losses of the same run in one process, which draws as so many ranks do."""
     options, _ = parse_options(argv)
-    device = torch.device("cpu")
-    loader, _ = build_loader(options, device, SINGLE)
+    loader, _ = build_loader(options, Devices(""), SINGLE)
     network, _ = build_student(options, view_shape(loader))
     method = build_method(options, network, len(loader), Devices(""), SINGLE).train()
     optimizer = build_optimizer("sgd", method.trainable(), options.lr, options.momentum, options.weight_decay)

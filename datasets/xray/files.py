@@ -37,9 +37,10 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
 
     ``data``: a folder with ``images/``, or with NIH's ``images_001/images`` and so on, or with the images
     themselves, in subfolders or not; or a store that ``preprocess/chest_store.py`` made of one of these. The
-    list is ``train_list``; or, if that is None, ``chest_train.txt`` in ``data``; or the project's own. ``"none"``
-    stands for all images there are, sorted by their path, without those that this project draws itself, masks, and
-    DICOM objects without an image. A list has file names, or paths below the images' folder.
+    list is ``train_list``; or, if that is None, ``chest_train.txt`` or NIH's ``train_val_list.txt`` in ``data``; or
+    the project's own. ``"none"`` stands for all images there are, sorted by their path, without those that this
+    project draws itself, masks, and DICOM objects without an image. A list has file names, or paths below the images'
+    folder.
 
     Raises UserError if there are no images, if listed ones are missing, or if ``ratio`` leaves none.
     """
@@ -48,9 +49,9 @@ def find_chest(data: Path, train_list: str | None = None, ratio: float = 1.0) ->
         paths = images.all()
         return paths[: first_part(len(paths), ratio, str(data))]
     path = training_list(data, train_list)
-    if path == PROJECT_LIST and os.path.lexists(data / NIH_LIST) and (data, NIH_LIST) not in _said:
+    if train_list is None and path.name == NIH_LIST and (data, NIH_LIST) not in _said:
         _said.add((data, NIH_LIST))
-        say(f"training list: the paper's; for NIH's own give --train_list {data / NIH_LIST}")
+        say(f"training list: {path}, NIH's own; for this project's give --train_list {PROJECT_LIST}")
     names = read_list(path).names
     return images.named(names[: first_part(len(names), ratio, str(path))], path)
 
@@ -63,13 +64,11 @@ def listed(data: Path, train_list: str | None) -> int:
 
 
 def training_list(data: Path, train_list: str | None) -> Path:
-    """The list to train on: the one named, or one in ``data``, or the project's own.
-
-    That is the paper's. NIH's, which comes with its images, is another one, and has no labels: so it is named.
-    """
+    """The list to train on: the one named, or one in ``data``, or the project's own."""
     if train_list is not None:
         return Path(train_list)
-    return data / TRAIN_LIST if os.path.lexists(data / TRAIN_LIST) else PROJECT_LIST
+    there = (data / name for name in (TRAIN_LIST, NIH_LIST))
+    return next((path for path in there if os.path.lexists(path)), PROJECT_LIST)
 
 
 class Images:

@@ -37,6 +37,18 @@ def test_a_rank_without_a_sample_is_refused(samples: int, batch_size: int, ranks
         batch_sizes(samples, batch_size, ranks)
 
 
+@pytest.mark.parametrize(
+    ("last", "lent"),
+    [(4, 2), (9, 0), (10, 1), (54, 0)],  # 10 are dealt 3, 3, 3, 1; 11 are dealt 3, 3, 3, 2
+)
+def test_each_gpu_gets_the_samples_that_it_needs(last: int, lent: int) -> None:
+    """As DataParallel deals a batch to four; of 78,468 images in batches of 64 the last has 4."""
+    *_, before, final = sizes = batch_sizes(64 * 3 + last, 64, 1, min_samples=2, gpus=4)
+    assert (before, final, sum(sizes)) == (64 - lent, last + lent, 64 * 3 + last)
+    assert min(map(len, torch.zeros(final).chunk(4))) >= 2
+    assert batch_sizes(64 * 3 + last, 64, 1, gpus=4)[-1] == last, "other methods need one"
+
+
 def test_each_rank_gets_the_samples_that_it_needs() -> None:
     assert batch_sizes(9, 4, 1, min_samples=2) == [4, 3, 2]
     assert batch_sizes(17, 8, 2, min_samples=2) == [8, 5, 4]

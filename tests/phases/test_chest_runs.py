@@ -21,6 +21,7 @@ from phases.pretask import build_loader, view_shape
 from tasks.chest import find_chest_labels
 from tests.conftest import ROOT, rows, write_pairs, write_xrays
 from tests.inprocess import run_script
+from training.devices import Devices
 from utils.process_group import ProcessGroup
 
 COMMON = "--narrow 8 --n chest --size 64 --b 4 --workers 0 --gpus , --ratio 1"
@@ -169,7 +170,7 @@ def test_weights_of_another_window_are_warned_of(tmp_path: Path) -> None:
 def test_size_is_that_of_all_views(labelled: Path, more: list[str]) -> None:
     options, _ = parse_options(["--data", str(labelled), *COMMON.replace("--size 64", "").split(), *more])
     size = int(more[1]) if more else 224
-    loader, _ = build_loader(options, torch.device("cpu"), ProcessGroup())
+    loader, _ = build_loader(options, Devices(""), ProcessGroup())
     assert view_shape(loader) == (size, size)
     assert next(iter(loader.epoch(0)))["input1"].shape == (4, 3, size, size)
     found = find_chest_labels(options)
@@ -200,6 +201,19 @@ def test_bad_input_is_one_line(labelled: Path, tmp_path: Path) -> None:
 
 def test_pre_training_says_what_a_ratio_leaves(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, _ = parse_options(["--data", str(labelled), *COMMON.split(), "--ratio", "0.7"])
-    build_loader(options, torch.device("cpu"), ProcessGroup())
+    build_loader(options, Devices(""), ProcessGroup())
     expected = "4 of 6 samples (--ratio 0.7: the others are left for fine-tuning; 1.0 takes all)\n"
     assert capsys.readouterr().out == expected
+
+
+def test_the_list_that_comes_with_the_images_has_no_labels(labelled: Path, tmp_path: Path) -> None:
+    """Pre-training takes NIH's list, fine-tuning this project's, of which these images are not."""
+    data = Path(shutil.copytree(labelled, tmp_path / "data"))
+    (data / "chest_train.txt").unlink()
+    (data / "train_val_list.txt").write_text("00000001_000.png\n")
+    for work in ("finetune", "knn"):
+        status, printed = run(tmp_path, *COMMON.split(), "--data", data, "--output", "out", "--phase", work)
+        assert status == 2, printed
+        assert f"since {data / 'train_val_list.txt'} has no labels\n" in printed
+        assert "has no labels: a line is" not in printed
+        assert "train_val_txt/chest_train.txt" in printed.splitlines()[-1]

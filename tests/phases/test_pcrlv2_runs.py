@@ -10,9 +10,9 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
+from datasets.loader import smallest_chunk
 from models.unet import z_normal
 from options.command_line import parse_options
-from phases.pretask import smallest_chunk
 from tests.conftest import FULL, ROOT, main_command, rows, run_main, write_pairs, write_xrays
 from tests.crops_v2 import write_crops_v2
 from tests.inprocess import run_script

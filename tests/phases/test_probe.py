@@ -190,7 +190,6 @@ def test_lists_that_tell_nothing_are_refused(
         ("--n chest --probe_list x --probe_every 0", "--probe_list x: --probe_every 0 switches probes off"),
         ("--n chest --keep best-probe", "--keep best-probe: the run has no probe; give --probe_list"),
         ("--n chest --keep best", "--keep best is not known; choose from best-loss, best-probe"),
-        ("--n chest --patience 3", "--patience 3 needs results on held-out data; .* --keep best-probe"),
         (
             "--n chest --label_column a",
             "--label_column: pre-training reads labels only for a probe; give a --probe_list",
@@ -202,3 +201,11 @@ def test_flags_that_do_not_fit_are_refused(flags: str, message: str) -> None:
         parse_options(["--data", "x", *flags.split()])
     assert parse_options(["--data", "x", "--n", "chest", "--probe_list", "y"])[0].probe_every == 5
     assert parse_options(["--data", "x", "--n", "chest"])[0].probe_every == 0
+
+
+def test_patience_without_results_has_no_effect_as_published() -> None:
+    _, warnings = parse_options(["--data", "x", "--n", "chest", "--patience", "3"])
+    (told,) = warnings
+    assert told.startswith("--patience 3 has no effect without results on held-out data; give --val_every N")
+    for more in (["--val_every", "5"], ["--probe_list", "y", "--keep", "best-probe"]):
+        assert not parse_options(["--data", "x", "--n", "chest", "--patience", "3", *more])[1]

@@ -53,10 +53,10 @@ def test_where_the_list_comes_from(
     (tmp_path / "mine.txt").write_text("other.png\nlast.png\n")
     monkeypatch.chdir(tmp_path)  # the project's list is found from anywhere
     assert names(find_chest(tmp_path, None, 3.5 / len(own))) == own[:3]
-    (tmp_path / "train_val_list.txt").write_text("other.png\n")  # comes with NIH's images, and has no labels
-    assert names(find_chest(tmp_path, None, 3.5 / len(own))) == own[:3]
-    assert capsys.readouterr().out.endswith(f"for NIH's own give --train_list {tmp_path / 'train_val_list.txt'}\n")
-    assert names(find_chest(tmp_path, str(tmp_path / "train_val_list.txt"))) == ["other.png"]
+    (tmp_path / "train_val_list.txt").write_text("other.png\n")
+    assert names(find_chest(tmp_path)) == ["other.png"]
+    there = f"training list: {tmp_path / 'train_val_list.txt'}, NIH's own"
+    assert f"{there}; for this project's give --train_list {PROJECT_LIST}\n" in capsys.readouterr().out
     (tmp_path / "chest_train.txt").write_text("last.png 1 0\n")
     assert names(find_chest(tmp_path)) == ["last.png"]
     assert names(find_chest(tmp_path, "mine.txt")) == ["other.png", "last.png"]
