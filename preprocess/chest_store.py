@@ -33,6 +33,7 @@ from datasets.xray.files import ALL_IMAGES, NIH_LIST, TEST_LIST, TRAIN_LIST, VAL
 from datasets.xray.images import read_image
 from datasets.xray.store import DESCRIPTION, FORMAT, IMAGES_PER_SHARD, is_store, read_index, shard_paths
 from preprocess.jobs.flags import folders
+from preprocess.jobs.hold import holding
 from preprocess.jobs.parallel import run_parallel
 from utils import json_text
 from utils.cli import Parser
@@ -40,7 +41,6 @@ from utils.console import say
 from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
-from utils.locks import exclusive
 from utils.progress import progress
 from utils.text import counted
 
@@ -161,7 +161,6 @@ def difference(former: str, wanted: str) -> str:
 
 def begin(flags: argparse.Namespace, description: str) -> None:
     """Make the folder. The lists that ``main.py`` finds in ``--data`` go along if all images do."""
-    flags.save.mkdir(parents=True, exist_ok=True)
     for name in (TRAIN_LIST, NIH_LIST, VALID_LIST, TEST_LIST):
         if flags.train_list == ALL_IMAGES and (flags.data / name).is_file():
             shutil.copyfile(flags.data / name, flags.save / name)
@@ -259,15 +258,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = [tuple(files[start : start + IMAGES_PER_SHARD]) for start in range(0, len(files), IMAGES_PER_SHARD)]
     shards = [Shard(flags.save, number, part, flags.size) for number, part in enumerate(parts)]
     try:
-        description = describe(flags, files)
-        begun = is_store(flags.save)  # else what lies there is not of this store
-        done = [shard for shard in shards if begun and shard.is_done()]
-        for shard in done:
-            shard.check_sources()
-        remaining = [shard for shard in shards if shard not in done]
-        announce(files, sum(len(shard.files) for shard in remaining), flags)
-        begin(flags, description)
-        with exclusive(flags.save):
+        with holding(flags.save):
+            description = describe(flags, files)
+            begun = is_store(flags.save)
+            done = [shard for shard in shards if begun and shard.is_done()]
+            for shard in done:
+                shard.check_sources()
+            remaining = [shard for shard in shards if shard not in done]
+            announce(files, sum(len(shard.files) for shard in remaining), flags)
+            if not begun:  # what lies there is of no store, or of one whose description is gone
+                for path in flags.save.glob("shard_*"):
+                    path.unlink()
+            begin(flags, description)
             problems = fill(remaining, flags.workers)
     except OSError as error:
         raise UserError(f"--save {flags.save}: {reason(error)}") from error

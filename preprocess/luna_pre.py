@@ -29,7 +29,8 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
     say_missing_packages()
 
 from datasets.layout import TRAINING_LIST, TRAINING_SUBSETS, subset_folder
-from preprocess.jobs.flags import at_least, folders, hu_window, writable
+from preprocess.jobs.flags import at_least, cannot_write, folders, hu_window, writable
+from preprocess.jobs.hold import holding, holding_lists
 from preprocess.jobs.kinds import warn_of_slices, warn_of_units
 from preprocess.jobs.pairs import (
     FLAT,
@@ -46,7 +47,7 @@ from preprocess.jobs.pairs import (
     write_training_list,
 )
 from preprocess.jobs.preview import FILE_NAME, draw_preview
-from preprocess.jobs.records import cannot_write, refuse_others
+from preprocess.jobs.records import refuse_others
 from preprocess.jobs.run import run_jobs, tell
 from preprocess.jobs.settle import Sources, of_no_scan, settle, warn_of_doubles, warn_of_removed
 from preprocess.volumes.files import find_scans
@@ -282,10 +283,14 @@ def draw(jobs: Sequence[PairJob], wanted: int, save: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    started = time.monotonic()
     flags = parse(argv)
     writable(flags.save)
     options = pair_options(flags)
+    with holding(flags.save, flags.fold):
+        return _cut(flags, options, time.monotonic())
+
+
+def _cut(flags: argparse.Namespace, options: PairOptions, started: float) -> int:
     refuse_other_recipe(flags.save, options)
     with waiting(f"looking for scans in {flags.data}"):
         scans = find_scans(flags.data, flags.fold)
@@ -298,7 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes = run_jobs(
         make_pairs, lambda name, problem: PairOutcome(name, problem=problem), jobs, flags.workers, sources
     )
-    listed = write_training_list(flags.save)
+    with holding_lists(flags.save, flags.fold):
+        listed = write_training_list(flags.save)
     report = summary(outcomes, options, flags.save, time.monotonic() - started, bool(flags.preview))
     broken = tell(outcomes, report, flags.data)
     warn_of_units(outcomes, "for MR give --percentiles 0.5 99.5, for CT mend the rescale intercept")

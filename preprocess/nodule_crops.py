@@ -14,10 +14,12 @@ Exit status: 0; 1 if a scan is broken or there is no crop at all; 2 if the optio
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ if __package__ in (None, ""):  # run as a script, from any folder: imports start
 
     say_missing_packages()
 
-from datasets.layout import LABELS
-from preprocess.jobs.flags import at_least, folders, hu_window, writable
+from datasets.layout import CROP, LABELS, record_name, subset_folder
+from preprocess.jobs.flags import at_least, folders, hu_window, would_be_lost, writable
+from preprocess.jobs.hold import holding, holding_lists
 from preprocess.jobs.kinds import warn_of_units
 from preprocess.jobs.nodule_table import Table, find_table
 from preprocess.jobs.nodules import (
@@ -39,7 +42,7 @@ from preprocess.jobs.nodules import (
     make_crops,
     write_labels,
 )
-from preprocess.jobs.records import refuse_others
+from preprocess.jobs.records import clear, read_record, refuse_others
 from preprocess.jobs.run import run_jobs, tell
 from preprocess.jobs.settle import Sources, of_no_scan, settle, warn_of_doubles, warn_of_removed
 from preprocess.volumes.files import Scan, find_scans
@@ -51,6 +54,7 @@ from utils.progress import waiting
 from utils.text import counted
 
 SMALLEST, MULTIPLE = 16, 8
+SHOWN = 3  # names of scans in a line
 EXAMPLES = """example:
   python preprocess/nodule_crops.py --data LUNA_dataset_path --save nodule_crops_path
   python main.py --data nodule_crops_path --n nodules --phase finetune --ratio 1.0 --weight my_3d_run/last.pt \\
@@ -109,11 +113,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> list[NoduleJob]:
     """What there is to do; scans that the table does not name have negatives at most, drawn ones."""
-    uids = {scan.uid for scan in scans}
-    table = table.by_scan(uids)
+    found = {uid for scan in scans for uid in (scan.uid, scan.shared_uid)}
+    table = table.by_scan(found)
+    scans = _without_doubtful(scans, table)
     named = [scan for scan in scans if scan.uid in table.places]
     if not named:
         raise UserError(f"{table.path} lists none of the {len(scans)} scans in {flags.data}; give their own --table")
+    absent = sorted(table.places.keys() - found) if flags.fold is None else []
+    if absent:
+        some = f"{absent[0]}{', ...' if len(absent) > 1 else ''}"
+        missed = "; if one is there under another name, its nodules are not known" * (not table.negatives)
+        warn(f"{table.path} names {counted(len(absent), 'scan')} that {flags.data} does not have ({some}){missed}")
     if len(named) < len(scans) and table.negatives:
         warn(f"{table.path} does not name {len(scans) - len(named)} of the {len(scans)} scans; they are left out")
     shape = (flags.input_rows, flags.input_cols, flags.input_deps)
@@ -122,6 +132,40 @@ def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> lis
         NoduleJob(scan, table.places.get(scan.uid, ()), not table.negatives, options, flags.save)
         for scan in (named if table.negatives else scans)
     ]
+
+
+def _without_doubtful(scans: list[Scan], table: Table) -> list[Scan]:
+    """Without those that share a name that the table has: which of them it means is not known. Warns of them."""
+    alike = [scan for scan in scans if scan.shared_uid in table.places]
+    if alike:
+        names = ", ".join(scan.name for scan in alike[:SHOWN]) + ", ..." * (len(alike) > SHOWN)
+        warn(
+            f"{table.path} names {alike[0].shared_uid}, and several scans are called so ({names}): they are left out; "
+            "keep the one that the table means"
+        )
+    return [scan for scan in scans if scan not in alike]
+
+
+def refuse_other_table(save: Path, jobs: list[NoduleJob], scans: list[Scan]) -> None:
+    """UserError if ``save`` has crops at other places of these ``scans``, of a table that was another one then."""
+    number, first = 0, ""
+    for job in jobs:
+        record = None if job.anew else read_record(job.record, "crops")
+        former, places = record["recipe"] if record else {}, json.loads(json.dumps(list(map(asdict, job.places))))
+        if record and isinstance(former, dict) and former.get("places", places) != places:
+            number, first = number + len(record["crops"]), first or job.scan.name
+    for scan, path in _not_named(save, jobs, scans):
+        if record := read_record(path, "crops"):
+            number, first = number + len(record["crops"]), first or scan.name
+    if number:
+        raise would_be_lost(save, f"{counted(number, 'crop')} that another table gave ({first}, ...)")
+
+
+def _not_named(save: Path, jobs: list[NoduleJob], scans: list[Scan]) -> list[tuple[Scan, Path]]:
+    """The scans that are left out, and where the records of their crops would be."""
+    named = {job.scan.name for job in jobs}
+    others = [scan for scan in scans if scan.name not in named]
+    return [(scan, save / subset_folder(scan.subset) / record_name(scan.uid)) for scan in others]
 
 
 def summary(outcomes: list[NoduleOutcome], shape: tuple[int, ...], save: Path, seconds: float) -> str:
@@ -146,16 +190,25 @@ def _crops_of(outcomes: list[NoduleOutcome]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    started = time.monotonic()
     flags = parse(argv)
     writable(flags.save)
+    with holding(flags.save, flags.fold):
+        return _cut(flags, time.monotonic())
+
+
+def _cut(flags: argparse.Namespace, started: float) -> int:
     with waiting(f"looking for scans in {flags.data}"):
         scans = find_scans(flags.data, flags.fold)
     sources = Sources(flags.save)
     jobs = make_jobs(flags, scans, find_table(flags.data, flags.table))
     jobs = settle(jobs, "crop", sources, flags.replace)
-    if not flags.replace:
+    if flags.replace:
+        for _, record in _not_named(flags.save, jobs, scans):
+            if record.exists():
+                clear(record, CROP)
+    else:
         refuse_others(flags.save, "crop", jobs, OPTION_WORDS)
+        refuse_other_table(flags.save, jobs, scans)
     outcomes = run_jobs(
         make_crops, lambda name, problem: NoduleOutcome(name, problem=problem), jobs, flags.workers, sources
     )
@@ -164,7 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn_of_units(outcomes, "mend their rescale intercept")
     here = {each.name for each in scans} | {job.scan.name for job in jobs}  # a table may leave out some
     absent = of_no_scan(flags.save, "crop", here) if flags.fold is None else {}
-    if listed := write_labels(flags.save):
+    with holding_lists(flags.save, flags.fold):
+        listed = write_labels(flags.save)
+    if listed:
         beside = f", {sum(absent.values())} of them of scans that are not in {flags.data}" if absent else ""
         say(
             f"{flags.save / LABELS} lists {counted(listed, 'crop')}{beside}; to learn from them: python main.py --data "

@@ -18,8 +18,8 @@ ended() {
 }
 trap ended EXIT
 chest=$out/phantoms/Chest14
-xrays="--data $chest --n chest --size 64 --narrow 4 --ratio 1.0 --train_list $out/train.csv"
-parts="--valid_list $out/valid.csv --test_list $out/test.csv"
+xrays=(--data "$chest" --n chest --size 64 --narrow 4 --ratio 1.0 --train_list "$out/train.csv")
+parts=(--valid_list "$out/valid.csv" --test_list "$out/test.csv")
 learn="--optimizer adamw --workers 1 --resume auto"
 
 step "1/8 phantoms of thoraces: X-rays as ChestX-ray14 has them, CT scans as LUNA16 has them"
@@ -41,14 +41,14 @@ step "2/8 pairs of overlapping crops from the CT scans"
 python preprocess/luna_pre.py --data "$out/phantoms/LUNA16" --save "$out/pairs" --scale 8 \
     --input_rows 32 --input_cols 32 --input_deps 16
 
-views() { python main.py $xrays --preview 3 --output "$out/views"; }
-untrained() { python main.py $xrays $parts --phase knn --weight none --output "$out/knn_before"; }
+views() { python main.py "${xrays[@]}" --preview 3 --output "$out/views"; }
+untrained() { python main.py "${xrays[@]}" "${parts[@]}" --phase knn --weight none --output "$out/knn_before"; }
 pretrain_3d() {
     python main.py --data "$out/pairs" --n luna --narrow 4 --b 4 --epochs 4 --ratio 1.0 $learn --lr 1e-3 \
         --report --output "$out/luna"
 }
 finetune() { # FOLDER WEIGHTS
-    python main.py $xrays $parts --phase finetune --b 16 --epochs 20 --val_every 20 $learn --lr 1e-3 \
+    python main.py "${xrays[@]}" "${parts[@]}" --phase finetune --b 16 --epochs 20 --val_every 20 $learn --lr 1e-3 \
         --output "$out/$1" --weight "$2"
 }
 
@@ -60,14 +60,14 @@ set -m # a process group of its own, to be ended as one
 } &
 beside=$!
 set +m
-python main.py $xrays --b 8 --epochs "$epochs" $learn --lr 1.5e-3 --report --output "$out/chest"
-weights=$(ls "$out"/chest/pcrl*_chest_pretask_*.pt)
+python main.py "${xrays[@]}" --b 8 --epochs "$epochs" $learn --lr 1.5e-3 --report --output "$out/chest"
+weights=$out/chest/last.pt
 
 step "4/8 what the features know of the labels: nearest neighbours, before and after pre-training"
 wait "$beside" || { cat "$out"/{views,untrained,luna,scratch}.log 2> /dev/null; exit 1; }
 beside=""
 cat "$out/untrained.log"
-python main.py $xrays $parts --phase knn --weight "$weights" --output "$out/knn_after"
+python main.py "${xrays[@]}" "${parts[@]}" --phase knn --weight "$weights" --output "$out/knn_after"
 
 step "5/8 pre-training in 3D, a moment of it (it ran beside that in 2D)"
 cat "$out/luna.log"

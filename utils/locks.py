@@ -20,38 +20,60 @@ OWN_TEMPORARY = re.compile(rf"\..+\.\d+{re.escape(TEMPORARY_SUFFIX)}")  # .<name
 
 
 @contextmanager
-def exclusive(folder: Path, subfolders: Sequence[str] = ()) -> Iterator[None]:
-    """Hold ``folder`` for this process, and sweep temporary files that a killed one left in it.
+def exclusive(
+    folder: Path, subfolders: Sequence[str] = (), sweeps: bool = True, patience_s: float = 0.0, leaves: bool = True
+) -> Iterator[None]:
+    """Hold ``folder`` for this process, and, if this ``sweeps``, remove temporary files that a killed one left in it.
 
     Those of utils/files.py alone, in this folder and in its ``subfolders``, not below: another run may live there.
+    ``leaves``: the lock's file afterwards.
 
-    UserError if another process holds it, or if nothing can be written there. The lock ends with the process, however
-    that ends.
+    UserError if another process holds it for longer than ``patience_s``, or if nothing can be written there. The lock
+    ends with the process, however that ends.
     """
-    with open(folder / ".lock", "ab+", buffering=0) as file:
-        _take(file, folder)
+    path = folder / ".lock"
+    with _taken(path, patience_s) as file:
         try:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
         except OSError as error:
             raise UserError(f"{folder}: nothing can be written there: {reason(error)}") from None
-        for swept in (folder, *(folder / name for name in subfolders)):
+        for swept in (folder, *(folder / name for name in subfolders)) if sweeps else ():
             for stale in swept.glob(f".*{TEMPORARY_SUFFIX}"):
                 if OWN_TEMPORARY.fullmatch(stale.name) and stale.is_file():
                     stale.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            if not leaves:
+                path.unlink(missing_ok=True)
 
 
-def _take(file: io.FileIO, folder: Path) -> None:
+@contextmanager
+def _taken(path: Path, patience_s: float) -> Iterator[io.FileIO]:
+    """The lock's file, locked. One that was removed while this process waited for it locks nothing: then anew."""
+    while True:
+        with open(path, "ab+", buffering=0) as file:
+            _take(file, path.parent, patience_s)
+            try:
+                there = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                there = False
+            if there:
+                yield file
+                return
+
+
+def _take(file: io.FileIO, folder: Path, patience_s: float) -> None:
     """Lock the file. The processes that load data for a killed run hold it, too, until they see that it is gone."""
-    deadline = time.monotonic() + ENDS_WITHIN_S
+    deadline, impatient = (time.monotonic() + seconds for seconds in (ENDS_WITHIN_S, patience_s))
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().decode(errors="replace").strip()
-            if not _is_gone(holder) or time.monotonic() > deadline:
+            if time.monotonic() > (deadline if _is_gone(holder) else impatient):
                 holder = holder or "another process"
                 raise UserError(f"{folder} is in use by {holder}; give another folder or stop that run") from None
             time.sleep(0.05)

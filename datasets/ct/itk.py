@@ -129,7 +129,7 @@ def _check_raw_length(file: Path, image: sitk.Image) -> None:
     fields, start = _meta_header(file)
     if fields.get("CompressedData", "False").lower() == "true" or fields.get("HeaderSize", "0") != "0":
         return
-    if fields["ElementDataFile"] != "LOCAL":
+    if fields["ElementDataFile"].upper() != "LOCAL":
         file, start = file.parent / fields["ElementDataFile"], 0
     if file.is_file():  # no list or pattern of several
         _check_not_longer(file, file.stat().st_size - start, image)
@@ -145,12 +145,13 @@ def _check_zlib(file: Path, image: sitk.Image) -> None:
     """Raise a ScanError if a MetaImage's compressed data do not have their checksum, which MetaIO ignores."""
     fields, start = _meta_header(file)
     size = fields.get("CompressedDataSize", "")
-    swapped = fields.get("BinaryDataByteOrderMSB", "False").lower() == "true"
+    orders = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+    swapped = any(fields.get(name, "False").lower() == "true" for name in orders)
     if fields.get("CompressedData", "False").lower() != "true" or not size or swapped:
         return
     if not size.isdecimal():
         raise ScanError(f"{file.name} cannot be read: its CompressedDataSize is {size!r}")
-    if fields["ElementDataFile"] != "LOCAL":
+    if fields["ElementDataFile"].upper() != "LOCAL":
         file, start = file.parent / fields["ElementDataFile"], 0
     with file.open("rb") as stream:
         stream.seek(start + int(size) - 4)

@@ -168,7 +168,7 @@ def read_spacing(case: Case) -> tuple[float, ...]:
     """The spacing in mm of a case's image, of x, y and z, from the header alone."""
     try:
         spacing, direction = read_file_spacing(case.images[0])
-    except ScanError as error:
+    except (ScanError, OSError, ValueError, RuntimeError) as error:
         raise _unreadable(case, error) from None
     return tuple(spacing[axis] for axis in np.abs(direction).argmax(axis=1))
 

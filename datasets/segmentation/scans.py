@@ -19,7 +19,7 @@ from datasets.ct.errors import ScanError
 from datasets.ct.grid import upright
 from datasets.ct.itk import read_file
 from datasets.ct.label_headers import header_says_labels
-from datasets.layout import SCANS, is_label_map, scan_suffix
+from datasets.layout import SCANS, is_label_map, not_the_users, scan_suffix
 from datasets.segmentation.files import CHANNEL, channels_of, stacked
 from utils.console import say, warn
 from utils.errors import UserError, reason
@@ -107,7 +107,7 @@ def _folders(data: Path, without: Sequence[Path]) -> Iterator[tuple[Path, list[s
 
     for folder, below, names in os.walk(data, followlinks=True, onerror=refuse):
         real = os.path.realpath(folder)
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = sorted(name for name in below if not not_the_users(name))
         if real in seen:
             below.clear()
             continue

@@ -7,6 +7,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from datasets.layout import not_the_users
 from datasets.xray.dicom_objects import HEAD, has_no_image, is_dicom, sop_class
 from datasets.xray.images import DICOM_SUFFIXES, PICTURES, RECONSTRUCTIONS, SUFFIXES
 
@@ -64,7 +65,7 @@ def _collect(root: str, seen: set[str]) -> dict[str, str]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith("."):
+                if not_the_users(name):
                     continue
                 path = prefix + name
                 if not entry.is_symlink():

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from utils.errors import UserError
+from utils.errors import UserError, reason
 
 HU_RANGE = (-32768, 32767)
 KILLED = "its worker process was killed: out of memory (give fewer --workers), or because of a damaged header"
@@ -38,6 +38,11 @@ def hu_window(flags: argparse.Namespace) -> None:
 def would_be_lost(save: Path, what: str) -> UserError:
     """The one line for a folder that holds ``what`` this run would replace."""
     return UserError(f"--save {save} holds {what}; give another --save, or --replace to replace them")
+
+
+def cannot_write(save: Path, error: OSError) -> UserError:
+    """The one line for a folder that cannot be written to."""
+    return UserError(f"--save {save}: cannot write there: {reason(error)}")
 
 
 def writable(save: Path) -> None:

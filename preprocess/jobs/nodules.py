@@ -18,11 +18,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from datasets.layout import CROP, LABEL_COLUMNS, LABELS, SUBSET, crop_name, record_name, subset_folder, uid_of_record
+from preprocess.jobs.flags import cannot_write
 from preprocess.jobs.kinds import lowest_of, no_air
 from preprocess.jobs.nodule_table import Place
 from preprocess.jobs.records import (
     BAD_SCAN,
-    cannot_write,
     clear,
     in_a_line,
     is_array,

@@ -30,10 +30,10 @@ from datasets.layout import (
     subset_folder,
     uid_of_record,
 )
+from preprocess.jobs.flags import cannot_write
 from preprocess.jobs.kinds import lowest_of, no_air, slices_of
 from preprocess.jobs.records import (
     BAD_SCAN,
-    cannot_write,
     clear,
     in_a_line,
     is_array,

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from datasets.ct.errors import ScanError
 from datasets.layout import RECORD
-from preprocess.jobs.flags import would_be_lost
+from preprocess.jobs.flags import cannot_write, would_be_lost
 from preprocess.volumes.content import content_of, files_of
 from preprocess.volumes.files import Scan
 from preprocess.volumes.volume import read_image
@@ -58,11 +58,13 @@ def read_with_identity(scan: Scan, like: str = "") -> tuple[sitk.Image, dict[str
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
-    """The record, if it is there and has its recipe and these keys."""
+    """The record, if it is there and has its recipe and these keys. UserError if there is one that cannot be read."""
     try:
         record = json_text.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:  # as of another user: its crops are not to be replaced
+        raise UserError(f"{path} cannot be read: {reason(error)}; make it readable, or give another --save") from None
     return record if isinstance(record, dict) and {"recipe", *keys} <= record.keys() else None
 
 
@@ -158,8 +160,3 @@ def not_written(save: Path, error: OSError) -> str:
     if error.errno == errno.ENAMETOOLONG:
         return "its name is too long for this disk: rename the scan"
     raise cannot_write(save, error) from None
-
-
-def cannot_write(save: Path, error: OSError) -> UserError:
-    """The one line for a folder that cannot be written to."""
-    return UserError(f"--save {save}: cannot write there: {reason(error)}")

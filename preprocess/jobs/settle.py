@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from datasets.layout import STAMPS, SUBSET, uid_of_record, uid_on_disk
+from preprocess.jobs.flags import cannot_write
 from preprocess.jobs.nodules import NoduleJob
 from preprocess.jobs.pairs import PairJob
-from preprocess.jobs.records import cannot_write, matches, read_record
+from preprocess.jobs.records import matches, read_record
 from preprocess.volumes.content import Files, content_of, files_of, is_former
 from utils import json_text
 from utils.console import warn

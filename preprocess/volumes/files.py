@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.ct.label_headers import header_says_labels
-from datasets.layout import LABELS_ALONE, SCANS, SUBSET, is_label_map, scan_suffix, subset_folder, uid_on_disk
+from datasets.layout import (
+    LABELS_ALONE,
+    SCANS,
+    SUBSET,
+    is_label_map,
+    not_the_users,
+    scan_suffix,
+    subset_folder,
+    uid_on_disk,
+)
 from utils.console import say, warn
 from utils.errors import UserError, reason
 from utils.text import counted, listing
@@ -33,13 +42,15 @@ class Scan:
     """One scan: where its pairs go (``subset``, ``uid``) and where it comes from.
 
     ``files`` is one file, or the slices of a DICOM series in any order. ``problem`` says why it cannot be
-    used, where finding it has shown that already.
+    used, where finding it has shown that already. ``shared_uid``: what several scans would be called, which have
+    other uids therefore.
     """
 
     subset: int
     uid: str
     files: tuple[Path, ...]
     problem: str = ""
+    shared_uid: str = ""
 
     @property
     def name(self) -> str:
@@ -123,12 +134,11 @@ def _folders(folder: Path, data: Path, subset: int | None, seen: set[str]) -> It
     seen.add(real)
     try:
         with os.scandir(folder) as listed:
-            entries = sorted(
-                (entry for entry in listed if not entry.name.startswith(".")), key=lambda entry: entry.name
-            )
+            entries = sorted((entry for entry in listed if not not_the_users(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"--data {data}: {folder} cannot be read: {reason(error)}") from None
-    below = [entry for entry in entries if not scan_suffix(entry.name) and os.path.isdir(entry.path)]
+    # Whatever their names: some unpack case.nii.gz to case.nii/case.nii.
+    below = [entry for entry in entries if (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir())]
     names = {entry.name for entry in entries} - {entry.name for entry in below}
     yield _Folder(folder, subset, tuple(sorted(names)))
     for entry in sorted(below, key=lambda entry: (entry.is_symlink(), entry.name)):
@@ -258,7 +268,7 @@ def _with_different_uids(scans: list[Scan], data: Path) -> list[Scan]:
         if times[scan.uid] > 1:
             path = scan.files[0].relative_to(data)
             parts = path.parts if len(scan.files) == 1 else (*path.parent.parts, scan.uid)
-            scan = replace(scan, uid="_".join(parts))
+            scan = replace(scan, uid="_".join(parts), shared_uid=uid_on_disk(scan.uid))
         named.append(scan)
     for uid, count in Counter(scan.uid for scan in named).items():
         if count > 1:

@@ -22,6 +22,7 @@ from datasets.xray.store import IMAGES_PER_SHARD, Store
 from options import Options
 from options.command_line import parse_options
 from preprocess import chest_store
+from preprocess.jobs.hold import holding
 from tests.conftest import run_preprocess, write_xrays
 from utils.errors import UserError
 
@@ -111,6 +112,20 @@ def test_a_second_run_does_only_what_is_missing(images: Path, store: Path, copy:
     assert result.returncode == 0, result.stderr
     assert (copy / "shard_00000.bin").stat().st_mtime_ns == before
     assert contents(copy) == contents(store)
+
+
+def test_shards_without_their_description_are_made_anew(images: Path, copy: Path) -> None:
+    """They may be of another --size; and a run that is killed then leaves a description and such shards."""
+    (copy / "store.json").unlink()
+    before = (copy / "shard_00000.bin").stat().st_ino
+    (copy / "shard_00009.bin").write_bytes(b"of a larger store")
+    with holding(copy):
+        result = run("--data", images, "--save", copy, "--size", 64)
+        assert (result.returncode, "is in use by process" in result.stderr) == (2, True)
+    assert not (copy / "store.json").exists(), "who does not hold the folder writes nothing there"
+    assert run("--data", images, "--save", copy, "--size", 64).returncode == 0
+    assert (copy / "shard_00000.bin").stat().st_ino != before
+    assert not (copy / "shard_00009.bin").exists()
 
 
 @pytest.mark.parametrize("damage", ["shard_00000.bin", "shard_00000.npy", "shard_00001.bin", "store.json"])
@@ -208,7 +223,7 @@ def test_dicom_files_without_a_suffix_are_still_images_in_the_store(tmp_path: Pa
         ("--data {tmp}/absent --save {tmp}/s", "no such folder"),
         ("--data {data} --save {data}", "holds the images themselves"),
         ("--data {store} --save {tmp}/s", "is a store already"),
-        ("--data {data} --save {data}/chest_train.txt/s", "chest_train.txt/s: Not a directory"),
+        ("--data {data} --save {data}/chest_train.txt/s", "chest_train.txt/s: cannot write there: Not a directory"),
     ],
 )
 def test_bad_flags_are_one_line_and_nothing_is_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -44,6 +45,27 @@ def test_what_a_killed_run_leaves_alive_for_a_moment_is_waited_for(tmp_path: Pat
     started = time.monotonic()
     with exclusive(tmp_path):
         assert time.monotonic() - started > 0.2, "the lock was held"
+
+
+def test_who_waits_for_a_lock_that_is_removed_gets_another(tmp_path: Path) -> None:
+    inside, entered = [], threading.Event()
+
+    def work(number: int) -> None:
+        with exclusive(tmp_path, patience_s=60, leaves=False):
+            inside.append(number)
+            entered.set()
+            time.sleep(0.2)
+            assert inside.pop() == number, "one at a time"
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(30)
+    with pytest.raises(UserError, match="in use by process"), exclusive(tmp_path):
+        pass
+    for thread in threads:
+        thread.join()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_lives_is_named(tmp_path: Path) -> None:

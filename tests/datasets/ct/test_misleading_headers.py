@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,19 @@ def test_metaimage(tmp_path: Path, suffix: str, changes: dict[str, str], message
     np.testing.assert_array_equal(voxels_of(meta(tmp_path / f"good{suffix}", **harmless)), VOXELS)
     with pytest.raises(ScanError, match=message):
         voxels_of(meta(tmp_path / f"bad{suffix}", **changes))
+
+
+def test_metaimage_as_other_programs_spell_it(tmp_path: Path) -> None:
+    local = meta(
+        tmp_path / "a.mha", zlib.compress(RAW), CompressedData="True", CompressedDataSize=str(len(zlib.compress(RAW)))
+    )
+    local.write_bytes(local.read_bytes().replace(b"= LOCAL", b"= Local"))
+    np.testing.assert_array_equal(voxels_of(local), VOXELS)
+    packed = zlib.compress(VOXELS.byteswap().tobytes())
+    changes = {"CompressedData": "True", "CompressedDataSize": str(len(packed)), "ElementByteOrderMSB": "True"}
+    swapped = meta(tmp_path / "b.mha", packed, **changes)
+    swapped.write_bytes(swapped.read_bytes().replace(b"BinaryDataByteOrderMSB = False\n", b""))
+    np.testing.assert_array_equal(voxels_of(swapped), VOXELS)
 
 
 def test_metaimage_with_data_behind_something_else(tmp_path: Path) -> None:

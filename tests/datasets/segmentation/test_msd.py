@@ -62,6 +62,17 @@ def test_cases_are_found_in_either_layout(tmp_path: Path) -> None:
     assert read_case(found).image.mean(axis=(1, 2, 3)).tolist() == [0, 1, 2]
 
 
+def test_an_image_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """As git-annex leaves links whose content is elsewhere."""
+    case(tmp_path)
+    (tmp_path / "imagesTr" / "a.nii.gz").unlink()
+    (tmp_path / "imagesTr" / "a.nii.gz").symlink_to("elsewhere.nii.gz")
+    (found,) = find_cases(tmp_path)
+    for read in (read_spacing, read_case):
+        with pytest.raises(UserError, match="the case a: "):
+            read(found)
+
+
 def test_two_images_of_one_case_are_refused(tmp_path: Path) -> None:
     """As a raw one beside one that was prepared for nnU-Net."""
     case(tmp_path)

@@ -193,6 +193,14 @@ def test_linked_folders_of_images(tmp_path: Path) -> None:
     assert found == ["images_003/images/a.png", "images_001/images/b.png"]
 
 
+def test_folders_of_network_disks_are_no_images(tmp_path: Path) -> None:
+    """They hold thumbnails of the images, and what was deleted."""
+    for name in ("a.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "sub/#recycle/b.png", "$RECYCLE.BIN/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_chest(tmp_path, "none") == [str(tmp_path / "a.png")]
+
+
 def test_folders_named_like_images_and_pipes(tmp_path: Path) -> None:
     touch(tmp_path, "study.dcm/a.png", "b.png")
     os.mkfifo(tmp_path / "pipe")

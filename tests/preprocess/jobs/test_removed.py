@@ -90,7 +90,44 @@ def test_crops_with_a_label_are_told_of_likewise(tmp_path: Path) -> None:
     assert "labels.csv lists 6 crops; to learn" in run("nodule_crops", data, save, *crop)[0]
     (data / "b.nii.gz").unlink()
     table.write_text("seriesuid,coordX,coordY,coordZ,class\n" + "".join(lines[:4]))  # c is in --data all the same
-    printed, warnings = run("nodule_crops", data, save, *crop)
-    assert f"labels.csv lists 6 crops, 2 of them of scans that are not in {data}; to learn" in printed
+    kept = sorted(save.rglob("*"))
+    refused = run_preprocess("nodule_crops", "--data", data, "--save", save, *crop)
+    assert refused.returncode == 2
+    assert (
+        f"error: --save {save} holds 2 crops that another table gave (subset0/c, ...); give another" in refused.stderr
+    )
+    assert sorted(save.rglob("*")) == kept
+    printed, warnings = run("nodule_crops", data, save, *crop, "--replace")
+    assert f"labels.csv lists 4 crops, 2 of them of scans that are not in {data}; to learn" in printed
+    assert f"{table} does not name 1 of the 2 scans; they are left out" in warnings
     assert f"warning: {save} holds crops of 1 scan that {data} no longer has (subset0/b)" in warnings
     assert "subset0/c" not in warnings
+
+
+def test_other_places_of_a_scan_are_another_table(tmp_path: Path) -> None:
+    data, save, table = tmp_path / "data", tmp_path / "save", tmp_path / "data" / "candidates_V2.csv"
+    write(data / "a.nii.gz", chest(0, SHAPE))
+    crop = ("--workers", "1", "--input_rows", "16", "--input_cols", "16", "--input_deps", "16")
+    for z, more, lines in ((40, (), 1), (60, ("--replace",), 1)):
+        table.write_text(f"seriesuid,coordX,coordY,coordZ,class\na,90,128,{z},1\nb,90,128,{z},1\n")
+        if more:
+            refused = run_preprocess("nodule_crops", "--data", data, "--save", save, *crop)
+            assert f"holds {lines} crop that another table gave (subset0/a, ...)" in refused.stderr
+        _, warnings = run("nodule_crops", data, save, *crop, *more)
+        assert f"{table} names 1 scan that {data} does not have (b)\n" in warnings
+        assert f",{z}.000000\n" in (save / "labels.csv").read_text()
+
+
+def test_two_scans_of_the_name_in_the_table_are_left_out(tmp_path: Path) -> None:
+    """Without its nodules, a scan would teach that there are none."""
+    data, save = tmp_path / "data", tmp_path / "save"
+    for seed, name in enumerate(("a.nii.gz", "a.mha", "b.nii.gz")):
+        write(data / name, chest(seed, SHAPE))
+    (data / "annotations.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,diameter_mm\na,90,128,40,5\nb,90,128,40,5\nB2,90,128,40,5\n"
+    )
+    crop = ("--workers", "1", "--input_rows", "16", "--input_cols", "16", "--input_deps", "16")
+    _, warnings = run("nodule_crops", data, save, *crop)
+    assert "names a, and several scans are called so (subset0/a.mha, subset0/a.nii.gz): they are left" in warnings
+    assert f"names 1 scan that {data} does not have (B2); if one is there under another name, its nodules" in warnings
+    assert {line.split(",")[1] for line in (save / "labels.csv").read_text().splitlines()[1:]} == {"b"}

@@ -29,6 +29,13 @@ OTHERS = {
 TINY = chest(shape=(4, 4, 4))
 
 
+def test_folders_of_the_system_and_folders_called_like_scans(tmp_path: Path) -> None:
+    """Some unpack case.nii.gz to a folder; network disks keep folders of their own among a user's."""
+    for name in ("case1.nii/case1.nii", "b.nii.gz", "@eaDir/c.nii.gz", "lost+found/d.nii", "__MACOSX/e.nii"):
+        write(tmp_path / name, TINY)
+    assert names(tmp_path) == ["subset0/b", "subset0/case1"]
+
+
 def names(data: Path) -> list[str]:
     return [scan.name for scan in find_scans(data)]
 
