@@ -25,8 +25,8 @@ IMAGE_FOLDER = re.compile(r"(image|img|scan|volume)s?(tr|ts|va|val)?|ct|mri?", r
 LABELS_ALONE = re.compile(r"labels(tr|ts|va|val)|seg-lungs-luna16", re.IGNORECASE)  # whatever lies in them
 LABEL_WORDS = {"label", "labels", "labelmap", "mask", "masks", "seg", "segmentation", "segmentations", "gt"}
 
-SYSTEM_FOLDERS = {  # of network disks and of systems, in the midst of a user's
-    "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX", "System Volume Information",
+SYSTEM_FOLDERS = {  # of network disks and of systems, in the midst of a user's; in lower case
+    "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found", "__macosx"
 }  # fmt: skip
 
 TRAINING_SUBSETS, HELD_OUT_SUBSETS = range(7), range(7, 10)
@@ -45,7 +45,7 @@ BYTE_ORDER_MARK = "\ufeff"  # at a list's beginning it is no part of the first l
 
 def not_the_users(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or one of the system: nothing that a user has put there."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def subset_folder(subset: int) -> str:

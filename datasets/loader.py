@@ -110,9 +110,10 @@ def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1,
         return min_samples == 1 or all(smallest_chunk(share, gpus) >= min_samples for share in shares)
 
     if len(sizes) > 1:
-        least = max(needed, sizes[-1])
-        last = next(filter(enough, range(least, batch_size)), least)
-        sizes[-2:] = [sizes[-2] - (last - sizes[-1]), last]
+        both, least = sum(sizes[-2:]), max(needed, sizes[-1])
+        possible = (last for last in range(least, batch_size) if enough(last) and enough(both - last))
+        last = next(possible, least)
+        sizes[-2:] = [both - last, last]
     if min(sizes) < needed:
         whose = f" that need {min_samples} each" if min_samples > 1 else ""
         if samples < needed:
@@ -195,7 +196,7 @@ class Loader:
         self.first_sample = first.sample
         self._faults: list[str] = []
         self._replaced = 0
-        self.ranks = ranks
+        self.ranks, self.gpus = ranks, gpus
         self._dealt = partial(batch_sizes, len(dataset), batch_size, min_samples=min_samples, gpus=gpus)
         self._needed = min_samples * ranks.size
         self.batch_sizes: Sequence[int] = self._dealt(ranks.size)
@@ -219,12 +220,13 @@ class Loader:
         """Batches per epoch, the last short one counted."""
         return len(self._batches)
 
-    def take_over(self, epoch: int, first: int, processes: int) -> None:
+    def take_over(self, epoch: int, first: int, processes: int, gpus: int) -> None:
         """Go on with an epoch of which so many ``processes`` have had ``first`` batches: each sample is used once.
 
-        The last two batches depend on the number of processes. UserError if the last one is too small for the present.
+        The last two batches depend on the number of processes and of the ``gpus`` of each. UserError if the last one
+        is too small for the present.
         """
-        begun = self._dealt(processes)
+        begun = self._dealt(processes, gpus=gpus)
         if sum(begun[:first]) == sum(self._batches.sizes[:first]):
             return
         if begun[-1] < self._needed:

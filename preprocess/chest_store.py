@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -49,6 +50,7 @@ EXAMPLES = """example:
   python main.py --data store_path --n chest --train_list none --ratio 1.0 --output pretrained_model_save_path
 """
 SMALLEST = 64  # of --size, as of main.py
+SHARD = re.compile(r"shard_\d{5}\.(bin|npy|json)")
 SAMPLED = 16  # images that are read to say how large the store will be
 KILLED = "a process was killed, most likely because memory ran out: run the command again with fewer --workers"
 
@@ -159,6 +161,15 @@ def difference(former: str, wanted: str) -> str:
     return f"it holds another store: {'; '.join(words) or 'its images are in another order'}"
 
 
+def remove_shards(save: Path) -> None:
+    """Remove the shards of a store whose description is gone: they may be of another --size. Says so."""
+    shards = [path for path in save.iterdir() if SHARD.fullmatch(path.name) and path.is_file()]
+    if shards:
+        say(f"{save} has shards but no {DESCRIPTION}: they are made anew")
+    for path in shards:
+        path.unlink()
+
+
 def begin(flags: argparse.Namespace, description: str) -> None:
     """Make the folder. The lists that ``main.py`` finds in ``--data`` go along if all images do."""
     for name in (TRAIN_LIST, NIH_LIST, VALID_LIST, TEST_LIST):
@@ -266,9 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shard.check_sources()
             remaining = [shard for shard in shards if shard not in done]
             announce(files, sum(len(shard.files) for shard in remaining), flags)
-            if not begun:  # what lies there is of no store, or of one whose description is gone
-                for path in flags.save.glob("shard_*"):
-                    path.unlink()
+            if not begun:
+                remove_shards(flags.save)
             begin(flags, description)
             problems = fill(remaining, flags.workers)
     except OSError as error:

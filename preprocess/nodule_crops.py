@@ -83,7 +83,10 @@ def build_parser() -> Parser:
     add("--fold", "make the crops of this subset alone, 0 to 9 (default: all)", "N")
     add("--hu_min", "CT window, lower end in Hounsfield units; becomes 0 (default: -1000)", "HU", default=-1000)
     add("--hu_max", "CT window, upper end in Hounsfield units; becomes 1 (default: 1000)", "HU", default=1000)
-    replace_help = "replace crops in --save that were made with other options, or of another scan of the same name"
+    replace_help = (
+        "replace crops in --save that were made with other options or another table, or of another scan of the same "
+        "name; remove those of scans that the table no longer names"
+    )
     parser.add_argument("--replace", action="store_true", help=replace_help)
     dtypes = ("float32", "float16")
     numbers = "data type of the .npy files (default: float32)"
@@ -113,12 +116,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_jobs(flags: argparse.Namespace, scans: list[Scan], table: Table) -> list[NoduleJob]:
     """What there is to do; scans that the table does not name have negatives at most, drawn ones."""
+    number = len(scans)
     found = {uid for scan in scans for uid in (scan.uid, scan.shared_uid)}
     table = table.by_scan(found)
     scans = _without_doubtful(scans, table)
     named = [scan for scan in scans if scan.uid in table.places]
     if not named:
-        raise UserError(f"{table.path} lists none of the {len(scans)} scans in {flags.data}; give their own --table")
+        there = counted(number, "scan")
+        raise UserError(f"{table.path} lists none of the {there} in {flags.data}; give their own --table")
     absent = sorted(table.places.keys() - found) if flags.fold is None else []
     if absent:
         some = f"{absent[0]}{', ...' if len(absent) > 1 else ''}"
@@ -158,13 +163,14 @@ def refuse_other_table(save: Path, jobs: list[NoduleJob], scans: list[Scan]) -> 
         if record := read_record(path, "crops"):
             number, first = number + len(record["crops"]), first or scan.name
     if number:
-        raise would_be_lost(save, f"{counted(number, 'crop')} that another table gave ({first}, ...)")
+        what = f"{counted(number, 'crop')} at other places than the table has, or of scans that are left out now"
+        raise would_be_lost(save, f"{what} (the first of {first})")
 
 
 def _not_named(save: Path, jobs: list[NoduleJob], scans: list[Scan]) -> list[tuple[Scan, Path]]:
     """The scans that are left out, and where the records of their crops would be."""
-    named = {job.scan.name for job in jobs}
-    others = [scan for scan in scans if scan.name not in named]
+    named = {job.scan.files for job in jobs}  # a scan may go on under the name that it had
+    others = [scan for scan in scans if scan.files not in named]
     return [(scan, save / subset_folder(scan.subset) / record_name(scan.uid)) for scan in others]
 
 
@@ -203,9 +209,11 @@ def _cut(flags: argparse.Namespace, started: float) -> int:
     jobs = make_jobs(flags, scans, find_table(flags.data, flags.table))
     jobs = settle(jobs, "crop", sources, flags.replace)
     if flags.replace:
-        for _, record in _not_named(flags.save, jobs, scans):
-            if record.exists():
-                clear(record, CROP)
+        gone = [record for _, record in _not_named(flags.save, jobs, scans) if record.exists()]
+        for record in gone:
+            clear(record, CROP)
+        if gone:
+            say(f"removed the crops of {counted(len(gone), 'scan')} that the table does not name")
     else:
         refuse_others(flags.save, "crop", jobs, OPTION_WORDS)
         refuse_other_table(flags.save, jobs, scans)

@@ -6,10 +6,11 @@ set -euo pipefail
 luna=$1 pairs=$2 output=$3
 shift 3
 project=$(dirname "${BASH_SOURCE[0]}")/..
+mkdir -p "$pairs" && touch "$pairs/.begun"
 python "$project/preprocess/luna_pre.py" --input_rows 64 --input_cols 64 --input_deps 32 --data "$luna" --save "$pairs" || {
     status=$?
-    # 1: some scans are broken, and named above; the pairs of the others are made.
-    [ "$status" -eq 1 ] && [ -s "$pairs/luna_train.txt" ] || exit "$status"
+    # 1 and a new list: some scans are broken, and named above; the pairs of the others are made.
+    [ "$status" -eq 1 ] && [ "$pairs/luna_train.txt" -nt "$pairs/.begun" ] || exit "$status"
     echo "pre-training on the pairs of the scans that could be read" >&2
 }
 exec python "$project/main.py" --data "$pairs" --output "$output" --phase pretask --model pcrl --n luna --d 3 --b 16 \

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets.registry import list_lines
 from datasets.xray.files import NIH_LIST, PROJECT_LIST, training_list
+from datasets.xray.lists import read_list
 from options import Options
 from options.flags import AS_PHASE
 from training.checkpoint import LAST, PREVIOUS
@@ -25,6 +26,8 @@ def with_labelled_list(options: Options) -> Options:
     """The options; of X-rays, if no list is named, with this project's in place of NIH's own, which has no labels."""
     data = Path(options.data)
     if options.n != "chest" or options.train_list or training_list(data, None) != data / NIH_LIST:
+        return options
+    if read_list(data / NIH_LIST).labels is not None:
         return options
     say(f"training list: {PROJECT_LIST}, since {data / NIH_LIST} has no labels")
     ratio = float(AS_PHASE) if options.ratio_by_default else options.ratio

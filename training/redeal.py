@@ -19,11 +19,11 @@ def deal_anew(loader: Loader, position: Position, checkpoint: Mapping[str, Any])
     -> all changes of the number of processes until now, as checkpoints tell them. UserError if the rest of the epoch
     under way cannot be dealt to so many.
     """
-    former, now = checkpoint.get("world_size", 1), loader.ranks.size
-    changes: list[dict[str, int]] = list(checkpoint.get("run", {}).get(CHANGES, []))
+    former, now, run = checkpoint.get("world_size", 1), loader.ranks.size, checkpoint.get("run", {})
+    changes: list[dict[str, int]] = list(run.get(CHANGES, []))
+    loader.take_over(position.epoch, position.step, former, run.get("gpus", loader.gpus))
     if former == now:
         return changes
-    loader.take_over(position.epoch, position.step, former)
     warn(
         f"that run had {counted(former, 'process')}, and goes on with {now}: the state is the same, each batch is "
         "dealt anew. From here on the numbers are not those that it would have had: sums are taken in another order, "

@@ -16,6 +16,7 @@ from utils.files import TEMPORARY_SUFFIX
 
 HOLDER = re.compile(r"process (\d+) on (.+)")  # what the lock file says
 ENDS_WITHIN_S = 30.0  # the helpers of a killed run
+RENEWALS = 100  # of a lock; some file systems never tell that a file is the one at its path
 OWN_TEMPORARY = re.compile(rf"\..+\.\d+{re.escape(TEMPORARY_SUFFIX)}")  # .<name>.<process id>.tmp
 
 
@@ -39,9 +40,7 @@ def exclusive(
         except OSError as error:
             raise UserError(f"{folder}: nothing can be written there: {reason(error)}") from None
         for swept in (folder, *(folder / name for name in subfolders)) if sweeps else ():
-            for stale in swept.glob(f".*{TEMPORARY_SUFFIX}"):
-                if OWN_TEMPORARY.fullmatch(stale.name) and stale.is_file():
-                    stale.unlink(missing_ok=True)
+            sweep(swept)
         try:
             yield
         finally:
@@ -49,19 +48,29 @@ def exclusive(
                 path.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder which this one holds."""
+    for stale in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        if OWN_TEMPORARY.fullmatch(stale.name) and stale.is_file():
+            stale.unlink(missing_ok=True)
+
+
 @contextmanager
 def _taken(path: Path, patience_s: float) -> Iterator[io.FileIO]:
     """The lock's file, locked. One that was removed while this process waited for it locks nothing: then anew."""
-    while True:
+    for number in range(RENEWALS, -1, -1):
         with open(path, "ab+", buffering=0) as file:
             _take(file, path.parent, patience_s)
-            try:
-                there = os.path.samestat(os.fstat(file.fileno()), path.stat())
-            except FileNotFoundError:
-                there = False
-            if there:
+            if number == 0 or _is_at(file, path):
                 yield file
                 return
+
+
+def _is_at(file: io.FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _take(file: io.FileIO, folder: Path, patience_s: float) -> None:

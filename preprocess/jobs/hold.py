@@ -8,9 +8,10 @@ from pathlib import Path
 
 from datasets.layout import SUBSET, subset_folder
 from preprocess.jobs.flags import cannot_write
-from utils.locks import exclusive
+from utils.locks import exclusive, sweep
+from utils.progress import waiting
 
-LISTS_WITHIN_S = 300.0  # for another command to write its lists and pictures
+LISTS_WITHIN_S = 60.0  # for another command with --fold to write its lists
 
 
 @contextmanager
@@ -26,14 +27,16 @@ def holding(save: Path, fold: int | None = None) -> Iterator[None]:
             try:
                 save.mkdir(parents=True, exist_ok=True)
                 if fold is None:
-                    stack.enter_context(exclusive(save, leaves=False))
+                    stack.enter_context(exclusive(save, sweeps=False, leaves=False))
                     subsets += sorted(path for path in save.iterdir() if SUBSET.fullmatch(path.name) and path.is_dir())
                 else:
-                    with _shared(save):  # which a command without --fold holds throughout
+                    with waiting(f"for {save}"), _shared(save):  # which a command without --fold holds throughout
                         subsets.append(save / subset_folder(fold))
                         subsets[0].mkdir(exist_ok=True)
                 for subset in subsets:
                     stack.enter_context(exclusive(subset, leaves=False))
+                if fold is None:  # now nobody else writes there
+                    sweep(save)
             except OSError as error:
                 raise cannot_write(save, error) from None
             yield

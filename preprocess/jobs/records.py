@@ -64,6 +64,8 @@ def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     except OSError as error:  # as of another user: its crops are not to be replaced
+        if error.errno == errno.ENAMETOOLONG:
+            return None
         raise UserError(f"{path} cannot be read: {reason(error)}; make it readable, or give another --save") from None
     return record if isinstance(record, dict) and {"recipe", *keys} <= record.keys() else None
 

@@ -49,6 +49,14 @@ def test_each_gpu_gets_the_samples_that_it_needs(last: int, lent: int) -> None:
     assert batch_sizes(64 * 3 + last, 64, 1, gpus=4)[-1] == last, "other methods need one"
 
 
+@pytest.mark.parametrize(("batch_size", "gpus", "last"), [(16, 4, 3), (12, 4, 4), (32, 8, 3), (32, 8, 7), (64, 8, 3)])
+def test_what_the_last_batch_takes_leaves_enough_to_the_one_before(batch_size: int, gpus: int, last: int) -> None:
+    sizes = batch_sizes(2 * batch_size + last, batch_size, 1, min_samples=2, gpus=gpus)
+    assert sum(sizes) == 2 * batch_size + last
+    for size in sizes:
+        assert min(map(len, torch.zeros(size).chunk(gpus))) >= 2
+
+
 def test_each_rank_gets_the_samples_that_it_needs() -> None:
     assert batch_sizes(9, 4, 1, min_samples=2) == [4, 3, 2]
     assert batch_sizes(17, 8, 2, min_samples=2) == [8, 5, 4]

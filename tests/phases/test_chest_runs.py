@@ -217,3 +217,8 @@ def test_the_list_that_comes_with_the_images_has_no_labels(labelled: Path, tmp_p
         assert f"since {data / 'train_val_list.txt'} has no labels\n" in printed
         assert "has no labels: a line is" not in printed
         assert "train_val_txt/chest_train.txt" in printed.splitlines()[-1]
+    (data / "train_val_list.txt").write_text((labelled / "chest_train.txt").read_text())  # with labels it is a list
+    argv = [*COMMON.split(), "--data", data, "--output", "out", "--phase", "knn"]
+    status, printed = run(tmp_path, *argv)
+    assert status == 0, printed
+    assert "has no labels" not in printed

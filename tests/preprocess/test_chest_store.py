@@ -119,6 +119,7 @@ def test_shards_without_their_description_are_made_anew(images: Path, copy: Path
     (copy / "store.json").unlink()
     before = (copy / "shard_00000.bin").stat().st_ino
     (copy / "shard_00009.bin").write_bytes(b"of a larger store")
+    (copy / "shard_000.tar").write_bytes(b"of something else")
     with holding(copy):
         result = run("--data", images, "--save", copy, "--size", 64)
         assert (result.returncode, "is in use by process" in result.stderr) == (2, True)
@@ -126,6 +127,7 @@ def test_shards_without_their_description_are_made_anew(images: Path, copy: Path
     assert run("--data", images, "--save", copy, "--size", 64).returncode == 0
     assert (copy / "shard_00000.bin").stat().st_ino != before
     assert not (copy / "shard_00009.bin").exists()
+    assert (copy / "shard_000.tar").read_bytes() == b"of something else"
 
 
 @pytest.mark.parametrize("damage", ["shard_00000.bin", "shard_00000.npy", "shard_00001.bin", "store.json"])

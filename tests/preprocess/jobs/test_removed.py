@@ -93,11 +93,11 @@ def test_crops_with_a_label_are_told_of_likewise(tmp_path: Path) -> None:
     kept = sorted(save.rglob("*"))
     refused = run_preprocess("nodule_crops", "--data", data, "--save", save, *crop)
     assert refused.returncode == 2
-    assert (
-        f"error: --save {save} holds 2 crops that another table gave (subset0/c, ...); give another" in refused.stderr
-    )
+    assert f"error: --save {save} holds 2 crops at other places than the table has, or of scans that" in refused.stderr
+    assert "are left out now (the first of subset0/c); give another --save, or --replace" in refused.stderr
     assert sorted(save.rglob("*")) == kept
     printed, warnings = run("nodule_crops", data, save, *crop, "--replace")
+    assert "removed the crops of 1 scan that the table does not name\n" in printed
     assert f"labels.csv lists 4 crops, 2 of them of scans that are not in {data}; to learn" in printed
     assert f"{table} does not name 1 of the 2 scans; they are left out" in warnings
     assert f"warning: {save} holds crops of 1 scan that {data} no longer has (subset0/b)" in warnings
@@ -112,7 +112,7 @@ def test_other_places_of_a_scan_are_another_table(tmp_path: Path) -> None:
         table.write_text(f"seriesuid,coordX,coordY,coordZ,class\na,90,128,{z},1\nb,90,128,{z},1\n")
         if more:
             refused = run_preprocess("nodule_crops", "--data", data, "--save", save, *crop)
-            assert f"holds {lines} crop that another table gave (subset0/a, ...)" in refused.stderr
+            assert f"holds {lines} crop at other places than the table has" in refused.stderr
         _, warnings = run("nodule_crops", data, save, *crop, *more)
         assert f"{table} names 1 scan that {data} does not have (b)\n" in warnings
         assert f",{z}.000000\n" in (save / "labels.csv").read_text()
