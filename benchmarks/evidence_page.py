@@ -139,7 +139,7 @@ def in_3d(all_found: Sequence[Found]) -> list[str]:
             ]
             words += [f"{title}, {score}: {'; '.join(shown)}"] if shown else []
             seeds |= {len(found.seeds["finetune", label, PCRL, count]) for count, gain in gains if gain}
-    of = f"{min(seeds, default=0)} of {len(ARMS[PCRL].seeds)} pre-trainings"
+    of = f"{' or '.join(map(str, sorted(seeds)))} of {len(ARMS[PCRL].seeds)} pre-trainings"
     judged_on = [(found, *column) for found in all_found for column in _columns(found, "finetune", ())]
     parts = _counted(judged_on, "finetune", list(dict.fromkeys(arm for found in all_found for arm in _parts(found))))
     more = f" In these comparisons, {parts}; else not decided." if parts else ""
