@@ -149,7 +149,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_nothing_lost(
     assert "Traceback" not in text
     *_, saved, error = text.splitlines()
     assert saved == f"saved {output}; go on with --resume auto"
-    assert error.startswith("error: a process that loads data could not hand over a batch (DataLoader worker (pid(s) ")
+    assert error.startswith("error: a process that loads data could not hand over a batch (")
     assert error.endswith("docs/TROUBLESHOOTING.md")
     run = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert run.returncode == 0, run.stderr

@@ -50,6 +50,7 @@ class StopRequest:
 
     def __init__(self, once: bool = False, answer: str = "", again: str = "to stop without saving") -> None:
         self.signum: int | None = None
+        self._answered = False
         self._once, self._answer, self._again = once, answer, again
         self._former: dict[int, signal._HANDLER] = {}
 
@@ -85,11 +86,16 @@ class StopRequest:
         for other in self._former:
             ignored = self._once or other == HANGUP
             signal.signal(other, signal.SIG_IGN if ignored else self._stop_at_once)
-        if self._answer:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._answer and self.signum is not None and not self._answered:
             again = "" if self._once else f"; again {self._again}"
-            _write(f"{signal.Signals(signum).name}: {self._answer}{again}")
+            _write(f"{signal.Signals(self.signum).name}: {self._answer}{again}")
+            self._answered = True
 
     def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:
+        self._tell()  # it came before the first one was answered
         self._put_back()  # should even this take long, a third one has its usual effect
         raise StoppedAtOnce(signum)
 
