@@ -268,9 +268,7 @@ class Loader:
             for fetched in batches:
                 yield fetched, self._remedy
         except (RuntimeError, OSError, EOFError) as error:
-            # A batch in flight is asked of the worker that made it, by a connection, which breaks if it was killed.
-            in_flight = self._loader.num_workers and not isinstance(error, RuntimeError) and "Caught" not in str(error)
-            if not (what := lost_worker(error) or ("its connection broke" if in_flight else "")):
+            if not self._loader.num_workers or not (what := lost_worker(error)):
                 raise
             remedy = FILES_REMEDY if "open files" in what else MEMORY_REMEDY
             yield _Fetched(None, (f"a process that loads data could not hand over a batch ({what})",)), f"; {remedy}"

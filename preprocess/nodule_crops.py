@@ -213,7 +213,7 @@ def _cut(flags: argparse.Namespace, started: float) -> int:
         for record in gone:
             clear(record, CROP)
         if gone:
-            say(f"removed the crops of {counted(len(gone), 'scan')} that the table does not name")
+            say(f"removed the crops of {counted(len(gone), 'scan')}, left out now")
     else:
         refuse_others(flags.save, "crop", jobs, OPTION_WORDS)
         refuse_other_table(flags.save, jobs, scans)

@@ -174,10 +174,10 @@ def image_tag(path: Path, words: str) -> Html:
 def _smaller(data: bytes) -> bytes:
     """A picture as JPEG, at most ``WIDEST_PICTURE`` wide."""
     with Image.open(io.BytesIO(data)) as image:
-        image = image.convert("RGB")
-    image.thumbnail((WIDEST_PICTURE, 4 * WIDEST_PICTURE))
+        smaller = image.convert("RGB")
+    smaller.thumbnail((WIDEST_PICTURE, 4 * WIDEST_PICTURE))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
+    smaller.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 

@@ -16,9 +16,17 @@ WANTED = re.compile(r"tried to allocate (\d+) bytes")
 
 
 def lost_worker(error: BaseException) -> str:
-    """What torch says of a process that loads data and was ended, or had no room for a batch; "" if it is not that."""
-    found = LOST_WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
-    return found[0].rstrip(" .") if found else ""
+    """Why a process that loads data did not hand over a batch: it was ended, or had no room; "" if it is not that.
+
+    A batch in flight is asked of the process that made it, by a connection, which breaks if that was killed.
+    """
+    if isinstance(error, RuntimeError) and (found := LOST_WORKER.search(str(error))):
+        return found[0].rstrip(" .")
+    if str(error).startswith("Caught "):  # of a sample, handed on by torch
+        return ""
+    if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
+        return "its connection broke"
+    return "Too many open files" if getattr(error, "errno", None) == errno.EMFILE else ""
 
 
 def lack_of_memory(error: BaseException) -> str:

@@ -23,6 +23,15 @@ def test_a_batch_that_did_not_arrive(said: str) -> None:
     assert lost_worker(error) == said
 
 
+def test_a_batch_in_flight_from_a_worker_that_was_killed() -> None:
+    """As it was seen: ``ConnectionResetError: [Errno 104] Connection reset by peer``."""
+    for error in (ConnectionResetError(104, "Connection reset by peer"), EOFError(), FileNotFoundError(2, "gone")):
+        assert lost_worker(error) == "its connection broke"
+    assert "open files" in lost_worker(OSError(24, "Too many open files"))
+    assert not lost_worker(FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.\nOriginal ..."))
+    assert not lost_worker(PermissionError(13, "Permission denied"))
+
+
 @pytest.mark.parametrize("said", ["unable to open file </data/x.pt> in read-only mode: No such file", "shape mismatch"])
 def test_defects_keep_their_traceback(said: str) -> None:
     assert not lost_worker(RuntimeError(said))

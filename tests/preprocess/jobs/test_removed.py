@@ -97,7 +97,7 @@ def test_crops_with_a_label_are_told_of_likewise(tmp_path: Path) -> None:
     assert "are left out now (the first of subset0/c); give another --save, or --replace" in refused.stderr
     assert sorted(save.rglob("*")) == kept
     printed, warnings = run("nodule_crops", data, save, *crop, "--replace")
-    assert "removed the crops of 1 scan that the table does not name\n" in printed
+    assert "removed the crops of 1 scan, left out now\n" in printed
     assert f"labels.csv lists 4 crops, 2 of them of scans that are not in {data}; to learn" in printed
     assert f"{table} does not name 1 of the 2 scans; they are left out" in warnings
     assert f"warning: {save} holds crops of 1 scan that {data} no longer has (subset0/b)" in warnings
