@@ -30,7 +30,7 @@ def main() -> int:
         return launch(processes)
     devices = Devices(options.gpus, rank_here)
     # later still: whoever launches others needs no phase
-    from datasets.loader import kill_workers_at_exit
+    from datasets.workers import kill_workers_at_exit
     from phases import phase
     from phases.preview import preview
     from training.dry_run import out_of_memory_is_said

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from datasets.workers import NotSent, allow_open_files, child_signals_as_they_were, loss, start_worker
 from utils.errors import UserError
-from utils.memory import lost_worker
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
-from utils.signals import ignore_stop_signals
 from utils.text import counted
 
 Key = tuple[int, int]  # (epoch, index)
@@ -39,11 +32,6 @@ class PairDataset(Protocol):
 REPLACEMENTS = 20  # other samples tried for one that cannot be made
 TOLERATED = 0.01  # part of an epoch's samples; one may always be replaced
 REMEDY = "--on_bad_sample skip replaces such a sample by another one"
-MEMORY_REMEDY = (
-    "main memory or shared memory may be short: give more (docker run --shm-size 8g), or use fewer --workers; "
-    "docs/TROUBLESHOOTING.md"
-)
-FILES_REMEDY = "raise the limit (ulimit -n 65536), or use fewer --workers"
 
 
 class _Fetched(NamedTuple):
@@ -201,6 +189,8 @@ class Loader:
         self._needed = min_samples * ranks.size
         self.batch_sizes: Sequence[int] = self._dealt(ranks.size)
         self._batches = _EpochBatches(self.batch_sizes, seed, ranks, shuffled)
+        if workers:
+            allow_open_files()
         self._loader = DataLoader(
             self._fetcher,
             batch_sampler=self._batches,
@@ -212,7 +202,7 @@ class Loader:
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0 and keep_workers,
             prefetch_factor=prefetch if workers else None,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # of its own: else each epoch, and each resumption, takes a global draw
         )
 
@@ -220,21 +210,26 @@ class Loader:
         """Batches per epoch, the last short one counted."""
         return len(self._batches)
 
-    def take_over(self, epoch: int, first: int, processes: int, gpus: int) -> None:
-        """Go on with an epoch of which so many ``processes`` have had ``first`` batches: each sample is used once.
+    def used(self, steps: int, processes: int, gpus: int) -> int:
+        """The samples in the first ``steps`` batches of an epoch that so many processes began, and GPUs of each."""
+        return sum(self._dealt(processes, gpus=gpus)[:steps])
 
-        The last two batches depend on the number of processes and of the ``gpus`` of each. UserError if the last one
-        is too small for the present.
+    def take_over(self, epoch: int, first: int, used: int, processes: int) -> None:
+        """Go on with an epoch of which ``processes`` have had ``first`` batches, ``used`` samples in all.
+
+        Each sample is used once: the last two batches depend on the number of processes and of their GPUs. UserError if
+        the last one is too small for the present.
         """
-        begun = self._dealt(processes, gpus=gpus)
-        if sum(begun[:first]) == sum(self._batches.sizes[:first]):
+        sizes = list(self._batches.sizes)
+        if used == sum(sizes[:first]):
             return
-        if begun[-1] < self._needed:
+        last = sum(sizes) - used
+        if last < self._needed:
             raise UserError(
-                f"--resume: epoch {epoch + 1} ends with a batch of {counted(begun[-1], 'sample')}, too few for "
+                f"--resume: epoch {epoch + 1} ends with a batch of {counted(last, 'sample')}, too few for "
                 f"{counted(self.ranks.size, 'process')}; go on with {processes}, or from a checkpoint of another epoch"
             )
-        self._batches.begun[epoch] = begun
+        self._batches.begun[epoch] = [*sizes[: first - 1], used - sum(sizes[: first - 1]), last]
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from batch ``first`` on; UserError if a sample, or too many, cannot be made.
@@ -261,17 +256,26 @@ class Loader:
             yield self._finish(self._on_device(fetched.sample))
 
     def _fetched(self) -> Iterator[tuple[_Fetched, str]]:
-        """What the workers send, and what to do about faults; of a worker that was ended, that."""
+        """What the workers send, and what to do about faults; of a worker that was ended or has no room, that."""
         try:
-            with _child_signals_as_they_were():
+            with child_signals_as_they_were():
                 batches = iter(self._loader)
             for fetched in batches:
+                if isinstance(fetched, NotSent):
+                    lost = fetched.loss
+                    break
                 yield fetched, self._remedy
+            else:
+                return
         except (RuntimeError, OSError, EOFError) as error:
-            if not self._loader.num_workers or not (what := lost_worker(error)):
+            known = loss(error) if self._loader.num_workers else None
+            if known is None:
                 raise
-            remedy = FILES_REMEDY if "open files" in what else MEMORY_REMEDY
-            yield _Fetched(None, (f"a process that loads data could not hand over a batch ({what})",)), f"; {remedy}"
+            lost = known
+        yield (
+            _Fetched(None, (f"a process that loads data could not hand over a batch ({lost.why})",)),
+            f"; {lost.remedy}",
+        )
 
     def _on_device(self, sample: Batch) -> Batch:
         """The batch where it is trained on; to a GPU on a stream of its own, beside the step that computes there."""
@@ -294,53 +298,3 @@ class Loader:
         """Why samples of any rank were replaced, since the last call."""
         faults, self._faults = self._faults, []
         return faults
-
-
-@contextmanager
-def _child_signals_as_they_were() -> Iterator[None]:
-    """Leaves torch's handler of SIGCHLD out: it raises amid a step if a worker ends, where nothing can be saved.
-
-    Without it, the loader itself notices within 5 seconds.
-    """
-    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if former is None else former)
-
-
-def _start_worker(worker: int) -> None:
-    ignore_stop_signals()
-    sys.excepthook = _quiet_about_the_run
-
-
-def _quiet_about_the_run(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An excepthook: shows what nobody caught, but for a connection that the run cut short.
-
-    The thread that hands a batch over meets one when a second signal stops the run amid it, and would show a traceback.
-    """
-    if not issubclass(kind, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, trace)
-
-
-def _quiet_thread(problem: threading.ExceptHookArgs) -> None:
-    """The same of threads: the one that pins batches meets it when a worker was killed."""
-    if not issubclass(problem.exc_type, (ConnectionError, EOFError)):
-        threading.__excepthook__(problem)
-
-
-def kill_workers_at_exit() -> None:
-    """At the end of the process: whoever ignores signals that ask to stop would be waited for without end.
-
-    For a program's entry point: it kills all children that multiprocessing started, and is quiet about their end.
-    """
-    threading.excepthook = _quiet_thread
-    atexit.register(_kill_children)  # called before multiprocessing's own, which was registered when it was imported
-
-
-def _kill_children() -> None:
-    for process in multiprocessing.active_children():
-        process.kill()

@@ -54,10 +54,11 @@ SAME_HASHES = {"paths_sha256": "the training samples", "trained_by": "the labels
 
 @dataclass
 class Position:
-    """Where a run stands: epochs completed, and steps done in the epoch under way."""
+    """Where a run stands: epochs completed, and steps done and samples used in the epoch under way."""
 
     epoch: int = 0
     step: int = 0
+    used: int = 0
 
     def next_step(self, epochs: int, steps: int) -> str:
         """What comes next, counted as the progress line counts: ``epoch 2/3, step 3/4``; ``steps``: of an epoch."""
@@ -128,6 +129,7 @@ class TrainingState:
             "optimizer": optimizer_state(self.optimizer),
             "epoch": self.position.epoch,
             "step": self.position.step,
+            "samples_used": self.position.used,
             "precision": self.precision.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -269,7 +269,7 @@ def train(
         set_lr(trainer.optimizer, epoch_lr)
         trainer.method.begin(epoch, epochs)
         _train_epoch(trainer, loader, reporter, checkpoints, launched, position, epoch_lr)
-        position.epoch, position.step = epoch + 1, 0
+        position.epoch, position.step, position.used = epoch + 1, 0, 0
         reporter.epoch_end(epoch)
         judge()
 
@@ -292,6 +292,7 @@ def _train_epoch(
         batch_size = loader.batch_sizes[position.step]
         result = trainer.launch(batch, epoch * len(loader) + position.step, batch_size)
         position.step += 1
+        position.used += batch_size
         report = partial(
             step_report,
             epoch=epoch,

@@ -21,7 +21,9 @@ def deal_anew(loader: Loader, position: Position, checkpoint: Mapping[str, Any])
     """
     former, now, run = checkpoint.get("world_size", 1), loader.ranks.size, checkpoint.get("run", {})
     changes: list[dict[str, int]] = list(run.get(CHANGES, []))
-    loader.take_over(position.epoch, position.step, former, run.get("gpus", loader.gpus))
+    used = checkpoint.get("samples_used")  # earlier versions told what it follows from
+    position.used = loader.used(position.step, former, run.get("gpus", loader.gpus)) if used is None else used
+    loader.take_over(position.epoch, position.step, position.used, former)
     if former == now:
         return changes
     warn(

@@ -285,7 +285,7 @@ def _record(
         data["begun_with"] = before.get("begun_with") or named or "none"
     began, precision, size = times(output, list_sha256, checkpoint), state.precision.name, state.ranks.size
     began |= {CHANGES: changes} if (changes := state.run.get(CHANGES)) else {}
-    state.run = began | data | {"precision": precision, "gpus": job.loader.gpus}
+    state.run = began | data | {"precision": precision}
     machine = {"device": devices.note, "precision": precision, "world_size": size}
     backend = {"backend": backend_name(devices.main)} if size > 1 else {}
     write_run_record(output, options, data, began | machine | backend)

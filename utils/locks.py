@@ -59,11 +59,23 @@ def sweep(folder: Path) -> None:
 def _taken(path: Path, patience_s: float) -> Iterator[io.FileIO]:
     """The lock's file, locked. One that was removed while this process waited for it locks nothing: then anew."""
     for number in range(RENEWALS, -1, -1):
-        with open(path, "ab+", buffering=0) as file:
+        with _opened(path) as file:
             _take(file, path.parent, patience_s)
             if number == 0 or _is_at(file, path):
                 yield file
                 return
+
+
+def _opened(path: Path) -> io.FileIO:
+    try:
+        return open(path, "ab+", buffering=0)
+    except PermissionError as error:
+        there = f"{path} is another user's: remove it, or give" if path.exists() else "give"
+        raise UserError(
+            f"{path.parent}: nothing can be written there: {reason(error)}; {there} another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path.parent}: nothing can be written there: {reason(error)}") from None
 
 
 def _is_at(file: io.FileIO, path: Path) -> bool:

@@ -95,8 +95,8 @@ class StopRequest:
             self._answered = True
 
     def _stop_at_once(self, signum: int, frame: FrameType | None) -> None:
-        self._tell()  # it came before the first one was answered
         self._put_back()  # should even this take long, a third one has its usual effect
+        self._tell()  # it came before the first one was answered
         raise StoppedAtOnce(signum)
 
 

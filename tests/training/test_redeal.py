@@ -149,6 +149,19 @@ def test_each_sample_of_the_epoch_is_used_once(before: int, after: int, samples:
         assert sorted(taken(now, 6, 0)) == list(range(samples)), "the next epoch has the batches of these processes"
 
 
+def test_a_second_resumption_before_the_last_batch_uses_its_samples_too() -> None:
+    """Its checkpoint names the new number of processes, but the epoch's batches are still those of the former one."""
+    former, samples = loaders(18, 4), list(range(18))
+    done = taken(former, 5, 0, end=2)
+    position = Position(5, 2)
+    deal_anew(loaders(18, 1)[0], position, {"world_size": 4})
+    assert position.used == len(done) != sum(loaders(18, 1)[0].batch_sizes[:2])
+    again, there = loaders(18, 1), Position(5, 2)
+    deal_anew(again[0], there, {"world_size": 1, "samples_used": position.used})
+    assert there == position
+    assert sorted(done + taken(again, 5, 2)) == samples
+
+
 def test_as_many_processes_are_nothing_to_tell(capsys: pytest.CaptureFixture[str]) -> None:
     changes = [{"epoch": 1, "step": 2, "from": 1, "to": 2}]
     found = deal_anew(loaders(9, 2)[0], Position(1, 2), {"world_size": 2, "run": {"changes": changes}})

@@ -76,3 +76,26 @@ def test_a_run_that_lives_is_named(tmp_path: Path) -> None:
         exclusive(tmp_path),
     ):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+def test_the_lock_of_another_user_is_one_line(tmp_path: Path) -> None:
+    """As of a colleague's former run in a folder of a group."""
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o777)
+    (tmp_path / ".lock").touch(0o644)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path; from utils.locks import exclusive; from utils.errors import run_cli\n"
+        "os.setuid(65534)\n"
+        "def main():\n    with exclusive(Path(sys.argv[1])): pass\n"
+        "run_cli(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == (
+        f"error: {tmp_path}: nothing can be written there: Permission denied; {tmp_path}/.lock is another user's: "
+        "remove it, or give another folder\n"
+    )
+    assert done.returncode == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -46,6 +47,49 @@ def test_a_second_one_stops() -> None:
     done = run(once=False, answer="stopping soon", second=True)
     assert done.stdout.endswith("noted 2\nstopped by SIGTERM\n")
     assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_a_second_one_in_the_same_instant_does_not_take_the_answer_of_the_first() -> None:
+    program = """
+install = signal.signal
+def amid(number, handler):
+    former = install(number, handler)
+    if getattr(handler, "__name__", "") == "_stop_at_once" and number == signal.SIGTERM:
+        os.kill(os.getpid(), signal.SIGTERM)  # before the first one is answered
+    return former
+signal.signal = amid
+
+run_cli(main)
+"""
+    own = PROGRAM.format(once=False, answer="stopping soon", second=False).replace("\nrun_cli(main)\n", program)
+    done = subprocess.run([sys.executable, "-c", own], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stderr == "SIGINT: stopping soon; again to stop without saving\nstopped by SIGTERM\n"
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "")
+
+
+def test_a_third_one_ends_a_process_whose_standard_error_nobody_reads() -> None:
+    """As of a terminal that was halted by Ctrl-S: the answers wait there."""
+    program = PROGRAM.format(once=False, answer="stopping soon", second=False).replace(
+        "        os.kill",
+        "        os.set_blocking(2, False)\n"
+        "        try:\n"
+        "            while True: os.write(2, b'x' * 512)\n"
+        "        except BlockingIOError:\n"
+        "            os.set_blocking(2, True)\n"
+        "        print('full', flush=True)\n"
+        "        os.kill",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "full\n"
+    for _ in range(2):  # beside its own
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    process.communicate()
 
 
 def test_the_answer_is_that_of_the_moment() -> None:

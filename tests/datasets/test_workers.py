@@ -1,0 +1,142 @@
+"""Processes that load data and have no room: what torch and the system say of it, and what the user reads."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from datasets import workers
+from datasets.workers import _quiet_about_losses, _quiet_thread, loss
+from tests.conftest import ROOT
+
+SAID = {
+    "DataLoader worker (pid 8) is killed by signal: Killed": "shm-size",
+    "DataLoader worker (pid(s) 8, 9) exited unexpectedly": "shm-size",
+    "Pin memory thread exited unexpectedly": "shm-size",
+    "unable to mmap 4096 bytes from file </torch_1_2>: Cannot allocate memory (12)": "shm-size",
+    "unable to open shared memory object </torch_1_2> in read-write mode: Too many open files (24)": "ulimit -n",
+    "unable to write to file </torch_1_2>: No space left on device (28)": "shm-size",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_batch_that_did_not_arrive(said: str) -> None:
+    known = loss(RuntimeError(f"Caught RuntimeError in worker process 0.\nOriginal Traceback:\n{said}. \nmore"))
+    assert known is not None
+    assert known.why == said
+    assert SAID[said] in known.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "why", "remedy"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "its connection broke", "--shm-size"),
+        (EOFError(), "its connection broke", "--shm-size"),
+        (FileNotFoundError(2, "gone"), "its connection broke", "--shm-size"),
+        (OSError(24, "Too many open files"), "too many open files", "ulimit -n"),
+        (RuntimeError("Too many open files. Communication with the workers is no"), "too many open files", "ulimit -n"),
+        (RuntimeError("received 0 items of ancdata"), "too many open files", "ulimit -n"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "no more processes can be started", "ulimit -u"),
+        (OSError(12, "Cannot allocate memory"), "no more processes can be started", "fewer --workers"),
+        (RuntimeError("can't start new thread"), "no more processes can be started", "ulimit -u"),
+    ],
+)
+def test_a_shortage(error: Exception, why: str, remedy: str) -> None:
+    known = loss(error)
+    assert known is not None
+    assert known.why == why
+    assert remedy in known.remedy
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to open file </data/x.pt> in read-only mode: No such file"),
+        RuntimeError("shape mismatch"),
+        ValueError("DataLoader worker (pid 8) is killed by signal: Killed"),
+        FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.\nOriginal ..."),
+        PermissionError(13, "Permission denied"),
+    ],
+)
+def test_defects_keep_their_traceback(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert loss(error) is None
+    _quiet_about_losses(type(error), error, None)
+    assert str(error).splitlines()[0] in capsys.readouterr().err
+
+
+def test_why_the_thread_that_pins_batches_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    """torch tells no more than that it ended."""
+    _quiet_thread(threading.ExceptHookArgs((OSError, OSError(24, "Too many open files"), None, None)))
+    assert capsys.readouterr().err == ""
+    ended = RuntimeError("Pin memory thread exited unexpectedly")
+    assert [known.why for known in (loss(ended), loss(ended)) if known] == ["too many open files", str(ended)]
+    assert not workers._of_threads
+
+
+def test_a_folder_for_sockets_with_too_long_a_path(pairs: Path, tmp_path: Path) -> None:
+    """The thread that sends batches fails, which the run would not see: it waited for ever."""
+    folder = tmp_path / ("scratch" * 16)
+    folder.mkdir()
+    flags = ["--workers", "2", "--b", "2", "--epochs", "1", "--ratio", "1", "--narrow", "8", "--moco_k", "32"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "main.py", "--data", pairs, "--output", tmp_path / "out", "--gpus", "", *flags],
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stderr.splitlines() == [
+        "error: a process that loads data could not hand over a batch (AF_UNIX path too long, in "
+        f"{folder}); set TMPDIR to another folder, with a short path (TMPDIR=/tmp), or use --workers 0"
+    ]
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("limit", [12, 16])
+def test_a_low_limit_of_open_files(limit: int) -> None:
+    """Whichever process meets it first, and whatever it does then."""
+    program = f"""
+import resource, torch
+from datasets.loader import Loader
+from datasets.workers import kill_workers_at_exit
+from tests.datasets.test_batches import Numbers
+from utils.errors import run_cli
+
+def main():
+    kill_workers_at_exit()
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+    list(Loader(Numbers(), 2, 0, 2, torch.device("cpu")).epoch(0))
+
+run_cli(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stderr == (
+        "error: a process that loads data could not hand over a batch (too many open files); raise the limit "
+        "(ulimit -n 65536), or use fewer --workers\n"
+    )
+    assert done.returncode == 2
+
+
+def test_a_low_soft_limit_is_raised() -> None:
+    program = (
+        "import resource; from datasets.workers import allow_open_files; allow_open_files()\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -Sn 40; exec "$@"', "-", sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    soft, hard = done.stdout.split()
+    assert soft == hard == str(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
