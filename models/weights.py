@@ -116,7 +116,7 @@ def load_weights(network: UNetNetwork, path: str | Path) -> WeightReport:
     shapes = {bare: own[name].shape for bare, name in names.items()}
     found = encoders(checkpoint, network.dims, {b: s for b, s in shapes.items() if part_of(b) == "encoder"})
     _check_dims(network, path, checkpoint)
-    _check_narrow(network, path, _made(checkpoint))
+    _check_made(network, path, _made(checkpoint))
     if not found:
         raise _nothing_fits(network, path, checkpoint, shapes)
     encoder = found[0]
@@ -247,11 +247,18 @@ def _nothing_fits(
     )
 
 
-def _check_narrow(network: UNetNetwork, path: str | Path, made: Mapping[str, Any]) -> None:
-    """UserError if the run that made the file had another --narrow."""
+def _check_made(network: UNetNetwork, path: str | Path, made: Mapping[str, Any]) -> None:
+    """UserError if the run that made the file had another --narrow, or in 2D another --backbone."""
     narrow, own = made.get("opt", {}).get("narrow", 1), network.unet.narrow
     if made and narrow != own:
         raise UserError(f"{path}: its network has --narrow {narrow}, not {own}; give --narrow {narrow}")
+    if isinstance(network.unet, UNet2d):
+        own_backbone = network.unet.encoder.backbone
+        backbone = made.get("opt", {}).get("backbone") or own_backbone
+        if backbone != own_backbone:
+            raise UserError(
+                f"{path}: its network has --backbone {backbone}, not {own_backbone}; give --backbone {backbone}"
+            )
 
 
 def _check_dims(network: UNetNetwork, path: str | Path, checkpoint: Any) -> None:
@@ -286,9 +293,16 @@ def _check_encoder(
         raise _nothing_fits(network, path, checkpoint, shapes, few * bool(fitting))
     lost = [bare for bare in convolutions if bare not in fitting]
     if lost:
+        first, own_first = encoder.tensors.get(convolutions[0]), shapes[convolutions[0]]
+        channels = first.shape[1] if first is not None and first.ndim == len(own_first) else own_first[1]
+        give = (
+            f"; give --inchannel {channels} to take the first one"
+            if network.dims == 2 and channels != own_first[1]
+            else ""
+        )
         warn(
             f"{path}: {len(lost)} of the {len(convolutions)} convolutions of the encoder are not in it or have another "
-            f"shape ({some(lost, 3)}): they are initialised randomly"
+            f"shape ({some(lost, 3)}): they are initialised randomly{give}"
         )
 
 
@@ -301,4 +315,5 @@ def _check_norm(network: UNetNetwork, path: str | Path, encoder: Place, checkpoi
     else:
         there = checkpoint_options(checkpoint).get("norm", "gn or in")
     if here not in there:
-        warn(f"{path}: the encoder was trained with --norm {there}, not {here}: its features will differ here")
+        give = f"; give --norm {there} to have the same" if there in kinds.values() and network.dims == 3 else ""
+        warn(f"{path}: the encoder was trained with --norm {there}, not {here}: its features will differ here{give}")

@@ -31,6 +31,9 @@ SYNONYMS = {  # flags of other programs that have no exact counterpart here
     **dict.fromkeys(("labels", "label_file", "csv", "annotations"), "a list or table of labels is --train_list"),
     **dict.fromkeys(("fp16", "bf16", "precision", "mixed_precision"), "mixed precision is --amp"),
 }
+INSTEAD = {  # of a flag without effect in a phase
+    ("pretask", "valid_list"): ": with --val_every, held-out images are those of chest_valid.txt in --data",
+}
 NO_PATHS = {  # but words
     "train_list": ("none",),
     "weight": ("imagenet", "none"),
@@ -168,7 +171,11 @@ def parse_options(argv: Sequence[str] | None = None) -> tuple[Options, list[str]
     given, typed = _given(sys.argv[1:] if argv is None else argv)
     options = Options(**{name: value for name, value in given.items() if name not in NO_EFFECT})
     pointless = without_effect(typed, options.phase, None)
-    warnings = [f"--{name} has no effect in {options.phase}" for name in given if name in pointless]
+    warnings = [
+        f"--{name} has no effect in {options.phase}{INSTEAD.get((options.phase, name), '')}"
+        for name in given
+        if name in pointless
+    ]
     pointless = without_effect(typed.difference(NO_EFFECT), None, options.n or None)
     warnings += [f"--{name} has no effect with --n {options.n}" for name in given if name in pointless]
     cores = cores_of_process()

@@ -10,7 +10,6 @@ Exit status: 0; 1 if an image could not be read; 2 if the options are wrong or t
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -42,6 +41,7 @@ from utils.console import say
 from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
+from utils.hashes import hash_of_content
 from utils.progress import progress
 from utils.text import counted
 
@@ -79,7 +79,7 @@ class Shard:
             return
         for file, (size, time, content) in zip(self.files, former, strict=True):
             status = os.stat(file)
-            if (status.st_size, status.st_mtime_ns) != (size, time) and content_hash(file) != content:
+            if (status.st_size, status.st_mtime_ns) != (size, time) and hash_of_content(file) != content:
                 raise UserError(
                     f"--save {self.folder} has another image than {file} by that name: of another folder, or as it was "
                     f"before; give another --save, or delete that store"
@@ -91,16 +91,11 @@ def source_path(folder: Path, shard: int) -> Path:
     return folder / f"shard_{shard:05d}.json"
 
 
-def content_hash(file: str) -> str:
-    """Of all bytes of a file; OSError."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
 def source_of(file: str) -> tuple[int, int, str]:
     """What is written down of an image's file; of one that cannot be read, nothing that fits later."""
     try:
         status = os.stat(file)
-        return status.st_size, status.st_mtime_ns, content_hash(file)
+        return status.st_size, status.st_mtime_ns, hash_of_content(file)
     except OSError:
         return -1, -1, ""
 

@@ -195,8 +195,10 @@ def pair_options(flags: argparse.Namespace) -> PairOptions:
     if any(side % 8 for side in shape):
         warn("the 3D network halves a crop three times: all sides of a crop must be multiples of 8 for training")
     if not percentiles and not options.has_tissue_rule:
-        beside = f"--hu_max {options.hu_max} is" if options.hu_max < TISSUE_HU else f"--hu_min {options.hu_min} is not"
-        warn(f"{beside} below {TISSUE_HU} HU, where tissue begins: there is no limit on the tissue in a crop")
+        below = options.hu_max < TISSUE_HU  # such a window shows no tissue at all; the other one is for the abdomen
+        beside = f"--hu_max {options.hu_max} is" if below else f"--hu_min {options.hu_min} is not"
+        tell = warn if below else say
+        tell(f"{beside} below {TISSUE_HU} HU, where tissue begins: there is no limit on the tissue in a crop")
     return options
 
 

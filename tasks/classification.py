@@ -18,6 +18,7 @@ from methods.supervised import Supervised
 from models.classifier import Classifier
 from options import Options
 from tasks.base import Results, Task, plain_loader, training_loader
+from tasks.copies import warn_of_contradictions, warn_of_copies
 from tasks.intervals import warn_if_few
 from tasks.kinds import Kind, kind_of, warn_of_undefined
 from tasks.outputs import IDENTITY, as_numbers
@@ -76,9 +77,13 @@ class Classification:
         masked = any(np.isnan(part.labels).any() for part in (self.train, self.valid, self.test))
         return kind_of(self.target, self.train.labels, masked, self.group)
 
+    def parts(self) -> dict[str, Part]:
+        """By their names."""
+        return {"training": self.train, "validation": self.valid, "test": self.test}
+
     def announce(self, ratio: float, judged: Sequence[str] = ("validation", "test")) -> None:
         """Say how large the parts are, and what cannot be judged in them; UserError if nothing can."""
-        parts = {"training": self.train, "validation": self.valid, "test": self.test}
+        parts = self.parts()
         groups = {name: len(set(part.patients)) for name, part in parts.items()}
         known = any(groups[name] < len(part.files) for name, part in parts.items())  # else each image has its own
         sizes = {name: f"{len(part.files)} {name}" for name, part in parts.items()}
@@ -101,7 +106,10 @@ class Classification:
         names = self.target.classes
         some = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
         if self.target.kind == REGRESSION:
-            return f"a number, {some}"
+            values = self.train.labels
+            return (
+                f"a number, {some} ({np.min(values):g} to {np.max(values):g} in training, median {np.median(values):g})"
+            )
         if self.target.kind == CLASSES:
             return f"one of {counted(len(names), 'class')} ({some})"
         every = np.concatenate([part.labels for part in (self.train, self.valid, self.test)])
@@ -130,6 +138,10 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
     kind = data.kind()
     method = Supervised(network, kind.loss, frozen, kind.headline, devices.wrap, ranks).to(devices.main)
     data.announce(options.ratio)  # late: what cannot begin is one line
+    if ranks.first:
+        warn_of_copies({name: part.files for name, part in data.parts().items()})
+        for name, part in data.parts().items():
+            warn_of_contradictions(name, part.files, part.labels)
 
     def outputs(part: Loader, precision: Precision) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         found, labels = predict(method.predict, part, precision)

@@ -25,6 +25,7 @@ from utils.console import warn
 from utils.errors import UserError
 from utils.text import counted, listing
 
+FAR = 20  # times the median distance from the median: of what a number hardly is by nature
 OUTPUTS = {MULTILABEL: SIGMOID, CLASSES: SOFTMAX, REGRESSION: IDENTITY}
 
 
@@ -201,6 +202,14 @@ class Number(Kind):
     def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
         if len(np.unique(labels)) < 2:
             warn(f"{part} images: all have the same {self.target.classes[0]}, {labels[0, 0]:g}")
+        middle = np.median(labels)
+        apart = np.abs(labels - middle)
+        far = labels[apart > FAR * np.median(apart)] if np.median(apart) > 0 else labels[:0]
+        if len(far):
+            warn(
+                f"{part} images: {counted(len(far), 'value')} of {self.target.classes[0]} far from the others (the "
+                f"first: {far.flat[0]:g}; median {middle:g}): leave the cells empty where it is not known"
+            )
 
     def never_seen(self, train_labels: np.ndarray) -> list[str]:
         return []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from datasets.ct.data_files import data_files
 from datasets.ct.stored_grid import stored_grid
 from datasets.segmentation.files import (
     ORIENTATION,
@@ -26,6 +27,7 @@ from methods.supervised import Supervised
 from models.segmenter import build_segmenter
 from options import Options
 from tasks.base import Results, Task, mirrors, training_loader
+from tasks.copies import warn_of_copies
 from tasks.dice import dice, dice_ce_loss
 from tasks.intervals import PERCENT, mean_interval, recorded, shown, warn_if_few
 from tasks.prediction_files import mask_path, write_mask
@@ -141,6 +143,12 @@ def read_data(options: Options) -> Data:
     return Data(train, valid, test, classes, recipe)
 
 
+def _voxels_of(volume: Volume) -> Path:
+    """The file with the voxels of its first channel, if that has a header of its own."""
+    header = volume.files[0]
+    return next(iter(data_files(header)), header)
+
+
 def _in_words(window: tuple[float, float] | None) -> str:
     low, high = window or PERCENTILES
     return f"{low:g} to {high:g} HU" if window else f"percentiles {low:g} to {high:g} of each volume"
@@ -222,6 +230,9 @@ class Scores:
 def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     """Segmentation of the volumes in ``--data``, judged by mean Dice on whole volumes, on the grid of their files."""
     data = read_data(options)
+    if ranks.first:
+        parts = {"training": data.train, "validation": data.valid, "test": data.test}
+        warn_of_copies({name: [_voxels_of(volume) for volume in volumes] for name, volumes in parts.items()})
     patch = options.patch_shape
     mirror = mirrors(options.mirror, data.classes)
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)

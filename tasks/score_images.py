@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from datasets.ct.crop_records import window_in_words, windows_of
 from datasets.ct.nodules import CandidateCrops, find_candidates
 from datasets.loader import PairDataset
-from datasets.xray.files import ALL_IMAGES, find_chest
+from datasets.xray.files import ALL_IMAGES, HoldsOthers, find_chest
 from datasets.xray.labelled import SingleXRays
 from datasets.xray.store import Store, is_store
 from options import Options
@@ -62,7 +62,7 @@ def score_images(job: PredictionJob) -> Predicted:
     """Write the probabilities of all images in ``--data`` that are not yet in the table."""
     options, output, ranks, first = job.options, job.output, job.ranks, job.folds[0]
     with ranks.raise_on_all():
-        rows = _candidates(options, first) if first.n == "nodules" else _xrays(options)
+        rows = _candidates(options, first) if first.n == "nodules" else _xrays(options, first)
         if ranks.first:
             job.begin()
             _forget_replaced(job, rows)
@@ -97,8 +97,15 @@ def _forget_replaced(job: PredictionJob, rows: Sequence[Row]) -> None:
     remember(output, stamps)
 
 
-def _xrays(options: Options) -> list[Row]:
-    return [{"file": os.path.relpath(file, options.data)} for file in find_chest(Path(options.data), ALL_IMAGES)]
+def _xrays(options: Options, first: Finetuned) -> list[Row]:
+    try:
+        files = find_chest(Path(options.data), ALL_IMAGES)
+    except HoldsOthers as error:
+        raise UserError(
+            f"--data {options.data} holds {error.what}, and {first.path} was trained on X-rays; give a folder of "
+            "X-rays, or another --weight"
+        ) from None
+    return [{"file": os.path.relpath(file, options.data)} for file in files]
 
 
 def _candidates(options: Options, first: Finetuned) -> list[Row]:

@@ -46,6 +46,14 @@ def test_files_that_mean_something_else_are_refused(now: dict[str, Any], line: s
         check_same_run(checkpoint(), Options(data="x"), "a", FACTS | now)
 
 
+def test_a_file_that_was_removed_is_told_by_numbers() -> None:
+    words = (
+        r"samples differ from those of that run \(it had 16 samples, not 15\); give the same --data and list, with all"
+    )
+    with pytest.raises(UserError, match=words):
+        check_same_run(checkpoint(samples=16), Options(data="x"), "b", FACTS | {"samples": 15})
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [("paths_sha256", "the training samples"), ("trained_by", "the labels of the training samples")],

@@ -26,6 +26,7 @@ from utils.console import warn
 from utils.errors import UserError
 from utils.files import atomic_path
 from utils.process_group import SINGLE, ProcessGroup
+from utils.text import counted
 
 (LAST, PREVIOUS), BEST = CHECKPOINTS, "best.pt"
 # What may differ between a run and its continuation: where things are, who computes, what is reported.
@@ -258,7 +259,7 @@ def _way_out(output: Path) -> str:
 def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: str, facts: Mapping[str, Any]) -> None:
     """UserError if ``checkpoint`` belongs to another run: an option that matters differs, or the data.
 
-    ``facts``: of a TrainingJob. Warns where the samples were cut in another way than before.
+    ``facts``: of a TrainingJob, and the number of its ``samples``. Warns where these were cut otherwise than before.
     """
     if not isinstance(checkpoint, dict) or not {"opt", "torch_rng"} <= checkpoint.keys():
         raise UserError("--resume: this file holds no training state; --weight starts a new run from its weights")
@@ -273,9 +274,13 @@ def check_same_run(checkpoint: dict[str, Any], options: Options, list_sha256: st
         raise UserError(f"--resume: that run had {', and '.join(others)}; give the same values again")
     if checkpoint["list_sha256"] != list_sha256:
         lists = ((checkpoint.get("run") or {}).get("list"), facts.get("list"))
-        had = f" (it had the list {lists[0]}, not {lists[1]})" if all(lists) and lists[0] != lists[1] else ""
+        had, samples = "", (checkpoint.get("run") or {}).get("samples")
+        if samples and "samples" in facts and samples != facts["samples"]:
+            had = f" (it had {counted(samples, 'sample')}, not {facts['samples']})"
+        had = f" (it had the list {lists[0]}, not {lists[1]})" if all(lists) and lists[0] != lists[1] else had
         raise UserError(
-            f"--resume: the training samples differ from those of that run{had}; give the same --data and list"
+            f"--resume: the training samples differ from those of that run{had}; give the same --data and list, with "
+            "all files (--on_bad_sample skip replaces those that cannot be read)"
         )
     _check_facts(checkpoint.get("run") or {}, facts, options.data)
     if options.weight and not _same_file(saved.get("weight"), options.weight):

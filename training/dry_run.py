@@ -159,7 +159,7 @@ def rehearse(
     if state.ranks.first:
         _tell_data(loader, files, options, note)
         _tell_step(trainer, result, seconds, size, devices)
-        position = tell_beginning(options, list_sha256, loader, facts)
+        position = tell_beginning(options, list_sha256, loader, {**facts, "samples": len(files)})
         tell_time(seconds, len(loader), position, options)
         _tell_disk(GB * checkpoint_gb(payload), options)
         _tell_files(options, with_pictures=bool(result.images))

@@ -105,9 +105,13 @@ def run_folder(options: Options, ranks: ProcessGroup) -> Iterator[tuple[Path, di
     with ExitStack() as stack:
         with ranks.raise_on_all():
             if ranks.first:
+                named = options.resume not in ("", "auto", "none")
+                if named:  # before a folder is made that nothing comes into
+                    checkpoint = find_resume(options.resume, output)
                 prepare_output(options.output)
                 stack.enter_context(exclusive(output, [PICTURES]))
-                checkpoint = find_resume(options.resume, output)
+                if not named:
+                    checkpoint = find_resume(options.resume, output)
         yield output, ranks.broadcast(checkpoint)
 
 
@@ -150,7 +154,8 @@ def _tell_end(options: Options, state: TrainingState) -> None:
             f"without improvement (--patience {options.patience}){best}"
         )
     else:
-        say(f"finished: {counted(epoch, 'epoch')}, as --epochs asks; {options.output} holds the run")
+        asked = "as --epochs asks" if epoch == options.epochs else f"more than --epochs {options.epochs}"
+        say(f"finished: {counted(epoch, 'epoch')}, {asked}; {options.output} holds the run")
 
 
 @contextmanager
@@ -187,7 +192,7 @@ def execute(options: Options, devices: Devices, ranks: ProcessGroup, build: Call
     answer = "stopping after this step, then saving" if ranks.first else ""
     with StopRequest(ranks.size > 1, answer) as request, run_folder(options, ranks) as (output, checkpoint):
         if checkpoint:
-            check_same_run(checkpoint, options, list_sha256, job.facts)
+            check_same_run(checkpoint, options, list_sha256, {**job.facts, "samples": len(job.files)})
         _begin(job, state, options, output, checkpoint)
         reporter: Reporter | NullReporter = NullReporter()
         if ranks.first:

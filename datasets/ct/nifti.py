@@ -160,7 +160,7 @@ def _read_fields(file: Path) -> _Fields:
         raise ScanError(f"{file.name} cannot be read: {error}") from None
     order = next((order for order in "<>" if int(np.frombuffer(raw[:4].ljust(4), f"{order}i4")[0]) in HEADERS), "")
     if not order:
-        raise ScanError(f"{file.name} cannot be read: it is no NIfTI file")
+        raise ScanError(f"{file.name} cannot be read: it is {'no NIfTI file' if raw else 'empty'}")
     with np.errstate(invalid="ignore"):  # of NaN, which is looked for where it matters
         fields = _Fields(raw, order)
     if len(raw) < fields.size or fields.magic[:2] != b"n+":

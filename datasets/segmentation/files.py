@@ -24,6 +24,7 @@ from datasets.ct.itk import read_spacing as read_file_spacing
 from datasets.layout import SCANS
 from utils import json_text
 from utils.errors import UserError, reason
+from utils.text import counted, listing
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 ORIENTATION = "LPS"
@@ -71,7 +72,11 @@ def find_cases(data: Path) -> list[Case]:
         files[case][channel] = path
     for missing, where in ((files.keys() - labels, "labelsTr"), (labels.keys() - files.keys(), "imagesTr")):
         if missing:
-            raise UserError(f"--data {data}: {min(missing)} and {len(missing) - 1} more cases have no file in {where}")
+            more = f" and {counted(len(missing) - 1, 'more case', 'more cases')}" if len(missing) > 1 else ""
+            raise UserError(
+                f"--data {data}: {min(missing)}{more} {'has' if len(missing) == 1 else 'have'} no file in {where}; "
+                "each image needs a label of the same name"
+            )
     for name, channels in files.items():
         if sorted(channels) != list(range(len(channels))):
             raise UserError(f"--data {data}: {name} has the channels {sorted(channels)}, not 0, 1, ...")
@@ -84,7 +89,8 @@ def _volumes(data: Path, folder: str) -> dict[str, Path]:
         names = sorted(name for name in os.listdir(data / folder) if not name.startswith("."))
     except OSError as error:
         raise UserError(
-            f"--data {data}: {folder} cannot be read ({reason(error)}); segmentation reads imagesTr/ and labelsTr/"
+            f"--data {data}: {folder} cannot be read ({reason(error)}); segmentation reads imagesTr/ and labelsTr/: "
+            "give the folder that has them"
         ) from None
     found: dict[str, Path] = {}
     for name in names:
@@ -191,12 +197,19 @@ def channels_of(image: sitk.Image, nearest: bool = False) -> list[sitk.Image]:
 
 def check_same_grid(image: sitk.Image, other: sitk.Image, what: str) -> None:
     """ValueError if two images do not lie in the same place; ``what`` they are, in words."""
-    same = image.GetSize() == other.GetSize()
-    same &= np.allclose(image.GetSpacing(), other.GetSpacing(), rtol=SAME)
-    same &= np.allclose(image.GetDirection(), other.GetDirection(), atol=SAME)
     shift = np.abs(np.subtract(image.GetOrigin(), other.GetOrigin()))
-    if not same or (shift > 0.5 * max(image.GetSpacing())).any():
-        raise ValueError(f"{what} differ in size, spacing, direction or origin")
+    same = {
+        "size": image.GetSize() == other.GetSize(),
+        "spacing": np.allclose(image.GetSpacing(), other.GetSpacing(), rtol=SAME),
+        "direction": np.allclose(image.GetDirection(), other.GetDirection(), atol=SAME),
+        "origin": not (shift > 0.5 * max(image.GetSpacing())).any(),
+    }
+    if different := [name for name, alike in same.items() if not alike]:
+        name = different[0]
+        values = [
+            ", ".join(f"{value:.6g}" for value in getattr(each, f"Get{name.capitalize()}")()) for each in (other, image)
+        ]
+        raise ValueError(f"{what} differ in {listing(different)} ({name} {values[0]} against {values[1]})")
 
 
 def stacked(channels: Sequence[sitk.Image]) -> np.ndarray:
@@ -216,5 +229,6 @@ def stacked(channels: Sequence[sitk.Image]) -> np.ndarray:
 def _classes(label: sitk.Image) -> np.ndarray:
     values = sitk.GetArrayFromImage(label).T
     if values.min() < 0 or values.max() > 255 or (values != np.floor(values)).any():
-        raise ValueError("its label has values that are no whole numbers from 0 to 255")
+        odd = values[(values < 0) | (values > 255) | (values != np.floor(values))]
+        raise ValueError(f"its label has values that are no whole numbers from 0 to 255, such as {odd[0]:g}")
     return np.ascontiguousarray(values.astype(np.uint8))

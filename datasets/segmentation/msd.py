@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,15 @@ from datasets.segmentation.files import Case, read_case
 from datasets.transforms.affine import Affine
 from utils.errors import UserError, reason
 from utils.files import atomic_path
+from utils.hashes import hash_of_ends
 from utils.npy import read_array
 from utils.seeding import generator
+from utils.text import counted
 
 PERCENTILES = (0.5, 99.5)  # of a volume that is not CT: they become 0 and 1
 FOREGROUND_SHARE = 1 / 3  # of the patches, centred on a voxel of a class drawn uniformly (as in nnU-Net)
 PLACES = 10_000  # voxels of each class that are remembered to centre patches on
 GAMMA = (0.7, 1.5)
-END_BYTES = 2**16  # of a file, that tell it from another one at either end
 RECIPE = 1  # to be raised when the same recipe no longer gives the same volumes
 
 
@@ -83,23 +83,18 @@ def _key(case: Case, recipe: Recipe) -> str:
     """What a prepared volume depends on, as a name; of files more than size and time, which copies may share."""
     headers = (*case.images, case.label)
     files = [path for header in headers for path in (header, *data_files(header)) if path.is_file()]
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, _ends(path)) for path in files]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, hash_of_ends(path)) for path in files]
     text = json.dumps([RECIPE, dataclasses.asdict(recipe), stats])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _ends(path: Path) -> str:
-    """A hash of the file's first and last bytes; a gzip file ends with a checksum of all it holds."""
-    with path.open("rb") as file:
-        begin = file.read(END_BYTES)
-        file.seek(-min(path.stat().st_size, END_BYTES), os.SEEK_END)
-        return hashlib.sha256(begin + file.read(END_BYTES)).hexdigest()
 
 
 def _prepare(case: Case, recipe: Recipe) -> dict[str, np.ndarray]:
     raw = read_case(case)
     if len(raw.image) != len(recipe.windows):
-        raise UserError(f"the case {case.name} has {len(raw.image)} channel(s), others have {len(recipe.windows)}")
+        raise UserError(
+            f"{case.label.parent.parent}: the case {case.name} has {counted(len(raw.image), 'channel')}, others have "
+            f"{len(recipe.windows)}; leave it out, or give all cases the same channels"
+        )
     image = prepare_image(raw.image, raw.spacing_mm, recipe)
     label = torch.from_numpy(raw.label)[None, None].float()
     label = F.interpolate(label, size=image.shape[1:], mode="nearest-exact")[0, 0]

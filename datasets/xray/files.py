@@ -71,6 +71,14 @@ def training_list(data: Path, train_list: str | None) -> Path:
     return next((path for path in there if os.path.lexists(path)), PROJECT_LIST)
 
 
+class HoldsOthers(UserError):
+    """A folder has the files of another command. ``what``: they are, in words."""
+
+    def __init__(self, line: str, what: str) -> None:
+        super().__init__(line)
+        self.what = what
+
+
 class Images:
     """The images of a folder: ``files`` has their paths, by their paths below the folder of images."""
 
@@ -102,7 +110,7 @@ class Images:
             for what, files in sorted(found.items())
         )
         if not images or len(images) < self._others()[0]:  # among pairs of crops may lie a picture, their preview
-            raise UserError(self._none(passed_over))
+            raise self._none(passed_over)
         if passed_over and (self.data, passed_over) not in _said:
             _said.add((self.data, passed_over))
             say(f"passed over in {self.data}: {passed_over}")
@@ -120,7 +128,7 @@ class Images:
         if len(missing) == len(names):
             images = sum(path.lower().endswith(SUFFIXES) for path in self.files)
             if images <= self._others()[0]:
-                raise UserError(self._none())
+                raise self._none()
         if missing:
             there = f" (an image there: {min(self.files)})" if self.files else ""
             where = (f" in its {part} part" if part else "") + (" is" if len(missing) == 1 else " are")
@@ -185,8 +193,8 @@ class Images:
                 places[name] = exact or [file for _, file in candidates]
         return places
 
-    def _others(self) -> tuple[int, str]:
-        """How many files belong to another command, and what they are and which it is."""
+    def _others(self) -> tuple[int, str, str]:
+        """How many files belong to another command, what they are, and which it is."""
         names = [path.rpartition("/")[2] for path in self.files if not (path.endswith(SCANS) and shows_a_mask(path))]
         pairs, pairs_v2, crops = ([name for name in names if kind.fullmatch(name)] for kind in (PAIR, GLOBAL, CROP))
         scans = [name for name in names if name.lower().endswith(SCANS)]
@@ -198,14 +206,17 @@ class Images:
             (scans, "CT or MR scans", f"make pairs of them, {make}, and train on those with --n luna"),
         )
         found, what, remedy = max(kinds, key=lambda kind: len(kind[0]))
-        return len(found), f"{what} ({found[0]}): {remedy}" if found else ""
+        return len(found), f"{what} ({found[0]})" if found else "", remedy
 
-    def _none(self, passed_over: str = "") -> str:
-        if others := self._others()[1]:
-            return f"--data {self.data} holds {others}"
+    def _none(self, passed_over: str = "") -> UserError:
+        _, others, remedy = self._others()
+        if others:
+            return HoldsOthers(f"--data {self.data} holds {others}: {remedy}", others)
         if passed_over:
-            return f"--data {self.data} holds nothing but {passed_over}; to take some, name them by --train_list FILE"
-        return (
+            return UserError(
+                f"--data {self.data} holds nothing but {passed_over}; to take some, name them by --train_list FILE"
+            )
+        return UserError(
             f"--data {self.data} holds no images ({', '.join(SUFFIXES)}), "
             "neither in images/ nor in images_001/images and so on, nor in itself"
         )

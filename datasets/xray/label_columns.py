@@ -47,7 +47,7 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
     free = table.others(taken)
     if wanted:
         words = [wanted] if wanted in table.header else wanted.split(",")
-        columns = [table.named(word.strip(), "--label_column") for word in words]
+        columns = [table.named(word.strip(), "--label_column") for word in words if word.strip()]
         if kind in (CLASSES, REGRESSION) and len(columns) > 1:
             raise UserError(f"--label_column {wanted}: --target {kind} learns one column; name one")
     elif kind in (CLASSES, REGRESSION):
@@ -138,10 +138,20 @@ def _class_names(table: Table, column: str) -> tuple[str, ...]:
             f"({', '.join(names) or 'no value'}); a classification needs two or more"
         )
     if None in numbers:
+        _warn_of_like_names(table, column, sorted(names))
         return tuple(sorted(names))
     if len(names) > MANY:
         warn(f"the column {column} has {len(names)} classes; to learn it as a number give --target regression")
     return tuple(sorted(names, key=float))
+
+
+def _warn_of_like_names(table: Table, column: str, names: Sequence[str]) -> None:
+    """Warn of classes whose names differ in capitals and blanks alone."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault("".join(name.casefold().split()), name)
+        if other != name:
+            warn(f"the table {table.path}: the column {column} has {other!r} and {name!r}, which are two classes")
 
 
 def _class(value: str) -> str:

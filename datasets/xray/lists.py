@@ -97,7 +97,10 @@ def read_list_or_table(path: str | Path) -> ImageList | Table:
     except OSError as error:
         raise UserError(f"the list {path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"the list {path} is not a text file in UTF-8 (byte {error.start} is not)") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"the list {path} is not a text file in UTF-8 (line {line} is not); save it as such, in Excel as CSV UTF-8"
+        ) from error
     lines = [line.strip() for line in text.split("\n")]
     first = next(filter(None, lines), "")
     if not first:

@@ -40,7 +40,8 @@ def read_image(scan: Scan) -> sitk.Image:
             raise ScanError(f"{file.name} is missing")
     image = _read_files(scan.files)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise ScanError(f"not a 3D image with one number a voxel: its size is {_by(image.GetSize())}")
+        split = "; save each of its images as a file" if image.GetDimension() == 4 else ""
+        raise ScanError(f"not a 3D image with one number a voxel: its size is {_by(image.GetSize())}{split}")
     extent = [n * spacing for n, spacing in zip(image.GetSize(), image.GetSpacing(), strict=True)]
     if not 0.5 <= min(extent) <= max(extent) <= MAX_EXTENT_MM:
         sides = " x ".join(f"{side:.6g}" for side in extent)

@@ -95,6 +95,24 @@ def test_weights_of_torchvision_fit_their_own_backbone_and_others_are_told(
     assert "5 of the 20 convolutions of the encoder are not in it" in capsys.readouterr().err
 
 
+def test_weights_of_a_run_with_another_backbone_are_refused(tmp_path: Path) -> None:
+    """Of a narrow network nothing else tells it: what fits was taken, the rest stayed random."""
+    own, other = (build_network(2, 3, 3, "bn", "none", name, narrow=8) for name in ("resnet34", "resnet18"))
+    opt = {"narrow": 8, "backbone": "resnet18"}
+    torch.save({"model": other.state_dict(), "opt": opt}, tmp_path / "own.pt")
+    words = "its network has --backbone resnet18, not resnet34; give --backbone resnet18$"
+    with pytest.raises(UserError, match=words):
+        load_weights(own, tmp_path / "own.pt")
+
+
+def test_the_flag_that_takes_a_first_convolution_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own, other = (build_network(2, channels, channels, "bn", "none", narrow=8) for channels in (1, 3))
+    torch.save({"model": other.state_dict(), "opt": {"narrow": 8}}, tmp_path / "colour.pt")
+    load_weights(own, tmp_path / "colour.pt")
+    said = "(conv1.weight): they are initialised randomly; give --inchannel 3 to take the first one\n"
+    assert said in capsys.readouterr().err
+
+
 def test_flag() -> None:
     chest, _ = parse_options(["--data", "x", "--n", "chest"])
     assert chest.backbone == "resnet18"

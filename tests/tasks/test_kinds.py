@@ -127,6 +127,19 @@ def test_a_part_that_nothing_can_be_judged_on_is_refused(capsys: pytest.CaptureF
         kind.check("test", labels, judged=True)
 
 
+def test_a_number_that_stands_for_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    kind = Number(Target("regression", ("age",)), 60.0, 10.0)
+    ages = np.array([[30], [45], [52], [60], [61], [75], [88]], np.float32)
+    kind.check("training", ages, judged=False)
+    kind.check("training", np.float32([[5], [5], [5], [7]]), judged=False)  # most are the same
+    assert capsys.readouterr().err == ""
+    kind.check("training", np.concatenate([ages, np.float32([[-999], [-999]])]), judged=False)
+    assert capsys.readouterr().err == (
+        "warning: training images: 2 values of age far from the others (the first: -999; median 52): leave the cells "
+        "empty where it is not known\n"
+    )
+
+
 def test_neighbours_whose_labels_are_not_known_count_as_the_mean() -> None:
     features, labels = np.eye(3) + 0.1, np.array([[1], [NAN], [0]], np.float32)
     np.testing.assert_allclose(neighbour_scores(features, labels, np.array([[0.1, 5, 0.1]]), 1), [[0.5]])

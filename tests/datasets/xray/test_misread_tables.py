@@ -153,6 +153,26 @@ def test_a_letter_among_0_and_1_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert "line 4 of the column ill has 'O', not 0 or 1: the column is learned as classes" in capsys.readouterr().err
 
 
+def test_two_spellings_of_a_class_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = table(
+        tmp_path, "image,kind\n" + rows(*["mass", "none", "Mass", "no ne", "none", "mass", "cyst"] + ["mass"] * 3)
+    )
+    how = Labelling(split=(80, 10, 10), label_column="kind,")
+    assert len(find_labelled(ten(tmp_path), whole, 1.0, how).classes) >= 4
+    told = capsys.readouterr().err
+    assert f"warning: the table {whole}: the column kind has 'Mass' and 'mass', which are two classes\n" in told
+    assert "'no ne' and 'none'" in told
+    assert told.count("two classes") == 2
+
+
+def test_a_list_in_another_encoding_says_which_line(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes("image,Befund\n0.png,Mass\n1.png,Erguß\n".encode("latin-1"))
+    with pytest.raises(
+        UserError, match=r"list.csv is not a text file in UTF-8 \(line 3 is not\); save it as such, in "
+    ):
+        read_list(tmp_path / "list.csv")
+
+
 def test_a_number_beyond_float32_is_refused(tmp_path: Path) -> None:
     whole = table(tmp_path, "image,age\n" + rows(*(["61", "1e39"] + ["50"] * 8)))
     how = Labelling(split=(40, 30, 30), label_column="age", target="regression")

@@ -1,0 +1,26 @@
+"""SHA-256 of files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+END_BYTES = 2**16  # of a file, that tell it from another one at either end
+
+
+def hash_of_content(path: str | Path) -> str:
+    """Of all bytes of a file; OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_of_ends(path: str | Path) -> str:
+    """Of the file's first and last bytes; a gzip file ends with a checksum of all it holds. OSError."""
+    with open(path, "rb") as file:
+        begin = file.read(END_BYTES)
+        file.seek(-min(os.fstat(file.fileno()).st_size, END_BYTES), os.SEEK_END)
+        return hashlib.sha256(begin + file.read(END_BYTES)).hexdigest()
