@@ -51,6 +51,9 @@ class Loss(NamedTuple):
     remedy: str
 
 
+NO_MORE_FILES = Loss("too many open files", FILES_REMEDY)
+
+
 def loss(error: BaseException) -> Loss | None:
     """Of a loader's error: a process that was ended, or had no room; None if it is another one.
 
@@ -66,7 +69,7 @@ def loss(error: BaseException) -> Loss | None:
         return None
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE) or (isinstance(error, RuntimeError) and NO_FILES.search(text)):
-        return Loss("too many open files", FILES_REMEDY)
+        return NO_MORE_FILES
     if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
         return Loss(BROKEN, MEMORY_REMEDY)
     if number in (errno.EAGAIN, errno.ENOMEM) or (isinstance(error, RuntimeError) and NO_PROCESSES.search(text)):
@@ -97,13 +100,23 @@ class NotSent(NamedTuple):
 
 def _send_loss(queue: Any, error: Exception, unsent: Any) -> None:
     """Send why a batch (its number, its samples) cannot be sent."""
-    known = loss(error)
+    known = NO_MORE_FILES if _has_no_file_left() else loss(error)
     if isinstance(error, OSError) and (known is None or known.why == BROKEN):  # it makes a socket, in that folder
-        known = Loss(f"{reason(error)}, in {tempfile.gettempdir()}", TMPDIR_REMEDY)
+        known = Loss(f"{reason(error)}, in {tempfile.tempdir or os.environ.get('TMPDIR') or '/tmp'}", TMPDIR_REMEDY)
     if known is None or not isinstance(unsent, tuple):  # a defect, or the queue itself is broken
         sys.__excepthook__(type(error), error, error.__traceback__)
         os._exit(1)  # which the run sees
-    queue.put((unsent[0], NotSent(known)))
+    with suppress(ValueError):  # it was closed meanwhile: the run is ending
+        queue.put((unsent[0], NotSent(known)))
+
+
+def _has_no_file_left() -> bool:
+    """Whether nothing can be opened: the error of that may be hidden in another one's."""
+    try:
+        with open(os.devnull, "rb"):
+            return False
+    except OSError:
+        return True
 
 
 def _quiet_about_losses(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -116,8 +129,9 @@ def _quiet_about_losses(kind: type[BaseException], error: BaseException, trace: 
 
 
 def _quiet_thread(problem: threading.ExceptHookArgs) -> None:
-    """The same of threads: the one that pins batches meets it when a worker was killed, and tells nobody else."""
-    known = loss(problem.exc_value) if problem.exc_value else None
+    """The same of the thread that pins batches: it meets it when a worker was killed, and tells nobody else."""
+    pins = problem.thread is not None and "_pin_memory_loop" in problem.thread.name  # of torch's function
+    known = loss(problem.exc_value) if pins and problem.exc_value else None
     if known:
         _of_threads[:] = [known]
     else:

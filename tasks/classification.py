@@ -138,7 +138,7 @@ def classify(find: FindClassification, options: Options, devices: Devices, ranks
     kind = data.kind()
     method = Supervised(network, kind.loss, frozen, kind.headline, devices.wrap, ranks).to(devices.main)
     data.announce(options.ratio)  # late: what cannot begin is one line
-    if ranks.first:
+    if ranks.first and not options.goes_on:
         warn_of_copies({name: part.files for name, part in data.parts().items()})
         for name, part in data.parts().items():
             warn_of_contradictions(name, part.files, part.labels)

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from utils.console import warn
+from utils.console import say, warn
 from utils.hashes import hash_of_content, hash_of_ends
 from utils.progress import waiting
 from utils.text import counted
 
+READERS = 16  # threads: files on a network disk are slow to open, one after another
+BATCH = 256  # files between two looks at the clock
+LIMIT_S = 120.0  # of the search; other processes wait for it
 
-def warn_of_copies(parts: Mapping[str, Sequence[str | Path]]) -> None:
+
+def warn_of_copies(parts: Mapping[str, Sequence[str | Path]], limit_s: float = LIMIT_S) -> None:
     """Warn where files of two parts have the same content. ``parts``: the paths of each, by its name.
 
-    Images in a store are no files of their own, and are not looked at.
+    Images in a store are no files of their own, and are not looked at. The search ends after ``limit_s`` seconds, and
+    then says so.
     """
-    with waiting("looking for images that are in two parts"):
-        found = _equal_files(parts)
+    try:
+        with waiting("looking for images that are in two parts"):
+            found = _equal_files(parts, time.monotonic() + limit_s)
+    except TimeoutError:
+        say(
+            f"images of the same content in two parts: not looked for to the end, as this takes more than {limit_s:g} s"
+        )
+        return
     for one, other in itertools.combinations(parts, 2):
         pairs = [(group[one][0], group[other]) for group in found if one in group and other in group]
         if pairs:
@@ -51,23 +65,44 @@ def warn_of_contradictions(part: str, files: Sequence[str], labels: np.ndarray) 
         )
 
 
-def _equal_files(parts: Mapping[str, Sequence[str | Path]]) -> list[dict[str, list[str]]]:
-    """Groups of files with the same content that are in several parts: their paths, by part."""
+def _equal_files(parts: Mapping[str, Sequence[str | Path]], end: float) -> list[dict[str, list[str]]]:
+    """Groups of files with the same content that are in several parts: their paths, by part.
+
+    TimeoutError at ``end``, of the monotonic clock.
+    """
     groups = [{part: sorted({str(file) for file in files}) for part, files in parts.items()}]
-    for key in (_size, hash_of_ends, hash_of_content):  # from cheap to dear: few are read as a whole
-        groups = [parted for group in groups for parted in _parted(group, key)]
+    with ThreadPoolExecutor(READERS) as readers:
+        for key in (_size, hash_of_ends, hash_of_content):  # from cheap to dear: few are read as a whole
+            files = sorted({file for group in groups for each in group.values() for file in each})
+            keys: dict[str, str] = {}
+            for batch in _batches(files):
+                if time.monotonic() > end:
+                    raise TimeoutError
+                found = zip(batch, readers.map(partial(_key, key), batch), strict=True)
+                keys |= {file: value for file, value in found if value}
+            groups = [parted for group in groups for parted in _parted(group, keys)]
     return sorted(groups, key=lambda group: min(itertools.chain(*group.values())))
 
 
-def _parted(group: Mapping[str, Sequence[str]], key: Callable[[str], str]) -> list[dict[str, list[str]]]:
-    """The group by the key of its files, without those whose key is in one part alone, or that cannot be read."""
+def _batches(files: Sequence[str]) -> Iterator[Sequence[str]]:
+    yield from (files[start : start + BATCH] for start in range(0, len(files), BATCH))
+
+
+def _key(key: Callable[[str], str], file: str) -> str:
+    """ "" of a file that cannot be read: it is in a store, or whoever reads it will tell."""
+    try:
+        return key(file)
+    except OSError:
+        return ""
+
+
+def _parted(group: Mapping[str, Sequence[str]], keys: Mapping[str, str]) -> list[dict[str, list[str]]]:
+    """The group by the keys of its files, without those whose key is in one part alone."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for part, files in group.items():
         for file in files:
-            try:
-                found[key(file)][part].append(file)
-            except OSError:  # of a store; or whoever reads it will tell
-                continue
+            if file in keys:
+                found[keys[file]][part].append(file)
     return [dict(each) for each in found.values() if len(each) > 1]
 
 

@@ -25,7 +25,8 @@ from utils.console import warn
 from utils.errors import UserError
 from utils.text import counted, listing
 
-FAR = 20  # times the median distance from the median: of what a number hardly is by nature
+FAR = 20  # times the median distance from the median
+MANY = 20  # values, of which the median distance says something
 OUTPUTS = {MULTILABEL: SIGMOID, CLASSES: SOFTMAX, REGRESSION: IDENTITY}
 
 
@@ -202,17 +203,33 @@ class Number(Kind):
     def check(self, part: str, labels: np.ndarray, judged: bool, flags: str = "--split, or the lists") -> None:
         if len(np.unique(labels)) < 2:
             warn(f"{part} images: all have the same {self.target.classes[0]}, {labels[0, 0]:g}")
-        middle = np.median(labels)
-        apart = np.abs(labels - middle)
-        far = labels[apart > FAR * np.median(apart)] if np.median(apart) > 0 else labels[:0]
-        if len(far):
+        if len(stand_ins := _stand_ins(labels[:, 0])):
             warn(
-                f"{part} images: {counted(len(far), 'value')} of {self.target.classes[0]} far from the others (the "
-                f"first: {far.flat[0]:g}; median {middle:g}): leave the cells empty where it is not known"
+                f"{part} images: {counted(len(stand_ins), 'value')} of {self.target.classes[0]} ({stand_ins[0]:g}) far "
+                f"from all others, median {np.median(labels):g}: if it stands for unknown, leave the cells empty"
             )
 
     def never_seen(self, train_labels: np.ndarray) -> list[str]:
         return []
+
+
+def _stand_ins(values: np.ndarray) -> np.ndarray:
+    """Those of many values (N,) that are one number again and again, or of the other sign, far from all others.
+
+    Far in median distances from the median: a skewed quantity has single values far out, but no such number.
+    """
+    middle = np.median(values)
+    apart = np.abs(values - middle)
+    unit = np.median(apart)
+    near = values[apart <= FAR * unit]
+    if len(values) < MANY or unit == 0 or len(near) == len(values):
+        return values[:0]
+    for number in np.unique(values[apart > FAR * unit]):
+        same, others = values == number, values[values != number]
+        alone = np.abs(others - number).min() > FAR * unit
+        if alone and (same.sum() > 1 or (np.sign(others) == -np.sign(number)).all()):
+            return values[same]
+    return values[:0]
 
 
 def warn_of_undefined(kind: Kind, parts: Mapping[str, np.ndarray]) -> None:

@@ -143,10 +143,10 @@ def read_data(options: Options) -> Data:
     return Data(train, valid, test, classes, recipe)
 
 
-def _voxels_of(volume: Volume) -> Path:
-    """The file with the voxels of its first channel, if that has a header of its own."""
-    header = volume.files[0]
-    return next(iter(data_files(header)), header)
+def _voxels_of(volume: Volume) -> list[Path]:
+    """The file with the voxels of its first channel; none if they are in several, of which many can be all air."""
+    found = list(data_files(volume.files[0])) or [volume.files[0]]
+    return found if len(found) == 1 else []
 
 
 def _in_words(window: tuple[float, float] | None) -> str:
@@ -230,9 +230,11 @@ class Scores:
 def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     """Segmentation of the volumes in ``--data``, judged by mean Dice on whole volumes, on the grid of their files."""
     data = read_data(options)
-    if ranks.first:
+    if ranks.first and not options.goes_on:
         parts = {"training": data.train, "validation": data.valid, "test": data.test}
-        warn_of_copies({name: [_voxels_of(volume) for volume in volumes] for name, volumes in parts.items()})
+        warn_of_copies(
+            {name: [file for volume in volumes for file in _voxels_of(volume)] for name, volumes in parts.items()}
+        )
     patch = options.patch_shape
     mirror = mirrors(options.mirror, data.classes)
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)

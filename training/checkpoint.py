@@ -209,6 +209,15 @@ def link_as(last: Path, name: str) -> Path:
     return path
 
 
+def check_named(resume: str) -> None:
+    """UserError if ``--resume`` names a file that is damaged."""
+    if resume not in ("", "none", "auto"):
+        try:
+            torch_file.check(Path(resume))
+        except UserError as error:
+            raise UserError(f"--resume {error}") from None
+
+
 def find_resume(resume: str, output: Path) -> dict[str, Any] | None:
     """The checkpoint to go on from: a path, ``auto`` (the newest whole one in ``output``, if any) or ``none``.
 

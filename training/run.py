@@ -14,7 +14,7 @@ from datasets.loader import Loader
 from methods.base import Method
 from options import PRETRAINING, Options, telling
 from training.best import best_in_words, settle_best
-from training.checkpoint import BEST, Position, TrainingState, check_same_run, find_resume
+from training.checkpoint import BEST, Position, TrainingState, check_named, check_same_run, find_resume
 from training.checkpoint_manager import CheckpointManager
 from training.devices import Devices
 from training.disk import estimated_bytes, warn_if_short
@@ -80,7 +80,7 @@ def prepare_output(path: str) -> Path:
         raise UserError(f"--output {path}: this is a file, not a folder; give another name")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if not os.access(output, os.W_OK):
+        if not os.access(output, os.W_OK | os.X_OK):
             raise PermissionError("not writable")
     except OSError as error:
         raise UserError(f"--output {path}: {reason(error)}; give a folder that can be written to") from None
@@ -105,13 +105,10 @@ def run_folder(options: Options, ranks: ProcessGroup) -> Iterator[tuple[Path, di
     with ExitStack() as stack:
         with ranks.raise_on_all():
             if ranks.first:
-                named = options.resume not in ("", "auto", "none")
-                if named:  # before a folder is made that nothing comes into
-                    checkpoint = find_resume(options.resume, output)
+                check_named(options.resume)  # before a folder is made that nothing comes into
                 prepare_output(options.output)
                 stack.enter_context(exclusive(output, [PICTURES]))
-                if not named:
-                    checkpoint = find_resume(options.resume, output)
+                checkpoint = find_resume(options.resume, output)
         yield output, ranks.broadcast(checkpoint)
 
 

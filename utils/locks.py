@@ -70,7 +70,7 @@ def _opened(path: Path) -> io.FileIO:
     try:
         return open(path, "ab+", buffering=0)
     except PermissionError as error:
-        there = f"{path} is another user's: remove it, or give" if path.exists() else "give"
+        there = "give" if not os.path.lexists(path) else f"remove {path}, which may be another user's, or give"
         raise UserError(
             f"{path.parent}: nothing can be written there: {reason(error)}; {there} another folder"
         ) from None

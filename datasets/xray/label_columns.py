@@ -48,6 +48,8 @@ def find_columns(table: Table, taken: Sequence[str], wanted: str, kind: str) -> 
     if wanted:
         words = [wanted] if wanted in table.header else wanted.split(",")
         columns = [table.named(word.strip(), "--label_column") for word in words if word.strip()]
+        if not columns:
+            raise UserError(f"--label_column {wanted!r} names no column; {table.path} has {', '.join(free)}")
         if kind in (CLASSES, REGRESSION) and len(columns) > 1:
             raise UserError(f"--label_column {wanted}: --target {kind} learns one column; name one")
     elif kind in (CLASSES, REGRESSION):

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from options import Options
 from tasks.copies import warn_of_contradictions, warn_of_copies
-from tasks.msd import build_msd
+from tasks.msd import Volume, _voxels_of, build_msd
 from tests.conftest import run_main, write_xrays
 from training.devices import Devices
 from utils.process_group import SINGLE
@@ -62,6 +62,30 @@ def test_no_copies_are_nothing_to_tell(tmp_path: Path, capsys: pytest.CaptureFix
         "warning: 1 validation image has the content of test images under another name (b is b): the results on them "
         "are too good; remove them, or put them into one part\n"
     ).replace("b is b", f"{tmp_path / 'b'} is {tmp_path / 'b'}")
+
+
+def test_the_search_ends_in_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"same")
+    warn_of_copies({"training": [tmp_path / "a"], "test": [tmp_path / "b"]}, limit_s=0)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "images of the same content in two parts: not looked for to the end, as this takes more than 0 s\n",
+        "",
+    )
+
+
+def test_scans_whose_slices_are_files_are_not_judged_by_the_first(tmp_path: Path) -> None:
+    """Which is all air in many."""
+    for name, listed in (("a.mhd", "LIST\na0.raw\na1.raw"), ("b.mhd", "b.raw")):
+        (tmp_path / name).write_text(
+            f"NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = {listed}\n"
+        )
+    (tmp_path / "c.mha").touch()
+    files = [
+        _voxels_of(Volume("x", *[np.zeros(1)] * 3, [], (tmp_path / name,))) for name in ("a.mhd", "b.mhd", "c.mha")
+    ]
+    assert files == [[], [tmp_path / "b.raw"], [tmp_path / "c.mha"]]
 
 
 def test_a_scan_that_was_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,15 +129,22 @@ def test_a_part_that_nothing_can_be_judged_on_is_refused(capsys: pytest.CaptureF
 
 def test_a_number_that_stands_for_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     kind = Number(Target("regression", ("age",)), 60.0, 10.0)
-    ages = np.array([[30], [45], [52], [60], [61], [75], [88]], np.float32)
-    kind.check("training", ages, judged=False)
-    kind.check("training", np.float32([[5], [5], [5], [7]]), judged=False)  # most are the same
+    ages = np.random.default_rng(0).normal(60, 15, (40, 1)).round().astype(np.float32)
+    for stand_ins in ([-999.0], [-999.0, -999.0], [9999.0, 9999.0]):
+        kind.check("training", np.concatenate([ages, np.float32(stand_ins)[:, None]]), judged=False)
+        number = "1 value" if len(stand_ins) == 1 else "2 values"
+        assert f"training images: {number} of age ({stand_ins[0]:g}) far from all others, " in capsys.readouterr().err
+
+
+def test_a_skewed_quantity_has_no_such_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """As volumes and laboratory values are; and small parts, and values most of which are one."""
+    kind = Number(Target("regression", ("volume",)), 1.0, 1.0)
+    rng = np.random.default_rng(0)
+    for count in (5, 30, 300, 3000):
+        for values in (rng.lognormal(0, 1.5, count), rng.chisquare(1, count), rng.lognormal(3, 1.5, count).round()):
+            kind.check("training", values[:, None].astype(np.float32), judged=False)
+    kind.check("training", np.float32([[5]] * 30 + [[7]]), judged=False)
     assert capsys.readouterr().err == ""
-    kind.check("training", np.concatenate([ages, np.float32([[-999], [-999]])]), judged=False)
-    assert capsys.readouterr().err == (
-        "warning: training images: 2 values of age far from the others (the first: -999; median 52): leave the cells "
-        "empty where it is not known\n"
-    )
 
 
 def test_neighbours_whose_labels_are_not_known_count_as_the_mean() -> None:

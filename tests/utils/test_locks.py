@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -79,10 +81,10 @@ def test_a_run_that_lives_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
-def test_the_lock_of_another_user_is_one_line(tmp_path: Path) -> None:
+def test_the_lock_of_another_user_is_one_line() -> None:
     """As of a colleague's former run in a folder of a group."""
-    for folder in (tmp_path, *tmp_path.parents[:-2]):
-        folder.chmod(0o777)
+    tmp_path = Path(tempfile.mkdtemp())  # pytest's own is for its user alone
+    tmp_path.chmod(0o777)
     (tmp_path / ".lock").touch(0o644)
     program = (
         "import os, sys\n"
@@ -95,7 +97,13 @@ def test_the_lock_of_another_user_is_one_line(tmp_path: Path) -> None:
         [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stderr == (
-        f"error: {tmp_path}: nothing can be written there: Permission denied; {tmp_path}/.lock is another user's: "
-        "remove it, or give another folder\n"
+        f"error: {tmp_path}: nothing can be written there: Permission denied; remove {tmp_path}/.lock, which may be "
+        "another user's, or give another folder\n"
     )
     assert done.returncode == 2
+    tmp_path.chmod(0o600)  # not to be searched
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    shutil.rmtree(tmp_path)
+    assert done.stderr == f"error: {tmp_path}: nothing can be written there: Permission denied; give another folder\n"

@@ -165,6 +165,12 @@ def test_two_spellings_of_a_class_are_said(tmp_path: Path, capsys: pytest.Captur
     assert told.count("two classes") == 2
 
 
+def test_a_flag_that_names_no_column_is_refused(tmp_path: Path) -> None:
+    whole = table(tmp_path, "image,ill\n" + rows(*"0101010101"))
+    with pytest.raises(UserError, match=r"--label_column ' , ' names no column; .* has ill"):
+        find_labelled(ten(tmp_path), whole, 1.0, Labelling(split=(40, 30, 30), label_column=" , "))
+
+
 def test_a_list_in_another_encoding_says_which_line(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes("image,Befund\n0.png,Mass\n1.png,Erguß\n".encode("latin-1"))
     with pytest.raises(
