@@ -126,7 +126,7 @@ def reservations(found: Found, results: Results) -> list[str]:
 
 def in_3d(all_found: Sequence[Found]) -> list[str]:
     """PCRL against random values, and against its parts, in 3D: a line for all tasks."""
-    words, seeds = [], set[int]()
+    words: list[str] = []
     all_found = [found for found in all_found if data_of(found.task) != "nih"]
     for found in all_found:
         title, what, score, _ = TASKS[found.task]
@@ -137,13 +137,13 @@ def in_3d(all_found: Sequence[Found]) -> list[str]:
                 for count, gain in gains
                 if gain
             ]
-            words += [f"{title}, {score}: {'; '.join(shown)}"] if shown else []
-            seeds |= {len(found.seeds["finetune", label, PCRL, count]) for count, gain in gains if gain}
-    of = f"{' or '.join(map(str, sorted(seeds)))} of {len(ARMS[PCRL].seeds)} pre-trainings"
+            seeds = {len(found.seeds["finetune", label, PCRL, count]) for count, gain in gains if gain}
+            of = f"{' or '.join(map(str, sorted(seeds)))} of {len(ARMS[PCRL].seeds)} pre-trainings"
+            words += [f"{title}, {of}, {score}: {'; '.join(shown)}"] if shown else []
     judged_on = [(found, *column) for found in all_found for column in _columns(found, "finetune", ())]
     parts = _counted(judged_on, "finetune", list(dict.fromkeys(arm for found in all_found for arm in _parts(found))))
     more = f" In these comparisons, {parts}; else not decided." if parts else ""
-    return [f"**3D**, PCRL ({of}) minus random values: {'. '.join(words)}.{more}"] if words else []
+    return [f"**3D**, PCRL minus random values: {'. '.join(words)}.{more}"] if words else []
 
 
 def page_tables(all_found: Sequence[Found], results: Results) -> str:

@@ -250,7 +250,8 @@ def test_answer_in_3d(results: Path, tmp_path: Path) -> None:
     found = collect("hippocampus_short_small4", cells, tmp_path, replicates=200)
     page = page_tables([found], cells)
     title = "Hippocampus, short pre-training, a quarter of the channels"
-    assert f"> - **3D**, PCRL (1 of 3 pre-trainings) minus random values: {title}, Dice: 5 volumes +0.107 (+0." in page
+    words = f"> - **3D**, PCRL minus random values: {title}, 1 of 3 pre-trainings, Dice: 5 volumes +0.107 (+0."
+    assert words in page
     assert ") [5 of 20 draws], better. In these comparisons, PCRL is better " in page
     assert " better than without gate in 0 of 1 (worse in 1); else not decided.\n" in page
     assert "minus PCRL without gate" not in page
