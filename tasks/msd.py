@@ -143,6 +143,11 @@ def read_data(options: Options) -> Data:
     return Data(train, valid, test, classes, recipe)
 
 
+def _look_for_copies(data: Data) -> None:
+    parts = {"training": data.train, "validation": data.valid, "test": data.test}
+    warn_of_copies({name: [file for volume in part for file in _voxels_of(volume)] for name, part in parts.items()})
+
+
 def _voxels_of(volume: Volume) -> list[Path]:
     """The file with the voxels of its first channel; none if they are in several, of which many can be all air."""
     found = list(data_files(volume.files[0])) or [volume.files[0]]
@@ -231,10 +236,7 @@ def build_msd(options: Options, devices: Devices, ranks: ProcessGroup) -> Task:
     """Segmentation of the volumes in ``--data``, judged by mean Dice on whole volumes, on the grid of their files."""
     data = read_data(options)
     if ranks.first and not options.goes_on:
-        parts = {"training": data.train, "validation": data.valid, "test": data.test}
-        warn_of_copies(
-            {name: [file for volume in volumes for file in _voxels_of(volume)] for name, volumes in parts.items()}
-        )
+        _look_for_copies(data)
     patch = options.patch_shape
     mirror = mirrors(options.mirror, data.classes)
     samples = Patches(data.train, patch, options.patches, options.seed, mirror)
