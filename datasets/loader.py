@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from datasets.workers import NotSent, allow_open_files, child_signals_as_they_were, loss, start_worker
+from datasets.workers import NotSent, allow_open_files, child_signals_as_they_were, start_worker, why_lost
 from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
@@ -262,13 +262,13 @@ class Loader:
                 batches = iter(self._loader)
             for fetched in batches:
                 if isinstance(fetched, NotSent):
-                    lost = fetched.loss
+                    lost = fetched.lost
                     break
                 yield fetched, self._remedy
             else:
                 return
         except (RuntimeError, OSError, EOFError) as error:
-            known = loss(error) if self._loader.num_workers else None
+            known = why_lost(error) if self._loader.num_workers else None
             if known is None:
                 raise
             lost = known

@@ -41,20 +41,20 @@ FILES_REMEDY = f"raise the limit (ulimit -n 65536), or {FEW_WORKERS}"
 PROCESSES_REMEDY = f"{FEW_WORKERS}, or raise the limit of processes (ulimit -u) or of memory"
 TMPDIR_REMEDY = "set TMPDIR to another folder, with a short path (TMPDIR=/tmp), or use --workers 0"
 
-_of_threads: list[Loss] = []  # why the thread that pins batches ended
+_of_threads: list[LostBatch] = []  # why the thread that pins batches ended
 
 
-class Loss(NamedTuple):
+class LostBatch(NamedTuple):
     """Why a process did not hand over a batch, and what to do."""
 
     why: str
     remedy: str
 
 
-NO_MORE_FILES = Loss("too many open files", FILES_REMEDY)
+NO_MORE_FILES = LostBatch("too many open files", FILES_REMEDY)
 
 
-def loss(error: BaseException) -> Loss | None:
+def why_lost(error: BaseException) -> LostBatch | None:
     """Of a loader's error: a process that was ended, or had no room; None if it is another one.
 
     A batch in flight is asked of the process that made it, by a connection, which breaks if that was killed.
@@ -64,16 +64,16 @@ def loss(error: BaseException) -> Loss | None:
         if "Pin memory thread" in found[0] and _of_threads:
             return _of_threads.pop()
         files = "Too many open files" in found[0]
-        return Loss(found[0].rstrip(" ."), FILES_REMEDY if files else MEMORY_REMEDY)
+        return LostBatch(found[0].rstrip(" ."), FILES_REMEDY if files else MEMORY_REMEDY)
     if text.startswith("Caught "):  # of a sample, handed on by torch
         return None
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE) or (isinstance(error, RuntimeError) and NO_FILES.search(text)):
         return NO_MORE_FILES
     if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
-        return Loss(BROKEN, MEMORY_REMEDY)
+        return LostBatch(BROKEN, MEMORY_REMEDY)
     if number in (errno.EAGAIN, errno.ENOMEM) or (isinstance(error, RuntimeError) and NO_PROCESSES.search(text)):
-        return Loss("no more processes can be started", PROCESSES_REMEDY)
+        return LostBatch("no more processes can be started", PROCESSES_REMEDY)
     return None
 
 
@@ -87,22 +87,24 @@ def allow_open_files() -> None:
 def start_worker(worker: int) -> None:
     """At the beginning of each such process."""
     ignore_stop_signals()
-    sys.excepthook = _quiet_about_losses
+    sys.excepthook = _quiet_about_lost
     # torch sends batches by such a queue, whose thread would print an error and go on: the run would wait for ever
-    multiprocessing.queues.Queue._on_queue_feeder_error = _send_loss  # type: ignore[attr-defined]
+    multiprocessing.queues.Queue._on_queue_feeder_error = _send_why  # type: ignore[attr-defined]
 
 
 class NotSent(NamedTuple):
     """Comes instead of a batch that could not be sent."""
 
-    loss: Loss
+    lost: LostBatch
 
 
-def _send_loss(queue: Any, error: Exception, unsent: Any) -> None:
+def _send_why(queue: Any, error: Exception, unsent: Any) -> None:
     """Send why a batch (its number, its samples) cannot be sent."""
-    known = NO_MORE_FILES if _has_no_file_left() else loss(error)
+    known = NO_MORE_FILES if _has_no_file_left() else why_lost(error)
     if isinstance(error, OSError) and (known is None or known.why == BROKEN):  # it makes a socket, in that folder
-        known = Loss(f"{reason(error)}, in {tempfile.tempdir or os.environ.get('TMPDIR') or '/tmp'}", TMPDIR_REMEDY)
+        known = LostBatch(
+            f"{reason(error)}, in {tempfile.tempdir or os.environ.get('TMPDIR') or '/tmp'}", TMPDIR_REMEDY
+        )
     if known is None or not isinstance(unsent, tuple):  # a defect, or the queue itself is broken
         sys.__excepthook__(type(error), error, error.__traceback__)
         os._exit(1)  # which the run sees
@@ -119,19 +121,19 @@ def _has_no_file_left() -> bool:
         return True
 
 
-def _quiet_about_losses(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _quiet_about_lost(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An excepthook: shows what nobody caught, but for a connection that the run cut short, which has words for it.
 
     The thread that hands a batch over meets one when a second signal stops the run amid it, and would show a traceback.
     """
-    if not loss(error):
+    if not why_lost(error):
         sys.__excepthook__(kind, error, trace)
 
 
 def _quiet_thread(problem: threading.ExceptHookArgs) -> None:
     """The same of the thread that pins batches: it meets it when a worker was killed, and tells nobody else."""
     pins = problem.thread is not None and "_pin_memory_loop" in problem.thread.name  # of torch's function
-    known = loss(problem.exc_value) if pins and problem.exc_value else None
+    known = why_lost(problem.exc_value) if pins and problem.exc_value else None
     if known:
         _of_threads[:] = [known]
     else:

@@ -13,7 +13,7 @@ import pytest
 from torch.utils.data._utils.pin_memory import _pin_memory_loop
 
 from datasets import workers
-from datasets.workers import _quiet_about_losses, _quiet_thread, loss
+from datasets.workers import _quiet_about_lost, _quiet_thread, why_lost
 from tests.conftest import ROOT
 
 SAID = {
@@ -28,7 +28,7 @@ SAID = {
 
 @pytest.mark.parametrize("said", SAID)
 def test_a_batch_that_did_not_arrive(said: str) -> None:
-    known = loss(RuntimeError(f"Caught RuntimeError in worker process 0.\nOriginal Traceback:\n{said}. \nmore"))
+    known = why_lost(RuntimeError(f"Caught RuntimeError in worker process 0.\nOriginal Traceback:\n{said}. \nmore"))
     assert known is not None
     assert known.why == said
     assert SAID[said] in known.remedy
@@ -49,7 +49,7 @@ def test_a_batch_that_did_not_arrive(said: str) -> None:
     ],
 )
 def test_a_shortage(error: Exception, why: str, remedy: str) -> None:
-    known = loss(error)
+    known = why_lost(error)
     assert known is not None
     assert known.why == why
     assert remedy in known.remedy
@@ -66,8 +66,8 @@ def test_a_shortage(error: Exception, why: str, remedy: str) -> None:
     ],
 )
 def test_defects_keep_their_traceback(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    assert loss(error) is None
-    _quiet_about_losses(type(error), error, None)
+    assert why_lost(error) is None
+    _quiet_about_lost(type(error), error, None)
     assert str(error).splitlines()[0] in capsys.readouterr().err
 
 
@@ -89,7 +89,7 @@ def test_why_the_thread_that_pins_batches_ended(
 
     assert run(_pin_memory_loop.__name__) == ""
     ended = RuntimeError("Pin memory thread exited unexpectedly")
-    assert [known.why for known in (loss(ended), loss(ended)) if known] == ["too many open files", str(ended)]
+    assert [known.why for known in (why_lost(ended), why_lost(ended)) if known] == ["too many open files", str(ended)]
     assert "Too many open files" in run("of_a_tracker")
     assert not workers._of_threads
 
