@@ -93,17 +93,16 @@ def test_the_lock_of_another_user_is_one_line() -> None:
         "def main():\n    with exclusive(Path(sys.argv[1])): pass\n"
         "run_cli(main)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", program, tmp_path]
+    # The other user may not write where the coverage of the tests is kept.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.stderr == (
         f"error: {tmp_path}: nothing can be written there: Permission denied; remove {tmp_path}/.lock, which may be "
         "another user's, or give another folder\n"
     )
     assert done.returncode == 2
     tmp_path.chmod(0o600)  # not to be searched
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     shutil.rmtree(tmp_path)
     assert done.stderr == f"error: {tmp_path}: nothing can be written there: Permission denied; give another folder\n"
