@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.evidence_protocol import ARMS, COMMON_RATE, DECIDING, DRAWS, MORE_DRAWS, Results, data_of
-from benchmarks.evidence_scores import KINDS, MEAN, RANDOM, TASKS, Found
+from benchmarks.evidence_scores import FINDINGS, KINDS, MEAN, RANDOM, TASKS, Found
 from benchmarks.evidence_stats import Estimate
 from benchmarks.evidence_tables import PCRL, against_parts, gain_words, missing, others, rates, table
 
@@ -30,7 +30,7 @@ def verdict(gain: Estimate) -> str:
 
 
 def answers(found: Found) -> list[str]:
-    """The primary comparisons: the verdict on each label, the figures of each, and PCRL against its parts."""
+    """The primary comparisons: the verdict on each label, the figures of each, and PCRL against the other arms."""
     verdicts, figures = [], []
     for label in PRIMARY[0]:
         words, judged = [], []
@@ -49,7 +49,7 @@ def answers(found: Found) -> list[str]:
         figures += [f"**{label}**, {'; '.join(words)}"] if words else []
     lines = [f"AUROC of PCRL against random values: {'. '.join(figures)}."] if figures else []
     first = f"**Is PCRL better than random values, fine-tuned on few patients?** {'; '.join(verdicts)}."
-    return [first, *lines, *_of_parts(found)]
+    return [first, *lines, *_of_others(found)]
 
 
 def of_new_draws(found: Found) -> str:
@@ -89,17 +89,18 @@ def _parts(found: Found) -> list[str]:
     return [arm for arm in others(found, "finetune") if ARMS[arm].flags[:1] == ("--without",)]
 
 
-def _of_parts(found: Found) -> list[str]:
-    """PCRL against its parts, each arm at its own learning rate and all at the same, in a line."""
-    parts = _parts(found)
+def _of_others(found: Found) -> list[str]:
+    """PCRL against its parts and other methods, each arm at its own learning rate and all at the same, in a line."""
+    arms = others(found, "finetune")
     judged_on = [(found, label, count) for label in PRIMARY[0] for count in PRIMARY[1]]
-    own, common = _counted(judged_on, "finetune", parts), _counted(judged_on, "common", [RANDOM, *parts])
-    probed = _counted(judged_on, "probe", parts)
+    own, common = _counted(judged_on, "finetune", arms), _counted(judged_on, "common", [RANDOM, *arms])
+    probed = _counted(judged_on, "probe", arms)
     more = f" At {COMMON_RATE} for all, {common} ([tables](EVIDENCE_TABLES.md))." if common else ""
     more += f" By the linear probe, {probed}." if probed else ""
-    runs = [len(seeds) for (kind, _, arm, _), seeds in found.seeds.items() if kind == "finetune" and arm in parts]
+    runs = [len(seeds) for (kind, _, arm, _), seeds in found.seeds.items() if kind == "finetune" and arm in arms]
     each = "one pre-training each" if max(runs, default=1) == 1 else f"{min(runs)} to {max(runs)} pre-trainings each"
-    return [f"**PCRL against its parts** ({each}), the same comparisons: {own}; else not decided.{more}"] if own else []
+    head = f"**PCRL against the others** ({each}), the same comparisons"
+    return [f"{head}: {own}; else not decided.{more}"] if own else []
 
 
 def reservations(found: Found, results: Results) -> list[str]:
@@ -119,7 +120,7 @@ def reservations(found: Found, results: Results) -> list[str]:
         return [f"{words}."]
     ends = sorted(FOUND_BY_FOUR_OF_FIVE * (gain.high - gain.low) / 2 for gain in gains)
     return [
-        f'{words}. "Not decided" does not mean "no difference": in these comparisons, a true difference of '
+        f'{words}. "Not decided" does not mean "no difference": against random values, a true difference of '
         f"{ends[0]:.2f} to {ends[-1]:.2f} would be found in four of five such studies, if all pre-trainings were alike."
     ]
 
@@ -175,8 +176,9 @@ def more_tables(all_found: Sequence[Found], results: Results) -> str:
             own.append(against_parts(found, "finetune", _columns(found, "finetune", ()), _less(found, "finetune")))
         else:
             own.append(_of_other_counts(found))
-            for kind, labels in (("finetune", (MEAN,)), ("common", PRIMARY[0]), ("probe", (*PRIMARY[0], MEAN))):
-                if columns := _columns(found, kind, labels):
+            labels = {"finetune": (*FINDINGS[1:], MEAN), "common": PRIMARY[0], "probe": (*PRIMARY[0], MEAN)}
+            for kind in labels:
+                if columns := _columns(found, kind, labels[kind]):
                     less = against_parts(found, kind, columns, _less(found, kind))
                     own += [_table(found, kind, columns), less]
         parts += [f"## {title}", *own] if any(own) else []
