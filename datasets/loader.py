@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from datasets.workers import NotSent, allow_open_files, child_signals_as_they_were, start_worker, why_lost
+from datasets.workers import (
+    NotSent,
+    allow_open_files,
+    child_signals_as_they_were,
+    shortage,
+    start_worker,
+    why_lost,
+)
 from utils.errors import UserError
 from utils.process_group import SINGLE, ProcessGroup
 from utils.seeding import generator
@@ -37,11 +44,13 @@ REMEDY = "--on_bad_sample skip replaces such a sample by another one"
 class _Fetched(NamedTuple):
     """What a worker sends: a sample (None: none could be made), and why others could not be made.
 
-    A named tuple, since the loader pins tensors in tuples and knows no other record.
+    ``remedy``: where the machine lacks something, what to do. A named tuple, since the loader pins tensors in tuples
+    and knows no other record.
     """
 
     sample: Batch | None
     faults: tuple[str, ...]
+    remedy: str = ""
 
 
 class _Fetcher(Dataset[_Fetched]):
@@ -59,6 +68,8 @@ class _Fetcher(Dataset[_Fetched]):
             try:
                 return _Fetched(self.dataset[candidate], tuple(faults))
             except UserError as error:
+                if remedy := shortage(error):  # no fault of the sample: another one in its place would hide it
+                    return _Fetched(None, (str(error),), remedy)
                 faults.append(str(error))
         return _Fetched(None, tuple(faults))
 
@@ -72,6 +83,8 @@ class _Fetcher(Dataset[_Fetched]):
 
 
 def _collate(fetched: list[_Fetched]) -> _Fetched:
+    if short := [one for one in fetched if one.remedy]:
+        return short[0]
     faults = tuple(fault for one in fetched for fault in one.faults)
     samples = [one.sample for one in fetched]
     return _Fetched(None if None in samples else default_collate(samples), faults)
@@ -80,7 +93,7 @@ def _collate(fetched: list[_Fetched]) -> _Fetched:
 def smallest_chunk(samples: int, gpus: int) -> int:
     """The fewest samples that one of the GPUs gets, of those that get any, as DataParallel deals them."""
     chunk = -(-samples // gpus)
-    return samples % chunk or chunk
+    return samples and (samples % chunk or chunk)
 
 
 def batch_sizes(samples: int, batch_size: int, ranks: int, min_samples: int = 1, gpus: int = 1) -> list[int]:
@@ -180,7 +193,7 @@ class Loader:
         first = self._fetcher[(0, 0)]  # a first look at the data
         self._remedy = f"; {REMEDY}" if shuffled and not judges and on_bad_sample != "skip" else ""
         if first.sample is None:
-            raise UserError(first.faults[0] + self._remedy)
+            raise UserError(first.faults[0] + (f"; {first.remedy}" if first.remedy else self._remedy))
         self.first_sample = first.sample
         self._faults: list[str] = []
         self._replaced = 0
@@ -264,7 +277,7 @@ class Loader:
                 if isinstance(fetched, NotSent):
                     lost = fetched.lost
                     break
-                yield fetched, self._remedy
+                yield fetched, f"; {fetched.remedy}" if fetched.remedy else self._remedy
             else:
                 return
         except (RuntimeError, OSError, EOFError) as error:

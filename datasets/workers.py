@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from utils.errors import reason
+from utils.errors import UserError, reason
 from utils.signals import ignore_stop_signals
 
 # Of torch's loader: a worker that the system ended, or a batch for which shared memory has no room.
@@ -30,15 +30,17 @@ LOST_WORKER = re.compile(
     r"unable to (open|write|mmap|resize|allocate)[^\n]*(shared memory|file </torch_)[^\n]*"
 )
 NO_FILES = re.compile("Too many open files|items of ancdata")  # torch's loader, and a descriptor that was not taken in
+NO_FILE = errno.EMFILE, errno.ENFILE
 NO_PROCESSES = re.compile("can't start new thread")
 BROKEN = "its connection broke"
-FEW_WORKERS = "use fewer --workers"
+FEW_BATCHES = "use fewer --workers or a smaller --prefetch"
 MEMORY_REMEDY = (
-    f"main memory or shared memory may be short: give more (docker run --shm-size 8g), or {FEW_WORKERS}; "
+    f"main memory or shared memory may be short: give more (docker run --shm-size 8g), or {FEW_BATCHES}; "
     "docs/TROUBLESHOOTING.md"
 )
-FILES_REMEDY = f"raise the limit (ulimit -n 65536), or {FEW_WORKERS}"
-PROCESSES_REMEDY = f"{FEW_WORKERS}, or raise the limit of processes (ulimit -u) or of memory"
+FILES_REMEDY = f"raise the limit (ulimit -n 65536), or {FEW_BATCHES}"
+PROCESSES_REMEDY = "use fewer --workers, or raise the limit of processes (ulimit -u) or of memory"
+FEW_FILES = 4096  # may be too few for a loader
 TMPDIR_REMEDY = "set TMPDIR to another folder, with a short path (TMPDIR=/tmp), or use --workers 0"
 
 _of_threads: list[LostBatch] = []  # why the thread that pins batches ended
@@ -67,14 +69,29 @@ def why_lost(error: BaseException) -> LostBatch | None:
         return LostBatch(found[0].rstrip(" ."), FILES_REMEDY if files else MEMORY_REMEDY)
     if text.startswith("Caught "):  # of a sample, handed on by torch
         return None
-    number = getattr(error, "errno", None)
-    if number in (errno.EMFILE, errno.ENFILE) or (isinstance(error, RuntimeError) and NO_FILES.search(text)):
+    number = _number(error)
+    if number in NO_FILE or (isinstance(error, RuntimeError) and NO_FILES.search(text)):
         return NO_MORE_FILES
     if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
-        return LostBatch(BROKEN, MEMORY_REMEDY)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return LostBatch(BROKEN, f"open files (ulimit -n is {limit}), " * (limit < FEW_FILES) + MEMORY_REMEDY)
     if number in (errno.EAGAIN, errno.ENOMEM) or (isinstance(error, RuntimeError) and NO_PROCESSES.search(text)):
         return LostBatch("no more processes can be started", PROCESSES_REMEDY)
     return None
+
+
+def shortage(error: UserError) -> str:
+    """What to do if a sample cannot be made because the machine lacks something, as any other then could not; else "".
+
+    For the process that met it.
+    """
+    if _has_no_file_left() or _number(error.__cause__) in NO_FILE:
+        return FILES_REMEDY
+    return MEMORY_REMEDY if _number(error.__cause__) == errno.ENOMEM else ""
+
+
+def _number(error: BaseException | None) -> int | None:
+    return getattr(error, "errno", None)
 
 
 def allow_open_files() -> None:
@@ -100,6 +117,8 @@ class NotSent(NamedTuple):
 
 def _send_why(queue: Any, error: Exception, unsent: Any) -> None:
     """Send why a batch (its number, its samples) cannot be sent."""
+    if isinstance(unsent, tuple) and isinstance(unsent[1], NotSent):  # the run is gone
+        os._exit(1)
     known = NO_MORE_FILES if _has_no_file_left() else why_lost(error)
     if isinstance(error, OSError) and (known is None or known.why == BROKEN):  # it makes a socket, in that folder
         known = LostBatch(

@@ -297,7 +297,7 @@ def _check_encoder(
         channels = first.shape[1] if first is not None and first.ndim == len(own_first) else own_first[1]
         give = (
             f"; give --inchannel {channels} to take the first one"
-            if network.dims == 2 and channels != own_first[1]
+            if network.dims == 2 and convolutions[0] in lost and channels in {1, 3} - {own_first[1]}
             else ""
         )
         warn(

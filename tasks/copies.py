@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.console import say, warn
-from utils.hashes import hash_of_content, hash_of_ends
+from utils.hashes import TooLateError, hash_of_content, hash_of_ends
 from utils.progress import waiting
 from utils.text import counted
 
@@ -32,7 +32,7 @@ def warn_of_copies(parts: Mapping[str, Sequence[str | Path]], limit_s: float = L
     try:
         with waiting("looking for images that are in two parts"):
             found = _equal_files(parts, time.monotonic() + limit_s)
-    except TimeoutError:
+    except TooLateError:
         say(
             f"images of the same content in two parts: not looked for to the end, as this takes more than {limit_s:g} s"
         )
@@ -68,16 +68,17 @@ def warn_of_contradictions(part: str, files: Sequence[str], labels: np.ndarray) 
 def _equal_files(parts: Mapping[str, Sequence[str | Path]], end: float) -> list[dict[str, list[str]]]:
     """Groups of files with the same content that are in several parts: their paths, by part.
 
-    TimeoutError at ``end``, of the monotonic clock.
+    TooLateError at ``end``, of the monotonic clock.
     """
     groups = [{part: sorted({str(file) for file in files}) for part, files in parts.items()}]
     with ThreadPoolExecutor(READERS) as readers:
-        for key in (_size, hash_of_ends, hash_of_content):  # from cheap to dear: few are read as a whole
+        # From cheap to dear: few are read as a whole.
+        for key in (_size, hash_of_ends, partial(hash_of_content, end=end)):
             files = sorted({file for group in groups for each in group.values() for file in each})
             keys: dict[str, str] = {}
             for batch in _batches(files):
                 if time.monotonic() > end:
-                    raise TimeoutError
+                    raise TooLateError
                 found = zip(batch, readers.map(partial(_key, key), batch), strict=True)
                 keys |= {file: value for file, value in found if value}
             groups = [parted for group in groups for parted in _parted(group, keys)]

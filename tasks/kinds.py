@@ -214,22 +214,38 @@ class Number(Kind):
 
 
 def _stand_ins(values: np.ndarray) -> np.ndarray:
-    """Those of many values (N,) that are one number again and again, or of the other sign, far from all others.
+    """Those of many values (N,) that look like codes for unknown, far from all others.
 
-    Far in median distances from the median: a skewed quantity has single values far out, but no such number.
+    They have a sign of their own (-1000 beside ages), or one digit again and again (999) in several values. Far is
+    meant in median distances from the median: a skewed quantity has single values far out, the same one for all images
+    of a patient, or for all above what an instrument measures, so neither distance nor repetition is enough.
     """
-    middle = np.median(values)
-    apart = np.abs(values - middle)
+    apart = np.abs(values - np.median(values))
     unit = np.median(apart)
-    near = values[apart <= FAR * unit]
-    if len(values) < MANY or unit == 0 or len(near) == len(values):
+    far = apart > FAR * unit
+    if len(values) < MANY or unit == 0 or not far.any():
         return values[:0]
-    for number in np.unique(values[apart > FAR * unit]):
-        same, others = values == number, values[values != number]
-        alone = np.abs(others - number).min() > FAR * unit
-        if alone and (same.sum() > 1 or (np.sign(others) == -np.sign(number)).all()):
+    rest = values[~far]
+    for sign in (-1, 1):
+        own = far & (np.sign(values) == sign)
+        if own.any() and (sign * rest <= 0).all() and _gap(values, own) > FAR * unit:
+            return values[own]
+    for number in np.unique(values[far]):
+        same = values == number
+        if same.sum() > 1 and _is_one_digit(number) and _gap(values, same) > FAR * unit:
             return values[same]
     return values[:0]
+
+
+def _gap(values: np.ndarray, some: np.ndarray) -> float:
+    """The distance of these values (a mask) from the others."""
+    others = values[~some]
+    return min(float(np.abs(others - number).min()) for number in np.unique(values[some]))
+
+
+def _is_one_digit(number: float) -> bool:
+    digits = f"{abs(number):.10g}".replace(".", "")
+    return len(digits) > 1 and len(set(digits)) == 1
 
 
 def warn_of_undefined(kind: Kind, parts: Mapping[str, np.ndarray]) -> None:

@@ -111,6 +111,11 @@ def test_the_flag_that_takes_a_first_convolution_is_named(tmp_path: Path, capsys
     load_weights(own, tmp_path / "colour.pt")
     said = "(conv1.weight): they are initialised randomly; give --inchannel 3 to take the first one\n"
     assert said in capsys.readouterr().err
+    state = own.state_dict()
+    del state[next(name for name in state if name.endswith("layer4.1.conv2.weight"))]
+    torch.save({"model": state, "opt": {"narrow": 8}}, tmp_path / "grey.pt")
+    load_weights(other, tmp_path / "grey.pt")  # whose first convolution is repeated
+    assert "layer4.1.conv2.weight): they are initialised randomly\n" in capsys.readouterr().err
 
 
 def test_flag() -> None:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from datasets.loader import smallest_chunk
+from datasets.loader import batch_sizes, smallest_chunk
 from models.unet import z_normal
 from options.command_line import parse_options
 from tests.conftest import FULL, ROOT, main_command, rows, run_main, write_pairs, write_xrays
 from tests.crops_v2 import write_crops_v2
 from tests.inprocess import run_script
 from tests.test_flags_in_phases import nodules, volumes
+from utils.errors import UserError
 
 CPU = ("--workers", 0, "--gpus", ",", "--log_every", 1)
 LUNA = ("--model", "pcrlv2", "--n", "luna", "--b", 2, "--epochs", 2, "--ratio", 1.0, *CPU)
@@ -135,6 +136,13 @@ def test_dataparallel_deals_chunks() -> None:
         for gpus in range(1, 9):
             chunks = torch.zeros(samples).chunk(gpus)
             assert smallest_chunk(samples, gpus) == min(map(len, chunks))
+
+
+def test_a_last_batch_of_fewer_samples_than_processes() -> None:
+    assert batch_sizes(20, 7, 3, min_samples=2) == [7, 7, 6]
+    for samples in (8, 16):
+        with pytest.raises(UserError, match="for 3 processes that need 2 each; give --b 12 or more"):
+            batch_sizes(samples, 7, 3, min_samples=2)
 
 
 @pytest.mark.parametrize(

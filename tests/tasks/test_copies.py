@@ -14,6 +14,7 @@ from tasks.copies import warn_of_contradictions, warn_of_copies
 from tasks.msd import Volume, _voxels_of, build_msd
 from tests.conftest import run_main, write_xrays
 from training.devices import Devices
+from utils.hashes import TooLateError, hash_of_content
 from utils.process_group import SINGLE
 
 SMALL = ("--n", "chest", "--phase", "finetune", "--size", 64, "--narrow", 8, "--epochs", 1, "--b", 4, "--workers", 0)
@@ -73,6 +74,8 @@ def test_the_search_ends_in_time(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "images of the same content in two parts: not looked for to the end, as this takes more than 0 s\n",
         "",
     )
+    with pytest.raises(TooLateError):  # in a large file, too
+        hash_of_content(tmp_path / "a", end=0)
 
 
 def test_scans_whose_slices_are_files_are_not_judged_by_the_first(tmp_path: Path) -> None:

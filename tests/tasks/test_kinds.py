@@ -130,9 +130,9 @@ def test_a_part_that_nothing_can_be_judged_on_is_refused(capsys: pytest.CaptureF
 def test_a_number_that_stands_for_not_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     kind = Number(Target("regression", ("age",)), 60.0, 10.0)
     ages = np.random.default_rng(0).normal(60, 15, (40, 1)).round().astype(np.float32)
-    for stand_ins in ([-999.0], [-999.0, -999.0], [9999.0, 9999.0]):
+    for stand_ins in ([-1000.0], [-999.0, -999.0], [9999.0, 9999.0], [-998.0, -999.0, -998.0, -999.0]):
         kind.check("training", np.concatenate([ages, np.float32(stand_ins)[:, None]]), judged=False)
-        number = "1 value" if len(stand_ins) == 1 else "2 values"
+        number = "1 value" if len(stand_ins) == 1 else f"{len(stand_ins)} values"
         assert f"training images: {number} of age ({stand_ins[0]:g}) far from all others, " in capsys.readouterr().err
 
 
@@ -144,6 +144,9 @@ def test_a_skewed_quantity_has_no_such_number(capsys: pytest.CaptureFixture[str]
         for values in (rng.lognormal(0, 1.5, count), rng.chisquare(1, count), rng.lognormal(3, 1.5, count).round()):
             kind.check("training", values[:, None].astype(np.float32), judged=False)
     kind.check("training", np.float32([[5]] * 30 + [[7]]), judged=False)
+    for seed in range(20):  # three images of each patient, and an instrument that measures up to 10,000
+        values = np.random.default_rng(seed).lognormal(5, 2, 200).round().clip(max=10_000)
+        kind.check("training", np.repeat(values, 3)[:, None].astype(np.float32), judged=False)
     assert capsys.readouterr().err == ""
 
 
