@@ -18,8 +18,8 @@ LOCAL = re.compile(r"(?P<uid>[^.].*)_local_(?P<number>\d+)\.npy", re.DOTALL)  # 
 CROP = re.compile(r"(?P<uid>[^.].*)_crop_(?P<number>\d+)\.npy", re.DOTALL)
 SUBSET = re.compile(r"subset(?P<number>\d)")  # LUNA16's folders, and ours
 SCANS = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz")  # what preprocess/luna_pre.py reads, beside DICOM
-LABEL_FOLDER = re.compile(  # the Decathlon and nnU-Net, TotalSegmentator, LUNA16, and what many call theirs
-    r"labels?(tr|ts|va|val)?|(gt_?|inferred_?)?segmentations?|seg-lungs-luna16|\w*masks?", re.IGNORECASE
+LABEL_FOLDER = re.compile(  # the Decathlon and nnU-Net, TotalSegmentator, LUNA16, what many call theirs, predictions
+    r"labels?(tr|ts|va|val)?|(gt_?|inferred_?)?segmentations?|seg-lungs-luna16|\w*masks?|probabilities", re.IGNORECASE
 )
 IMAGE_FOLDER = re.compile(r"(image|img|scan|volume)s?(tr|ts|va|val)?|ct|mri?", re.IGNORECASE)
 LABELS_ALONE = re.compile(r"labels(tr|ts|va|val)|seg-lungs-luna16", re.IGNORECASE)  # whatever lies in them

@@ -178,9 +178,10 @@ class Common:
             self._check_network()
         self._settle_weight()
         if not self.data:
+            pretraining = ", as in main.py --data my_xrays --n chest --train_list none --ratio 1.0"
             raise UserError(
-                "--data is needed: the folder of the data, as in main.py --data my_xrays --n chest --train_list none "
-                "--ratio 1.0; --help has more examples"
+                f"--data is needed: the folder of the data{pretraining * (self.phase in PRETRAINING)}; --help has "
+                f"{'more ' * (self.phase in PRETRAINING)}examples"
             )
 
     def _check_choices(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets.ct.crop_records import windows_of
-from datasets.ct.luna import SingleCrops, find_luna, form_there
+from datasets.ct.luna import SingleCrops, find_luna, form_there, training_list
 from datasets.loader import PairDataset
 from datasets.xray.files import find_chest
 from datasets.xray.labelled import SingleXRays
@@ -45,7 +45,9 @@ class UnlabelledImages:
 
 
 def _find_crops(data: Path, train_list: str | None) -> Sequence[str | Path]:
-    """The pairs of all subsets, whichever method they were cut for."""
+    """The pairs of all subsets, whichever method they were cut for. Says if a list that is there leaves some out."""
+    if train_list is None and (there := training_list(data, None)):
+        say(f"scans: those of {there}; for all give --train_list none")
     return find_luna(data, train_list, ratio=1.0, subsets=SUBSETS, pattern=form_there(data))
 
 

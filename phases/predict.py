@@ -93,7 +93,7 @@ def _settle(output: Path, folds: list[Finetuned], options: Options) -> None:
             former = json_text.parse(path.read_text(encoding="utf-8"))
             if not isinstance(former, dict) or not isinstance(former.get("weights"), list):
                 raise ValueError("it names no weights")
-            digests = [{each["sha256"] for each in one["weights"]} for one in (former, record)]
+            digests = [sorted(str(each["sha256"]) for each in one["weights"]) for one in (former, record)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}); give another --output") from None
         other = [DIFFERENT[name] for name in ("data", "tta") if former.get(name) != record[name]]

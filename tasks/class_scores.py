@@ -76,7 +76,9 @@ class ClassScores:
             remark = "  no positives in training" if name in never_seen and name in self.auroc else ""
             lines.append(f"{name:<{width}}  {count:9d}  {value}  {shown(found.get(name))}".rstrip() + remark)
         lines.append(f"{mean:<{width}}  {'':9}  {self.mean:.4f}  {shown(found.get(''))}".rstrip())
-        lines += [f"{name:<{width}}  {'':9}  {value:.4f}  {shown(span)}" for name, (value, span) in others.items()]
+        lines += [
+            f"{name:<{width}}  {'':9}  {value:.4f}  {shown(span)}".rstrip() for name, (value, span) in others.items()
+        ]
         if nowhere:
             lines.append(f"no positives: {', '.join(nowhere)}")
         return "\n".join(lines)

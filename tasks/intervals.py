@@ -72,10 +72,13 @@ def auroc_intervals(
     seed: int,
     draws: int = DRAWS,
 ) -> dict[str, Interval]:
-    """The interval of each class's AUROC, and of their mean under ``""``; of what is never defined none.
+    """The interval of each class's AUROC, and of their mean under ``""``; of what is never defined, or is of one group,
+    none.
 
     ``labels``, ``scores``: (N, classes). The mean of a draw is that of the classes that are defined in it.
     """
+    if is_one(groups):
+        return {}
     rows = [
         np.stack([auroc_of_draws(labels[:, k], scores[:, k], weight) for k in range(len(classes))], axis=1)
         for weight in weights(groups, seed, draws)
@@ -87,12 +90,16 @@ def auroc_intervals(
     return {name: found for name, each in named.items() if (found := interval(each))}
 
 
-def mean_interval(values: np.ndarray, groups: Sequence[Hashable], seed: int, draws: int = DRAWS) -> Interval:
-    """The interval of the mean of values (N,)."""
-    means = [weight @ values / weight.sum(axis=1) for weight in weights(groups, seed, draws)]
-    found = interval(np.concatenate(means))
-    assert found is not None, "a mean of numbers is a number"
-    return found
+def mean_interval(values: np.ndarray, groups: Sequence[Hashable], seed: int, draws: int = DRAWS) -> Interval | None:
+    """The interval of the mean of values (N,); None if all are of one group."""
+    if is_one(groups):
+        return None
+    return interval(np.concatenate([weight @ values / weight.sum(axis=1) for weight in weights(groups, seed, draws)]))
+
+
+def is_one(groups: Sequence[Hashable]) -> bool:
+    """Whether all images are of one patient or case: all draws are alike, and no interval says anything."""
+    return len(set(groups)) == 1
 
 
 def shown(found: Interval | None) -> str:

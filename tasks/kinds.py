@@ -18,7 +18,17 @@ from torch.nn import functional as F
 from datasets.xray.label_columns import CLASSES, MULTILABEL, REGRESSION, Target
 from tasks.base import Results
 from tasks.class_scores import ClassScores, bce_loss, class_scores, known_bce_loss, undefined
-from tasks.intervals import PERCENT, Interval, auroc_intervals, interval, mean_interval, recorded, shown, weights
+from tasks.intervals import (
+    PERCENT,
+    Interval,
+    auroc_intervals,
+    interval,
+    is_one,
+    mean_interval,
+    recorded,
+    shown,
+    weights,
+)
 from tasks.outputs import IDENTITY, SIGMOID, SOFTMAX, as_numbers
 from training.evaluation import EvalResult
 from utils.console import warn
@@ -160,7 +170,8 @@ class OneOfMany(YesOrNo):
     ) -> dict[str, tuple[float, Interval | None]]:
         right = scores.argmax(axis=1) == labels.argmax(axis=1)
         draws = np.concatenate([_balanced(labels, right, weight) for weight in weights(groups, seed)])
-        return {"balanced_accuracy": (balanced_accuracy(labels, scores), interval(draws))}
+        span = None if is_one(groups) else interval(draws)
+        return {"balanced_accuracy": (balanced_accuracy(labels, scores), span)}
 
 
 @dataclass(frozen=True)
@@ -195,7 +206,7 @@ class Number(Kind):
         spans = {key: mean_interval(value, groups, seed) for key, value in errors.items()}
         width = max(map(len, (title, *errors)))
         lines = [f"{title:<{width}}  mean absolute error  {PERCENT} % interval"]
-        lines += [f"{key:<{width}}  {means[key]:19.4f}  {shown(spans[key])}" for key in errors]
+        lines += [f"{key:<{width}}  {means[key]:19.4f}  {shown(spans[key])}".rstrip() for key in errors]
         record = recorded({"mae": spans[name], "baseline_mae": spans[baseline]}, groups, self.group)
         values = {"images": len(labels), "mae": means[name], "baseline_mae": means[baseline], **record}
         return Results(values, {"mae": means[name], "baseline_mae": means[baseline]}, "\n".join(lines))

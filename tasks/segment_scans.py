@@ -39,7 +39,7 @@ def segment_scans(job: PredictionJob) -> Predicted:
         scans = find_scans(Path(options.data), first.channels, [output / name for name in (MASKS, PROBABILITIES)])
         if ranks.first:
             job.begin()
-            _forget_replaced(scans, output)
+            _forget_replaced(scans, output, len(first.classes))
         todo = [scan for scan in scans if not _is_done(scan, first, options, output)] if ranks.first else []
     todo = ranks.broadcast(todo)
     if len(todo) < len(scans):
@@ -83,33 +83,44 @@ def _segment(scan: Scan, folds: Sequence[Finetuned], planes: Sequence[Planes], o
     every = zip(*(each(images, shape) for each in planes), strict=True)
     mean = (sum(several[1:], several[0]) / len(several) for several in every)
     mask = label_map(mean, shape, kept)
-    if kept is not None:
+    if kept is None:  # what is there is of another mask
+        _remove(_files(scan.name, output, classes)[1:])
+    else:
         for number, values in enumerate(kept, 1):
             write_mask(probability_path(output, scan.name, number), values.astype(np.float32), grid)
     write_mask(mask_path(output, scan.name), mask, grid)
 
 
-def _forget_replaced(scans: Sequence[Scan], output: Path) -> None:
-    """Remove the masks of scans that were replaced since; says so."""
+def _files(name: str, output: Path, classes: int) -> list[Path]:
+    """What is written of a scan of this name: its mask, and its probabilities of each class if they are saved."""
+    return [mask_path(output, name), *(probability_path(output, name, number + 1) for number in range(classes))]
+
+
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{file} cannot be replaced: {reason(error)}") from None
+
+
+def _forget_replaced(scans: Sequence[Scan], output: Path, classes: int) -> None:
+    """Remove the masks, and the probabilities, of scans that were replaced since; says so."""
     stamps = {}
     for scan in scans:
         with suppress(OSError):
             stamps[scan.name] = stamp_of([*scan.files, *(named for file in scan.files for named in data_files(file))])
-    gone = [name for name in replaced(output, stamps) if mask_path(output, name).exists()]
-    say_changed(gone, "scan")
+    own = {name: _files(name, output, classes) for name in replaced(output, stamps)}
+    say_changed(gone := [name for name, files in own.items() if any(file.exists() for file in files)], "scan")
     for name in gone:
-        try:
-            mask_path(output, name).unlink()
-        except OSError as error:
-            raise UserError(f"{mask_path(output, name)} cannot be replaced: {reason(error)}") from None
+        _remove(own[name])
     remember(output, stamps)
 
 
 def _is_done(scan: Scan, first: Finetuned, options: Options, output: Path) -> bool:
     """Whether a scan has all its files; a mask on another grid is of another scan, which was there under its name."""
-    mask = mask_path(output, scan.name)
-    wanted = [probability_path(output, scan.name, number + 1) for number in range(len(first.classes))]
-    if not all(path.exists() for path in (mask, *(wanted if options.save_probabilities else ()))):
+    mask, *probabilities = _files(scan.name, output, len(first.classes))
+    if not all(path.exists() for path in (mask, *(probabilities if options.save_probabilities else ()))):
         return False
     if scan.problem or not scan.files[0].name.lower().endswith(SCANS):  # the place of a DICOM series takes reading it
         return True

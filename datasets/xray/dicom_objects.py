@@ -22,6 +22,9 @@ NO_IMAGE = re.compile(
 )
 
 
+SLICE = re.compile(rf"{STORAGE}\.(?:2|4|128|130)(?:\.\d+)*")  # CT, MR, PET
+
+
 def is_dicom(head: bytes) -> bool:
     """Whether a file that begins with these bytes is DICOM: by its mark, or without one by the kind that it names."""
     return head[128:132] == b"DICM" or (sop_class(head) or "").startswith("1.2.840.10008.")
@@ -30,6 +33,11 @@ def is_dicom(head: bytes) -> bool:
 def has_no_image(uid: str | None) -> bool:
     """Whether objects of this SOP class hold no image of the body."""
     return uid is not None and NO_IMAGE.fullmatch(uid) is not None
+
+
+def is_slice(uid: str | None) -> bool:
+    """Whether objects of this SOP class are slices of a CT, MR or PET."""
+    return uid is not None and SLICE.fullmatch(uid) is not None
 
 
 def sop_class(head: bytes) -> str | None:

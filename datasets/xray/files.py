@@ -10,11 +10,23 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from datasets.layout import CROP, GLOBAL, PAIR, SCANS
-from datasets.xray.folders import IMAGE, NOTHING, SEVERAL, files_below, kind, roots, shows_a_mask
+from datasets.xray.folders import (
+    BESIDE,
+    IMAGE,
+    NOTHING,
+    SEVERAL,
+    SLICE,
+    files_below,
+    files_beside,
+    kind,
+    roots,
+    shows_a_mask,
+)
 from datasets.xray.images import SUFFIXES
 from datasets.xray.lists import first_part, read_list
 from datasets.xray.store import Store, is_store
@@ -100,21 +112,37 @@ class Images:
     def all(self) -> list[str]:
         """All images, sorted by their path below the folder of images. Says what it passes over."""
         found: dict[str, list[str]] = {}
+        slices: list[str] = []
         with waiting(f"looking at the images in {self.data}"):  # of DICOM at what they are
             for path, file in sorted(self.files.items()):
-                found.setdefault(IMAGE if self.stored else kind(path, file), []).append(file)
+                what = IMAGE if self.stored else kind(path, file)
+                slices += [file] * (what == SLICE)
+                found.setdefault(IMAGE if what == SLICE else what, []).append(file)
         images = found.pop(IMAGE, [])
         found.pop(NOTHING, None)
-        passed_over = ", ".join(
-            f"{counted(len(files), what, SEVERAL[what])} ({files[0]}{', ...' if len(files) > 1 else ''})"
-            for what, files in sorted(found.items())
-        )
-        if not images or len(images) < self._others()[0]:  # among pairs of crops may lie a picture, their preview
-            raise self._none(passed_over)
-        if passed_over and (self.data, passed_over) not in _said:
-            _said.add((self.data, passed_over))
-            say(f"passed over in {self.data}: {passed_over}")
+        passed_over = [_some(files, what) for what, files in sorted(found.items())]
+        count, others, _ = self._others()
+        if not images or len(images) < count:  # among pairs of crops may lie a picture, their preview
+            raise self._none(", ".join(passed_over))
+        passed_over += [f"{counted(count, 'file')} of {others}"] * (count > 0)
+        if beside := self._beside():
+            passed_over.append(_some(beside, BESIDE))
+        self._tell(say, f"passed over in {self.data}: {', '.join(passed_over)}" * bool(passed_over))
+        self._tell(warn, f"{_some(slices, SLICE)} in {self.data}: read like X-rays" if slices else "")
         return images
+
+    def _beside(self) -> list[str]:
+        with waiting(f"looking for images in {self.data}"):
+            try:
+                return [] if self.stored else files_beside(self.data)
+            except OSError:  # of a folder that nobody asked for
+                return []
+
+    def _tell(self, how: Callable[[str], None], line: str) -> None:
+        """Once a process."""
+        if line and (self.data, line) not in _said:
+            _said.add((self.data, line))
+            how(line)
 
     def named(self, names: list[str], source: Path, remedy: str = REMEDY, part: str = "") -> list[str]:
         """The images of these names or paths; for messages, ``source`` is the list they are from, and ``part`` of it.
@@ -220,6 +248,10 @@ class Images:
             f"--data {self.data} holds no images ({', '.join(SUFFIXES)}), "
             "neither in images/ nor in images_001/images and so on, nor in itself"
         )
+
+
+def _some(files: Sequence[str], what: str) -> str:
+    return f"{counted(len(files), what, SEVERAL[what])} ({files[0]}{', ...' if len(files) > 1 else ''})"
 
 
 def _in_a_line(name: str) -> str:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from datasets.layout import not_the_users
-from datasets.xray.dicom_objects import HEAD, has_no_image, is_dicom, sop_class
+from datasets.xray.dicom_objects import HEAD, has_no_image, is_dicom, is_slice, sop_class
 from datasets.xray.images import DICOM_SUFFIXES, PICTURES, RECONSTRUCTIONS, SUFFIXES
 
 OTHER_SUFFIXES = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".heic")  # of images that are not read
@@ -16,12 +16,15 @@ WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 MASKS = {"mask", "masks", "seg", "segs", "segmentation", "segmentations"}
 FOLDERS_OF_MASKS = {*MASKS, "labels", "groundtruth"}
 
-IMAGE, NOTHING = "image", ""
+BESIDE = "image beside the folder of images"
+IMAGE, SLICE, NOTHING = "image", "slice of CT, MR or PET", ""
 MASK, OBJECT, OTHER = "mask", "DICOM file without an image of the body", "image of a kind that is not read"
 SEVERAL = {
     MASK: "masks",
     OBJECT: "DICOM files without an image of the body",
     OTHER: "images of kinds that are not read",
+    SLICE: "slices of CT, MR or PET",
+    BESIDE: "images beside the folders of images",
 }
 
 
@@ -43,6 +46,17 @@ def files_below(data: Path) -> dict[str, str]:
     if len(files) < sum(map(len, found.values())):
         return {f"{root.relative_to(data)}/{path}": file for root, each in found.items() for path, file in each.items()}
     return files
+
+
+def files_beside(data: Path) -> list[str]:
+    """The images below ``data`` that are in no folder of images, where there are such folders. OSError as there."""
+    own = roots(data)
+    if own == [data]:
+        return []
+    seen: set[str] = set()
+    for root in own:
+        _collect(str(root), seen)
+    return sorted(file for path, file in _collect(str(data), seen).items() if kind(path, file) == IMAGE)
 
 
 def _collect(root: str, seen: set[str]) -> dict[str, str]:
@@ -81,7 +95,7 @@ def _collect(root: str, seen: set[str]) -> dict[str, str]:
 
 
 def kind(path: str, file: str) -> str:
-    """IMAGE; or what is passed over: MASK, OBJECT or OTHER; or NOTHING, of what needs no word.
+    """IMAGE or SLICE; or what is passed over: MASK, OBJECT or OTHER; or NOTHING, of what needs no word.
 
     ``path``: below the folder of images. Only DICOM files are opened, and those whose suffix says nothing.
     """
@@ -102,9 +116,10 @@ def kind(path: str, file: str) -> str:
         head = b""
     if not is_dicom(head):
         return IMAGE if suffix(DICOM_SUFFIXES) else NOTHING
-    if name == "DICOMDIR" or has_no_image(sop_class(head)):
+    uid = sop_class(head)
+    if name == "DICOMDIR" or has_no_image(uid):
         return OBJECT
-    return MASK if shows_a_mask(path) else IMAGE
+    return MASK if shows_a_mask(path) else SLICE if is_slice(uid) else IMAGE
 
 
 def shows_a_mask(path: str) -> bool:

@@ -165,6 +165,8 @@ def _class(value: str) -> str:
 
 
 def _number(value: str) -> float | None:
+    if "_" in value:  # a number to Python alone
+        return None
     try:
         number = float(value)
     except ValueError:

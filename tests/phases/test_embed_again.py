@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from options import Options
 from phases import phase
-from tests.conftest import write_xrays
+from tests.conftest import write_pairs, write_xrays
 from training.devices import Devices
 from utils.errors import UserError
 from utils.process_group import SINGLE
@@ -25,6 +26,19 @@ def test_features_are_not_replaced_in_silence(tmp_path: Path, capsys: pytest.Cap
         said.append(capsys.readouterr().err)
     assert "will be replaced" not in said[0]
     assert f"{tmp_path / 'out' / 'features.npy'} and features.csv are there already" in said[1]
+
+
+def test_a_list_of_scans_that_is_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_pairs(tmp_path / "data", scans=3, pairs=1)
+    uid = min(path.name.partition("_img_")[0] for path in data.glob("subset*/*.npy"))
+    (data / "luna_train.txt").write_text(f"{uid}\n")
+    flags = {"workers": 0, "gpus": "", "narrow": 8, "phase": "embed", "n": "luna", "data": str(data)}
+    for number, (train_list, images) in enumerate(((None, 2), ("none", 6))):
+        output = tmp_path / str(number)
+        phase("embed")(Options(output=str(output), train_list=train_list, **flags), Devices("", None), SINGLE)
+        assert len(np.load(output / "features.npy")) == images
+        words = f"scans: those of {data / 'luna_train.txt'}; for all give --train_list none\n"
+        assert (words in capsys.readouterr().out) == (train_list is None)
 
 
 def test_a_run_in_the_folder_does_not_keep_the_weights_from_being_read(tmp_path: Path) -> None:

@@ -85,12 +85,13 @@ def test_a_mask_of_another_scan_of_the_name_is_made_anew(
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     write_scan(data / "a.nii.gz", case(3)[0])
-    predict(folder / "out0" / "best.pt", data, out)
+    predict(folder / "out0" / "best.pt", data, out, save_probabilities=True)
     first = voxels(out / "masks" / "a.nii.gz")
     write_scan(data / "a.nii.gz", case(4)[0])
     predict(folder / "out0" / "best.pt", data, out)
     assert "1 scan changed since the last prediction (a)" in capsys.readouterr().out
     assert (voxels(out / "masks" / "a.nii.gz") != first).any()
+    assert not list((out / "probabilities").iterdir()), "they were of the other scan"
     write_scan(data / "a.nii.gz", case(4)[0][:16])
     (out / STAMPS).unlink()  # as an earlier version left it
     predict(folder / "out0" / "best.pt", data, out)
@@ -133,8 +134,9 @@ def test_folds_are_averaged_though_their_grids_differ(folder: Path, tmp_path: Pa
         )
         np.testing.assert_allclose(both, (one + two) / 2, atol=2e-3)
         assert np.abs(one - two).max() > 0.05
-    with pytest.raises(UserError, match="holds predictions with other weights; give another folder"):
-        predict(weights[0], folder / "new", tmp_path / "both")
+    for others in (weights[0], ",".join(map(str, [weights[0], *weights]))):
+        with pytest.raises(UserError, match="holds predictions with other weights; give another folder"):
+            predict(others, folder / "new", tmp_path / "both")
 
 
 def test_every_kind_of_file_and_broken_ones_are_named_at_the_end(folder: Path, tmp_path: Path) -> None:

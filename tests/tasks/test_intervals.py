@@ -80,6 +80,14 @@ def test_what_is_never_defined_has_no_interval() -> None:
     assert np.isnan(auroc_of_draws(labels[:, 1], labels[:, 0], np.ones((3, 3)))).all()
 
 
+def test_one_patient_has_no_interval() -> None:
+    """All draws are alike: it would have no width."""
+    labels, scores = np.array([[1, 0], [0, 1], [1, 0]], np.float32), np.eye(3, 2)
+    assert auroc_intervals(labels, scores, ["a", "b"], "xxx", 0) == {}
+    assert mean_interval(scores[:, 0], "xxx", 0) is None
+    assert OneOfMany(Target("classes", ("a", "b"))).others(labels, scores, "xxx", 0)["balanced_accuracy"][1] is None
+
+
 def test_balanced_accuracy_and_mean_error() -> None:
     rng = np.random.default_rng(2)
     truth, groups = rng.integers(0, 3, IMAGES), [f"p{number}" for number in rng.integers(0, PATIENTS, IMAGES)]

@@ -104,6 +104,14 @@ def test_whole_numbers_are_classes_and_yes_or_no_is_not(tmp_path: Path) -> None:
     assert (two.target.kind, two.classes) == ("classes", ("0", "1"))
 
 
+def test_a_name_that_only_python_takes_for_a_number_is_a_name(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.png,{('train', 'val', 'test')[n % 3]},{'1_0' if n % 2 else 10}\n" for n in range(10))
+    path, folder = table(tmp_path, "file,split,code\n" + rows), ten(tmp_path)
+    assert find_labelled(folder, path, 1.0, Labelling(label_column="code")).classes == ("10", "1_0")
+    with pytest.raises(UserError, match="1_0"):
+        find_labelled(folder, path, 1.0, Labelling(label_column="code", target="regression"))
+
+
 def test_a_split_is_by_patient_and_its_lists_give_it_again(tmp_path: Path) -> None:
     folder = data(tmp_path, *(f"{number}.png" for number in range(40)))
     rows = "".join(f"{n}.png,{n // 3},{n % 2},{1 if n % 3 else -1},train\n" for n in range(40))

@@ -81,6 +81,28 @@ def test_objects_without_an_image_are_counted_and_not_trained_on(
     assert capsys.readouterr().out == ""  # once is enough
 
 
+def test_slices_and_volumes_among_xrays_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, sop in enumerate(
+        (uid.CTImageStorage, uid.EnhancedMRImageStorage, uid.PositronEmissionTomographyImageStorage)
+    ):
+        dicom(tmp_path / f"slice{number}.dcm", PIXELS, SOPClassUID=sop)
+    dicom(tmp_path / "image.dcm", PIXELS)
+    touch(tmp_path, "ct.nii.gz")
+    assert len(find_chest(tmp_path, "none")) == 4
+    said = capsys.readouterr()
+    assert said.out == f"passed over in {tmp_path}: 1 file of CT or MR scans (ct.nii.gz)\n"
+    first = tmp_path / "slice0.dcm"
+    assert said.err == f"warning: 3 slices of CT, MR or PET ({first}, ...) in {tmp_path}: read like X-rays\n"
+
+
+def test_images_beside_the_folder_of_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, "images/a.png", "extra/b.png", "c.png", "masks/a.png", "out/reconstructions/epoch_1.png")
+    assert below(tmp_path, find_chest(tmp_path, "none")) == ["images/a.png"]
+    first = tmp_path / "c.png"
+    words = f"passed over in {tmp_path}: 2 images beside the folders of images ({first}, ...)\n"
+    assert capsys.readouterr().out == words
+
+
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_that_a_list_names_are_refused(tmp_path: Path, name: str) -> None:
     path = without_image(tmp_path / "x.dcm", OBJECTS[name], PIXELS)

@@ -56,6 +56,7 @@ def names(data: Path) -> list[str]:
         "Lung_Mask/x.nii.gz",
         "label/label0001.nii.gz",
         "a/LabelMap-1.mha",
+        "out/probabilities/case_1_2.nii.gz",
     ],
 )
 def test_label_maps_are_known_by_their_names(path: str) -> None:
