@@ -125,18 +125,18 @@ class Images:
         if not images or len(images) < count:  # among pairs of crops may lie a picture, their preview
             raise self._none(", ".join(passed_over))
         passed_over += [f"{counted(count, 'file')} of {others}"] * (count > 0)
-        if beside := self._beside():
-            passed_over.append(_some(beside, BESIDE))
+        beside, are_all = self._beside()
+        passed_over += ["at least " * (not are_all) + _some(beside, BESIDE)] if beside else []
         self._tell(say, f"passed over in {self.data}: {', '.join(passed_over)}" * bool(passed_over))
         self._tell(warn, f"{_some(slices, SLICE)} in {self.data}: read like X-rays" if slices else "")
         return images
 
-    def _beside(self) -> list[str]:
+    def _beside(self) -> tuple[list[str], bool]:
         with waiting(f"looking for images in {self.data}"):
             try:
-                return [] if self.stored else files_beside(self.data)
+                return ([], True) if self.stored else files_beside(self.data)
             except OSError:  # of a folder that nobody asked for
-                return []
+                return [], True
 
     def _tell(self, how: Callable[[str], None], line: str) -> None:
         """Once a process."""

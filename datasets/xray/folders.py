@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 MASKS = {"mask", "masks", "seg", "segs", "segmentation", "segmentations"}
 FOLDERS_OF_MASKS = {*MASKS, "labels", "groundtruth"}
 
+LOOKED_AT = 2000  # files beside the folders of images
 BESIDE = "image beside the folder of images"
 IMAGE, SLICE, NOTHING = "image", "slice of CT, MR or PET", ""
 MASK, OBJECT, OTHER = "mask", "DICOM file without an image of the body", "image of a kind that is not read"
@@ -48,27 +50,29 @@ def files_below(data: Path) -> dict[str, str]:
     return files
 
 
-def files_beside(data: Path) -> list[str]:
-    """The images below ``data`` that are in no folder of images, where there are such folders. OSError as there."""
+def files_beside(data: Path) -> tuple[list[str], bool]:
+    """Images below ``data`` that are in no folder of images, where there are such folders; and whether these are all.
+
+    Not all files are looked at where there are very many. OSError as above.
+    """
     own = roots(data)
     if own == [data]:
-        return []
-    seen: set[str] = set()
-    for root in own:
-        _collect(str(root), seen)
-    return sorted(file for path, file in _collect(str(data), seen).items() if kind(path, file) == IMAGE)
+        return [], True
+    seen = {os.path.realpath(root) for root in own}
+    files = _collect(str(data), seen, LOOKED_AT)
+    return sorted(file for path, file in files.items() if kind(path, file) == IMAGE), len(files) < LOOKED_AT
 
 
-def _collect(root: str, seen: set[str]) -> dict[str, str]:
+def _collect(root: str, seen: set[str], most: int = sys.maxsize) -> dict[str, str]:
     """The files of one folder of images. Hidden ones do not count, nor what is neither a file nor a folder.
 
     Symbolic links to folders are followed, after all folders proper, and each folder is read once: ``seen`` has the
-    real paths of those that were. Links with the suffix of an image are images; whether they lead somewhere, their
-    reader will find.
+    real paths of those that were. It ends with the folder that has the ``most``-th file. Links with the suffix of an
+    image are images; whether they lead somewhere, their reader will find.
     """
     files: dict[str, str] = {}
     folders, links = [(root, os.path.realpath(root), "")], list[tuple[str, str, str]]()
-    while folders or links:
+    while (folders or links) and len(files) < most:
         if not folders:
             links.sort(reverse=True)
             folders.append(links.pop())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -101,6 +102,9 @@ def test_images_beside_the_folder_of_images_are_said(tmp_path: Path, capsys: pyt
     first = tmp_path / "c.png"
     words = f"passed over in {tmp_path}: 2 images beside the folders of images ({first}, ...)\n"
     assert capsys.readouterr().out == words
+    touch(tmp_path, *(f"many/{number}.png" for number in range(2000)))
+    find_chest(tmp_path, "none")
+    assert re.search(r": at least 200\d images beside the folders of images", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
