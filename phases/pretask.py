@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from datasets.ct.crop_records import in_words, with_scans
+from datasets.ct.crop_records import in_words, records_hash, with_scans
 from datasets.loader import Loader, smallest_chunk
 from datasets.registry import DATASETS, Views, list_lines, list_name
 from datasets.xray.patients import shared, some
@@ -175,7 +175,7 @@ def tell_recipes(
     others = [recipe for recipe in read(held_out) if in_words(recipe) not in known]
     if others and ranks.first:
         warn(f"--val_every: the held-out pairs have another recipe than those trained on: {with_scans(others)}")
-    return {"recipes": recipes}
+    return {"recipes": recipes, "records_sha256": records_hash(files)}
 
 
 def build_student(

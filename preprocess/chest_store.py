@@ -37,7 +37,7 @@ from preprocess.jobs.hold import holding
 from preprocess.jobs.parallel import run_parallel
 from utils import json_text
 from utils.cli import Parser
-from utils.console import say
+from utils.console import say, warn
 from utils.cores import available_cores
 from utils.errors import UserError, reason, run_cli
 from utils.files import atomic_path, write_text
@@ -170,6 +170,8 @@ def begin(flags: argparse.Namespace, description: str) -> None:
     for name in (TRAIN_LIST, NIH_LIST, VALID_LIST, TEST_LIST):
         if flags.train_list == ALL_IMAGES and (flags.data / name).is_file():
             shutil.copyfile(flags.data / name, flags.save / name)
+        elif (flags.save / name).is_file():
+            warn(f"{flags.save / name} is not in {flags.data}, and main.py follows it: remove it if it is an old one")
     write_text(flags.save / DESCRIPTION, description)
 
 

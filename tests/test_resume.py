@@ -120,9 +120,11 @@ def test_killed_between_and_inside_saves(pairs: Path, reference: Path, tmp_path:
     assert "going on at " in run.stdout
     assert_same_run(output, reference)
     assert not list(output.rglob(".*.tmp")), "what a killed run left is swept"
+    record = (output / "run.json").read_bytes()
     again = run_main("--data", pairs, "--output", output, *OPTIONS, "--resume", "auto")
     assert again.returncode == 0, again.stderr
     assert f"the run is complete: {EPOCHS} of {EPOCHS} epochs; raise --epochs to continue" in again.stdout
+    assert (output / "run.json").read_bytes() == record, "it tells of what was trained"
 
 
 def test_stopped_by_a_signal(pairs: Path, reference: Path, stopped: Path, tmp_path: Path) -> None:

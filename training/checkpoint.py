@@ -109,6 +109,10 @@ class TrainingState:
         """Whether the last ``patience`` results on held-out data were no better; 0: never."""
         return 0 < patience <= self.waited
 
+    def is_complete(self, epochs: int, patience: int) -> bool:
+        """Whether nothing is left to do of a run of so many epochs."""
+        return not self.owes_results and (self.position.epoch >= epochs or self.out_of_patience(patience))
+
     def judge(self, score: float | None) -> bool:
         """Take in a result on held-out data, None if it does not count; -> whether it is the lowest so far."""
         if score is None:
@@ -314,6 +318,8 @@ def _check_facts(before: Mapping[str, Any], now: Mapping[str, Any], data: str) -
             raise UserError(f"--resume: {what} differ from those of that run; give the same --data and list")
     if different & {"recipes", "windows"}:
         warn(f"--resume: the samples in {data} were cut in another way than before (run.json tells how)")
+    elif "records_sha256" in different:
+        warn(f"--resume: the samples in {data} were cut anew, from other scans or with other flags than before")
 
 
 def _plain(value: Any) -> str:

@@ -56,6 +56,7 @@ class CheckpointManager:
         """
         self._saved_at = time.monotonic()
         self.before_saving()
+        self.reporter.flush()
         payload = self.state.snapshot(self.options, self.list_sha256, self.reporter.state())
         saved = None
         with self.ranks.raise_on_all():

@@ -112,6 +112,11 @@ def run_folder(options: Options, ranks: ProcessGroup) -> Iterator[tuple[Path, di
         yield output, ranks.broadcast(checkpoint)
 
 
+def _judge(options: Options) -> str:
+    """Whose results select the best state."""
+    return "of the probe" if options.keep == "best-probe" or not options.val_every else "on held-out data"
+
+
 def _tell_beginning(options: Options, output: Path, state: TrainingState, steps: int, resumed: bool) -> None:
     """Say where the training goes on, or that there is nothing to go on from, or left to do."""
     position = state.position
@@ -119,12 +124,12 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
         if options.resume == "auto":  # where --output is mistyped, too
             say(f"--resume auto: {output} holds no run; starting anew")
     elif state.owes_results:
-        say(f"going on with the results of epoch {position.epoch}/{options.epochs} on held-out data")
-    elif position.epoch >= options.epochs:
+        say(f"going on with the results of epoch {position.epoch}/{options.epochs} {_judge(options)}")
+    elif state.is_complete(options.epochs, patience=0):
         say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; raise --epochs to continue")
     elif state.out_of_patience(options.patience):
         results = counted(state.waited, "result")
-        say(f"the run is complete: {results} on held-out data without improvement; raise --patience to continue")
+        say(f"the run is complete: {results} {_judge(options)} without improvement; raise --patience to continue")
     else:
         say(f"going on at {position.next_step(options.epochs, steps)}")
 
@@ -136,7 +141,7 @@ def _tell_end(options: Options, state: TrainingState) -> None:
         say(f"{why}; the contrast rises until it is full: this is normal (docs/LEARNING.md)")
     judged = options.probe_every if options.keep == "best-probe" else options.val_every
     if judged and not state.best_epoch:
-        warn(f"{options.output} has no {BEST}: no result on held-out data counted, or the file was not written")
+        warn(f"{options.output} has no {BEST}: no result {_judge(options)} counted, or the file was not written")
     best = ""
     if state.best_epoch and options.phase not in PRETRAINING:  # whose results on the test part name the epoch
         best = f"; {BEST} holds the best state, of epoch {state.best_epoch}"
@@ -147,7 +152,7 @@ def _tell_end(options: Options, state: TrainingState) -> None:
         say(best_in_words(state.best_epoch, state.best, rows, by_probe=options.keep == "best-probe"))
     if epoch < options.epochs:
         say(
-            f"stopped after epoch {epoch} of {options.epochs}: {counted(state.waited, 'result')} on held-out data "
+            f"stopped after epoch {epoch} of {options.epochs}: {counted(state.waited, 'result')} {_judge(options)} "
             f"without improvement (--patience {options.patience}){best}"
         )
     else:
@@ -290,7 +295,8 @@ def _record(
     state.run = began | data | {"precision": precision}
     machine = {"device": devices.note, "precision": precision, "world_size": size}
     backend = {"backend": backend_name(devices.main)} if size > 1 else {}
-    write_run_record(output, options, data, began | machine | backend)
+    if not state.is_complete(options.epochs, options.patience):  # else it goes on telling what made the weights
+        write_run_record(output, options, data, began | machine | backend)
 
 
 def _reporter(

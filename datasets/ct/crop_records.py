@@ -6,9 +6,11 @@ what made them under ``recipe``. The published code wrote none.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ def recipes_of(files: Iterable[str]) -> list[dict[str, Any]]:
     records = dict.fromkeys(_record_path(Path(file)) for file in files)
     found = Counter(json.dumps(_recipe(path)) for path in records)
     return [{**json.loads(text), "scans": scans} for text, scans in found.most_common()]
+
+
+def records_hash(files: Iterable[str]) -> str:
+    """SHA-256 of the records of these pairs, which change if the pairs are cut anew in another way; "" without any."""
+    digest, some = hashlib.sha256(), False
+    for path in dict.fromkeys(_record_path(Path(file)) for file in files):
+        with suppress(OSError):
+            digest.update(path.read_bytes())
+            some = True
+        digest.update(b"\0")
+    return digest.hexdigest() if some else ""
 
 
 def windows_of(files: Iterable[str]) -> list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def make_crops(job: NoduleJob) -> NoduleOutcome:
             return _outcome(job, record, done_before=True)
         image, source = read_with_identity(job.scan, job.like)
         places = _choose(image, job)
-        _check_inside(image, places)
+        _check_inside(image, [place for place in places if place.label or not job.draw_negatives])
     except BAD_SCAN as error:
         return NoduleOutcome(job.scan.name, problem=in_a_line(error))
     negatives = sum(place.label == 0 for place in places)
@@ -201,7 +201,10 @@ def _scaled(crop: np.ndarray, options: CropOptions) -> np.ndarray:
 
 
 def _check_inside(image: sitk.Image, places: list[Place]) -> None:
-    """Raise a ScanError if a place is not in the scan: the table then belongs to another one."""
+    """Raise a ScanError if a place of the table is not in the scan: the table then belongs to another one.
+
+    Drawn places are voxels of the 1 mm grid, the last of which may lie beyond half a thick slice.
+    """
     for place in places:
         index = np.array(image.TransformPhysicalPointToContinuousIndex(place.world))
         if (index < -0.5).any() or (index > np.array(image.GetSize()) - 0.5).any():

@@ -160,8 +160,15 @@ def test_the_probe_leaves_the_test_rows_of_a_table_alone(
         assert ("warning: probe: judged on the test rows of" in printed.err) == ("valid" not in words)
 
 
-def with_records(folder: Path, low: int) -> None:
-    recipe = {"hu_min": low, "hu_max": 400, "percentiles": None, "shape": [16, 16, 16], "nominal": [16, 16, 16]}
+def with_records(folder: Path, low: int, seed: int = 0) -> None:
+    recipe = {
+        "seed": seed,
+        "hu_min": low,
+        "hu_max": 400,
+        "percentiles": None,
+        "shape": [16, 16, 16],
+        "nominal": [16, 16, 16],
+    }
     for pair in folder.glob("*_img_*.npy"):
         pair.with_name(f"{pair.name.rpartition('_img_')[0]}.json").write_text(json.dumps({"recipe": recipe}))
 
@@ -177,9 +184,16 @@ def test_pairs_of_another_window_are_told(tmp_path: Path, capsys: pytest.Capture
     pretrain(pairs, tmp_path / "out", **flags)
     told = "warning: --val_every: the held-out pairs have another recipe than those trained on: window -200 to 400 HU"
     assert told in capsys.readouterr().err
+    told = f"warning: --resume: the samples in {pairs} were cut "
     for folder in training:
         with_records(folder, -200)
     pretrain(pairs, tmp_path / "out", **flags, epochs=2, resume="auto")
     printed = capsys.readouterr().err
-    assert f"warning: --resume: the samples in {pairs} were cut in another way than before" in printed
+    assert f"{told}in another way than before" in printed
     assert "held-out pairs" not in printed
+    for folder in training:
+        with_records(folder, -200, seed=1)
+    pretrain(pairs, tmp_path / "out", **flags, epochs=3, resume="auto")
+    assert f"{told}anew, from other scans or with other flags than before\n" in capsys.readouterr().err
+    pretrain(pairs, tmp_path / "out", **flags, epochs=4, resume="auto")
+    assert told not in capsys.readouterr().err

@@ -139,6 +139,12 @@ def test_an_incomplete_store_is_named(copy: Path, damage: str) -> None:
 
 def test_lists_of_nih_go_along_and_others_are_asked_of_the_store(images: Path, store: Path, tmp_path: Path) -> None:
     assert (store / "chest_train.txt").read_bytes() == (images / "chest_train.txt").read_bytes()
+    data, save = (shutil.copytree(each, tmp_path / each.name) for each in (images, store))
+    (data / "chest_train.txt").unlink()
+    told = (
+        f"warning: {save / 'chest_train.txt'} is not in {data}, and main.py follows it: remove it if it is an old one"
+    )
+    assert told in run("--data", data, "--save", save, cwd=tmp_path).stderr
     (tmp_path / "my.txt").write_text("large.jpg\nabsent.png\n")
     with pytest.raises(UserError, match=r"1 of the 2 images that .*my.txt names is not in .*store: absent.png"):
         find_chest(store, str(tmp_path / "my.txt"))

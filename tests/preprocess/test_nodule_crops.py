@@ -143,6 +143,18 @@ def test_annotations_alone_draw_negatives_and_a_broken_scan_costs_itself(luna: P
             assert ((crop >= 0.025) & (crop <= 0.25)).mean() >= 0.3  # -950..-500 HU of -1000..1000
 
 
+def test_drawn_places_in_the_last_thick_slice_are_inside(tmp_path: Path) -> None:
+    """Its last voxel at 1 mm is more than half a slice behind the middle of the slice."""
+    image = sitk.GetImageFromArray(np.full((12, 40, 40), -800, np.int16))
+    image.SetSpacing((1.0, 1.0, 5.0))
+    (tmp_path / "data" / "subset0").mkdir(parents=True)
+    sitk.WriteImage(image, str(tmp_path / "data" / "subset0" / "s.mhd"))
+    (tmp_path / "data" / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\ns,20,20,5,4\n")
+    printed = nodule_crops(tmp_path / "data", tmp_path / "save", *SMALL, "--max_negatives", "60")
+    assert "1 crop with a nodule and 60 without from 1 scan" in printed
+    assert max(float(row["coordZ"]) for row in rows(tmp_path / "save")) > 57.5
+
+
 def test_bad_input_is_answered_in_one_line(luna: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.csv"
     table(wrong, "class", "9.9.9,1,2,3,1")

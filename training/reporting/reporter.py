@@ -81,6 +81,8 @@ class NullReporter:
 
     def results(self, values: Mapping[str, float]) -> None: ...
 
+    def flush(self) -> None: ...
+
     def state(self) -> dict[str, Any]:
         return {}
 
@@ -187,6 +189,10 @@ class Reporter:
     def _curves(self, values: Mapping[str, float], step: int) -> None:
         """Values in TensorBoard, in their groups."""
         self._tensorboard.scalars({tag(name, self.panels): value for name, value in values.items()}, step)
+
+    def flush(self) -> None:
+        """Bring all to disk, before a checkpoint: a run that goes on from that does not report it again."""
+        self._tensorboard.flush()
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if self._tracker:

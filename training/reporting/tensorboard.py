@@ -74,10 +74,14 @@ class TensorBoardWriter:
 
     def close(self) -> None:
         """Write what is left, and close the file."""
+        self.flush()
+        self._drop()
+
+    def flush(self) -> None:
+        """Write what is left."""
         if self._writer is not None:
             self._flushed_at = 0.0
             self._write([])
-        self._drop()
 
     def _write(self, events: list[Event]) -> None:
         try:

@@ -47,6 +47,17 @@ def test_numbers_pictures_and_where_a_resumed_run_begins(tmp_path: Path) -> None
     assert scalars(second[2:]) == {("loss", 2): 0.125}
 
 
+def test_all_is_on_disk_after_a_flush(tmp_path: Path) -> None:
+    """A checkpoint follows, from which a killed run goes on without telling it again."""
+    board = TensorBoardWriter(tmp_path / "board")
+    for step in (1, 2, 3):
+        board.scalars({"loss": 0.5}, step)
+    board.flush()
+    (path,) = (tmp_path / "board").iterdir()
+    assert len(scalars(events(path))) == 3
+    board.close()
+
+
 def test_a_full_disk_is_said_once_and_room_is_used_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "board"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
