@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from datasets.ct.crop_records import in_words, recipes_of, windows_of
+from datasets.ct.crop_records import in_words, records_hash, recipes_of, windows_of
 from options import Options
 from phases.pretask import tell_recipes
 from tests.conftest import run_preprocess, write_pairs
@@ -36,7 +37,9 @@ def test_what_luna_pre_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert windows_of(found(pairs)) == [{"hu": [-150, 250]}]
     options = Options(data=str(pairs))
     capsys.readouterr()
-    assert tell_recipes(options, found(pairs), SINGLE) == {"recipes": [a]}
+    (record,) = pairs.rglob("*.json")
+    records = hashlib.sha256(record.read_bytes() + b"\0").hexdigest()
+    assert tell_recipes(options, found(pairs), SINGLE) == {"recipes": [a], "records_sha256": records}
     assert capsys.readouterr().err == "", "nothing to warn of"
 
     cut(tmp_path, "b", "--percentiles", "0.5", "99.5")
@@ -54,6 +57,7 @@ def test_pairs_without_records(tmp_path: Path) -> None:
     write_pairs(tmp_path, scans=3, pairs=2)
     assert recipes_of(found(tmp_path)) == [{"scans": 3}]
     assert windows_of(found(tmp_path)) == []
+    assert records_hash(found(tmp_path)) == ""
     (tmp_path / "subset0" / "1.2.0.json").write_text('{"recipe": 3}')
     (tmp_path / "subset1" / "1.2.1.json").write_text('{"half')
     assert recipes_of(found(tmp_path)) == [{"scans": 3}]
