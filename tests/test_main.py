@@ -227,7 +227,7 @@ def test_help_is_grouped_and_fits_a_terminal() -> None:
 def test_project_never_needs_its_own_location(xrays: Path, tmp_path: Path) -> None:
     """A copy elsewhere, without tests and data beside it, runs: nothing points back here."""
     copy = tmp_path / "copy"
-    ignore = shutil.ignore_patterns(".venv", ".git", "tests", "__pycache__", "*_output")
+    ignore = shutil.ignore_patterns(".venv", ".git", ".coverage*", "tests", "__pycache__", "*_output")
     shutil.copytree(ROOT, copy, ignore=ignore)
     words = f"--data {xrays} --n chest --size 64 --b 2 --epochs 1 --ratio 1 --narrow 8 --workers 0 --image_every 0"
     run = subprocess.run(
