@@ -170,8 +170,8 @@ def begin(flags: argparse.Namespace, description: str) -> None:
     for name in (TRAIN_LIST, NIH_LIST, VALID_LIST, TEST_LIST):
         if flags.train_list == ALL_IMAGES and (flags.data / name).is_file():
             shutil.copyfile(flags.data / name, flags.save / name)
-        elif (flags.save / name).is_file():
-            warn(f"{flags.save / name} is not in {flags.data}, and main.py follows it: remove it if it is an old one")
+        elif (flags.save / name).is_file() and not (flags.data / name).is_file():
+            warn(f"{flags.save} holds {name}, and {flags.data} does not: main.py will use it; remove it if it is old")
     write_text(flags.save / DESCRIPTION, description)
 
 

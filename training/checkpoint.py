@@ -319,7 +319,10 @@ def _check_facts(before: Mapping[str, Any], now: Mapping[str, Any], data: str) -
     if different & {"recipes", "windows"}:
         warn(f"--resume: the samples in {data} were cut in another way than before (run.json tells how)")
     elif "records_sha256" in different:
-        warn(f"--resume: the samples in {data} were cut anew, from other scans or with other flags than before")
+        warn(
+            f"--resume: the samples in {data} were cut anew, from other scans or with other flags than before; the run "
+            "goes on with the new ones"
+        )
 
 
 def _plain(value: Any) -> str:

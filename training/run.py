@@ -124,7 +124,7 @@ def _tell_beginning(options: Options, output: Path, state: TrainingState, steps:
         if options.resume == "auto":  # where --output is mistyped, too
             say(f"--resume auto: {output} holds no run; starting anew")
     elif state.owes_results:
-        say(f"going on with the results of epoch {position.epoch}/{options.epochs} {_judge(options)}")
+        say(f"going on with the results {_judge(options)} after epoch {position.epoch}/{options.epochs}")
     elif state.is_complete(options.epochs, patience=0):
         say(f"the run is complete: {position.epoch} of {counted(options.epochs, 'epoch')}; raise --epochs to continue")
     elif state.out_of_patience(options.patience):

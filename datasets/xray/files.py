@@ -128,7 +128,10 @@ class Images:
         beside, are_all = self._beside()
         passed_over += ["at least " * (not are_all) + _some(beside, BESIDE)] if beside else []
         self._tell(say, f"passed over in {self.data}: {', '.join(passed_over)}" * bool(passed_over))
-        self._tell(warn, f"{_some(slices, SLICE)} in {self.data}: read like X-rays" if slices else "")
+        self._tell(
+            warn,
+            f"{_some(slices, SLICE)} in {self.data} will be used like X-rays" if slices else "",
+        )
         return images
 
     def _beside(self) -> tuple[list[str], bool]:

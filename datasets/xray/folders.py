@@ -18,7 +18,7 @@ MASKS = {"mask", "masks", "seg", "segs", "segmentation", "segmentations"}
 FOLDERS_OF_MASKS = {*MASKS, "labels", "groundtruth"}
 
 LOOKED_AT = 2000  # files beside the folders of images
-BESIDE = "image beside the folder of images"
+BESIDE = "image outside of images/"
 IMAGE, SLICE, NOTHING = "image", "slice of CT, MR or PET", ""
 MASK, OBJECT, OTHER = "mask", "DICOM file without an image of the body", "image of a kind that is not read"
 SEVERAL = {
@@ -26,7 +26,7 @@ SEVERAL = {
     OBJECT: "DICOM files without an image of the body",
     OTHER: "images of kinds that are not read",
     SLICE: "slices of CT, MR or PET",
-    BESIDE: "images beside the folders of images",
+    BESIDE: "images outside of images/",
 }
 
 
@@ -60,7 +60,7 @@ def files_beside(data: Path) -> tuple[list[str], bool]:
         return [], True
     seen = {os.path.realpath(root) for root in own}
     files = _collect(str(data), seen, LOOKED_AT)
-    return sorted(file for path, file in files.items() if kind(path, file) == IMAGE), len(files) < LOOKED_AT
+    return sorted(file for path, file in files.items() if kind(path, file) in (IMAGE, SLICE)), len(files) < LOOKED_AT
 
 
 def _collect(root: str, seen: set[str], most: int = sys.maxsize) -> dict[str, str]:

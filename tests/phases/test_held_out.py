@@ -79,7 +79,7 @@ def test_results_that_data_kept_from_coming_are_made_up_for(
     assert (saved["epoch"], saved["step"], saved["owes_results"]) == (1, 0, True)
     path.write_bytes(content)
     pretrain(data, tmp_path / "out", **flags, resume="auto")
-    assert f"going on with the results of epoch 1/{epochs} on held-out data\n" in capsys.readouterr().out
+    assert f"going on with the results on held-out data after epoch 1/{epochs}\n" in capsys.readouterr().out
     name = f"pcrl_chest_pretask_1.0_{epochs}.pt"
     ours, expected = (torch.load(tmp_path / run / name, weights_only=True) for run in ("out", "whole"))
     for key in ("model", "optimizer", "best", "best_epoch", "waited", "owes_results", "epoch"):
@@ -194,6 +194,6 @@ def test_pairs_of_another_window_are_told(tmp_path: Path, capsys: pytest.Capture
     for folder in training:
         with_records(folder, -200, seed=1)
     pretrain(pairs, tmp_path / "out", **flags, epochs=3, resume="auto")
-    assert f"{told}anew, from other scans or with other flags than before\n" in capsys.readouterr().err
+    assert f"{told}anew, from other scans or with other flags than before; " in capsys.readouterr().err
     pretrain(pairs, tmp_path / "out", **flags, epochs=4, resume="auto")
     assert told not in capsys.readouterr().err

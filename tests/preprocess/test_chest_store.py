@@ -141,9 +141,7 @@ def test_lists_of_nih_go_along_and_others_are_asked_of_the_store(images: Path, s
     assert (store / "chest_train.txt").read_bytes() == (images / "chest_train.txt").read_bytes()
     data, save = (shutil.copytree(each, tmp_path / each.name) for each in (images, store))
     (data / "chest_train.txt").unlink()
-    told = (
-        f"warning: {save / 'chest_train.txt'} is not in {data}, and main.py follows it: remove it if it is an old one"
-    )
+    told = f"warning: {save} holds chest_train.txt, and {data} does not: main.py will use it; remove it if it is old"
     assert told in run("--data", data, "--save", save, cwd=tmp_path).stderr
     (tmp_path / "my.txt").write_text("large.jpg\nabsent.png\n")
     with pytest.raises(UserError, match=r"1 of the 2 images that .*my.txt names is not in .*store: absent.png"):

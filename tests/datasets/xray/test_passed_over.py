@@ -93,18 +93,21 @@ def test_slices_and_volumes_among_xrays_are_said(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr()
     assert said.out == f"passed over in {tmp_path}: 1 file of CT or MR scans (ct.nii.gz)\n"
     first = tmp_path / "slice0.dcm"
-    assert said.err == f"warning: 3 slices of CT, MR or PET ({first}, ...) in {tmp_path}: read like X-rays\n"
+    words = f"warning: 3 slices of CT, MR or PET ({first}, ...) in {tmp_path} will be used like X-rays\n"
+    assert said.err == words
 
 
 def test_images_beside_the_folder_of_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    touch(tmp_path, "images/a.png", "extra/b.png", "c.png", "masks/a.png", "out/reconstructions/epoch_1.png")
+    (tmp_path / "extra").mkdir()
+    dicom(tmp_path / "extra" / "b", PIXELS, SOPClassUID=uid.CTImageStorage)
+    touch(tmp_path, "images/a.png", "c.png", "masks/a.png", "out/reconstructions/epoch_1.png")
     assert below(tmp_path, find_chest(tmp_path, "none")) == ["images/a.png"]
     first = tmp_path / "c.png"
-    words = f"passed over in {tmp_path}: 2 images beside the folders of images ({first}, ...)\n"
+    words = f"passed over in {tmp_path}: 2 images outside of images/ ({first}, ...)\n"
     assert capsys.readouterr().out == words
     touch(tmp_path, *(f"many/{number}.png" for number in range(2000)))
     find_chest(tmp_path, "none")
-    assert re.search(r": at least 200\d images beside the folders of images", capsys.readouterr().out)
+    assert re.search(r": at least 200\d images outside of images/", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
